@@ -1,0 +1,75 @@
+"""The store port: read named queries, write batches of named statements.
+
+Writes are data, not code, so that one writer can put many of them into one durable commit (group
+commit) while each stays all-or-nothing in a savepoint of its own. A read-modify-write is therefore
+optimistic: read, decide, then write with a condition in the SQL and `expect=1`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeAlias, final
+
+Value: TypeAlias = str | bytes | int | float | None
+Params: TypeAlias = Mapping[str, Value]
+Row: TypeAlias = tuple[Value, ...]
+
+
+@final
+class Query:
+    """A named SQL text from `store/sql/<noun>.sql`, with `:name` parameters."""
+
+    __slots__ = ("name", "sql")
+
+    def __init__(self, name: str, sql: str) -> None:
+        self.name = name
+        self.sql = sql
+
+    def __repr__(self) -> str:
+        return f"Query({self.name})"
+
+
+@final
+class Statement:
+    """One step of a write.
+
+    Args:
+        query: what to run.
+        params: its parameters; a sequence of mappings runs it once per mapping (bulk).
+        expect: how many rows it must affect in all; `None` means any number.
+        otherwise: raised from `Engine.write` (and everything of that write undone) when the
+            number differs. Also raised in place of a uniqueness violation.
+    """
+
+    __slots__ = ("expect", "otherwise", "params", "query")
+
+    def __init__(
+        self,
+        query: Query,
+        params: Params | Sequence[Params],
+        *,
+        expect: int | None = None,
+        otherwise: Exception | None = None,
+    ) -> None:
+        self.query = query
+        self.params = params
+        self.expect = expect
+        self.otherwise = otherwise
+
+
+class Engine(Protocol):
+    """What must survive."""
+
+    async def read(self, query: Query, params: Params) -> list[Row]:
+        """Run a query and return all its rows; sees every write that has returned."""
+
+    async def write(self, *statements: Statement) -> None:
+        """Apply all statements or none; returns only when they would survive a power cut.
+
+        Raises:
+            Exception: the `otherwise` of the first statement whose expectation failed.
+            UnavailableError: the store is closing or the disk refuses.
+        """
+
+    async def close(self) -> None:
+        """Finish what was accepted, then release the database."""
