@@ -1,0 +1,1 @@
+"""What must reach a connection on some node."""

@@ -1,0 +1,1 @@
+"""Why the service decided as it did: recorded always, explained on request."""

@@ -1,0 +1,1 @@
+"""The IoT Hub: identities, twins, connections, telemetry."""

@@ -1,0 +1,1 @@
+"""The field's values and pure rules: no I/O, no transport, no database."""

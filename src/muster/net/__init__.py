@@ -1,0 +1,1 @@
+"""Sockets, TLS, timers and the HTTP and MQTT runners. Knows no device."""

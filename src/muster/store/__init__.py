@@ -1,0 +1,1 @@
+"""What must survive: the engine port, SQLite, migrations, the telemetry journal."""

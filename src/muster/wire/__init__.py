@@ -1,0 +1,1 @@
+"""Sans-IO protocols: bytes in, packets out, and back."""

@@ -1,0 +1,1 @@
+"""The hub on each transport. No rules here."""

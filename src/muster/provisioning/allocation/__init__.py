@@ -1,0 +1,1 @@
+"""Which hub a device gets, one file per policy."""

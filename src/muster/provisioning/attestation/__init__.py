@@ -1,0 +1,1 @@
+"""How a device proves itself, one file per mechanism."""
