@@ -54,6 +54,22 @@ class NotFoundError(MusterError):
     default_code = "not-found"
 
 
+class MethodNotAllowedError(MusterError):
+    """The thing exists but cannot be used this way.
+
+    Args:
+        allowed: the methods it does offer.
+    """
+
+    default_code = "method-not-allowed"
+
+    def __init__(
+        self, message: str, *, allowed: list[str], code: str | None = None, subject: str = ""
+    ) -> None:
+        super().__init__(message, code=code, subject=subject)
+        self.allowed = allowed
+
+
 class AlreadyExistsError(MusterError):
     """A create found the thing already there."""
 
