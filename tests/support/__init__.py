@@ -1,0 +1,1 @@
+"""What the tests share: a running service, raw clients, keys and tokens."""
