@@ -1,0 +1,226 @@
+"""Whether a device or module may connect: the checks every transport asks for.
+
+What the client is told is the same for all of them; what really decided goes into the decision
+log. Sources: hub-device.md 5, 2.1.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
+
+from msgspec import Struct
+
+from muster.auth import audience, sas_token, symmetric_keys
+from muster.auth.access_policies import authorize_for_identity
+from muster.errors import UnauthorizedError
+from muster.hub import credentials, subscriptions, twin_rows
+from muster.hub.identities import SQL
+from muster.model.identity import AuthenticationType, IdentityRef
+from muster.model.message import AuthScope
+
+if TYPE_CHECKING:
+    from muster.auth.keyring import Keyring
+    from muster.auth.sas_token import SasToken
+    from muster.auth.symmetric_keys import SymmetricKeys
+    from muster.clock import Clock
+    from muster.hub.hubs import Hub
+    from muster.hub.subscriptions import TopicFilters
+    from muster.store.engine import Engine
+
+Fact: TypeAlias = str | int | float | bool | None
+
+_Columns: TypeAlias = tuple[str | None, int, str, bytes | None, str | None, str | None]
+
+# How the codes of `muster.auth` are called in the decision log.
+_CHECKS: Final = {
+    "malformed-token": "token-malformed",
+    "expired-token": "token-expired",
+    "wrong-signature": "wrong-key",
+    "wrong-resource": "wrong-audience",
+}
+
+
+class RefusedError(UnauthorizedError):
+    """An identity may not connect.
+
+    Args:
+        message: for people; the client sees only that it was refused.
+        check: the check that decided, by its name in the decision log.
+        facts: what it was decided on; no secrets.
+    """
+
+    def __init__(self, message: str, check: str, **facts: Fact) -> None:
+        super().__init__(message, code=check)
+        self.check = check
+        self.facts = facts
+
+
+@final
+class Login(Struct):
+    """An identity that proved itself.
+
+    Attributes:
+        ref: who.
+        generation_id: tells identities of the same name apart that replaced each other.
+        scope: whose key it was.
+        expires_at: expiry of the token, unix seconds.
+        model_id: the Plug and Play model of the last connect, `''` for none.
+        filters: the stored MQTT session, `None` when it holds nothing.
+    """
+
+    ref: IdentityRef
+    generation_id: str
+    scope: AuthScope
+    expires_at: int
+    model_id: str
+    filters: TopicFilters | None
+
+
+@final
+class Authenticator:
+    """Checks the tokens of devices and modules.
+
+    Args:
+        engine: has the identities.
+        keyring: opens their keys.
+        clock: for expiry.
+    """
+
+    __slots__ = ("_clock", "_engine", "_keyring")
+
+    def __init__(self, engine: Engine, keyring: Keyring, clock: Clock) -> None:
+        self._engine = engine
+        self._keyring = keyring
+        self._clock = clock
+
+    async def login(self, hub: Hub, ref: IdentityRef, text: str | None) -> Login:
+        """Check a token: one read, no write.
+
+        Args:
+            hub: the hub the client named.
+            ref: who the client says it is.
+            text: the token, `None` when there is none.
+
+        Raises:
+            RefusedError: it may not connect.
+            UnavailableError: the store does not answer.
+        """
+        if not text:
+            raise RefusedError("No SAS token was given.", "token-missing")
+        try:
+            token = sas_token.parse(text)
+        except UnauthorizedError as error:
+            raise _refused(error) from None
+        if token.key_name is not None:
+            self._check_policy(hub, ref, token)
+        query = SQL["login_module" if ref.module_id else "login_device"]
+        rows = await self._engine.read(query, twin_rows.key(ref))
+        if not rows:
+            raise RefusedError(
+                f"The device '{ref.device_id}' is not registered at this hub.",
+                "unknown-device",
+                device_id=ref.device_id,
+            )
+        generation_id, enabled, kind, sealed, model_id, filters = cast("_Columns", rows[0])
+        if generation_id is None:
+            raise RefusedError(
+                f"The module '{ref.module_id}' is not registered on its device.",
+                "unknown-module",
+                device_id=ref.device_id,
+                module_id=ref.module_id,
+            )
+        if token.key_name is None:
+            keys = credentials.unseal(self._keyring, ref, sealed)
+            self._check_own_key(hub, ref, token, AuthenticationType(kind), keys)
+            scope = AuthScope.MODULE if ref.module_id else AuthScope.DEVICE
+        else:
+            scope = AuthScope.HUB
+        if not enabled:
+            raise RefusedError(
+                f"The device '{ref.device_id}' is disabled.",
+                "device-disabled",
+                device_id=ref.device_id,
+            )
+        return Login(
+            ref,
+            generation_id,
+            scope,
+            token.expiry,
+            model_id or "",
+            subscriptions.decode(filters),
+        )
+
+    def _check_policy(self, hub: Hub, ref: IdentityRef, token: SasToken) -> None:
+        try:
+            authorize_for_identity(
+                token,
+                hosts=hub.names,
+                device_id=ref.device_id,
+                module_id=ref.module_id or None,
+                policies=hub.policy,
+                now=self._clock.time(),
+            )
+        except UnauthorizedError as error:
+            raise self._explained(error, hub, ref, token) from None
+
+    def _check_own_key(
+        self,
+        hub: Hub,
+        ref: IdentityRef,
+        token: SasToken,
+        kind: AuthenticationType,
+        keys: SymmetricKeys | None,
+    ) -> None:
+        if kind is not AuthenticationType.SAS or keys is None:
+            raise RefusedError(
+                f"The identity authenticates with '{kind}', not with a SAS token.",
+                "unsupported-attestation",
+                authentication_type=kind.value,
+            )
+        try:
+            resource = audience.hub_audience(token.resource)
+        except UnauthorizedError as error:
+            raise self._explained(error, hub, ref, token) from None
+        if not (resource.at(hub.names) and resource.names(ref.device_id, ref.module_id or None)):
+            raise self._explained(
+                UnauthorizedError("The token is for another resource.", code="wrong-resource"),
+                hub,
+                ref,
+                token,
+            )
+        pair = (keys.primary, keys.secondary)
+        if not any(sas_token.signed_by(token, symmetric_keys.decode(key)) for key in pair):
+            if any(sas_token.signed_by(token, key.encode()) for key in pair):
+                raise RefusedError(
+                    "The token is signed with the text of the key, not with the bytes it stands "
+                    "for in base64.",
+                    "key-used-undecoded",
+                )
+            raise RefusedError("The token is signed with neither key.", "wrong-key")
+        if sas_token.expired_for_s(token, self._clock.time()) is not None:
+            expired = UnauthorizedError("The token is expired.", code="expired-token")
+            raise self._explained(expired, hub, ref, token)
+
+    def _explained(
+        self, error: UnauthorizedError, hub: Hub, ref: IdentityRef, token: SasToken
+    ) -> RefusedError:
+        refused = _refused(error)
+        if refused.check == "token-expired":
+            now = self._clock.time()
+            refused.facts = {
+                "expired_for_s": round(now - token.expiry),
+                "server_time": round(now),
+                "token_expiry": token.expiry,
+            }
+        elif refused.check == "wrong-audience":
+            expected = f"{hub.host}/devices/{ref.device_id}"
+            if ref.module_id:
+                expected += f"/modules/{ref.module_id}"
+            refused.facts = {"token_resource": token.resource[:512], "expected": expected}
+        elif token.key_name is not None:
+            refused.facts = {"policy": token.key_name[:128]}
+        return refused
+
+
+def _refused(error: UnauthorizedError) -> RefusedError:
+    return RefusedError(error.message, _CHECKS.get(error.code, error.code))

@@ -1,0 +1,465 @@
+"""Who is connected: live sessions, takeover, expiry, and the presence the service API shows.
+
+Memory is the truth about what is connected now. The database follows in batches, for the next
+start: a presence row names the *run* of the service its connection belongs to, and with the run
+the connection is over, so that after a crash nothing has to be repaired and everything reads
+`Disconnected` since the last moment that run was known to be alive.
+
+Belongs to one event loop. `attach`, `detach`, `drop` and the bus callbacks never await, so
+between them there is no race; `begin` is there for what may happen while a connect is being
+checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast, final
+
+import msgspec
+import structlog
+
+from muster.errors import MusterError
+from muster.hub.pacing import Pace, Pacer
+from muster.model.identity import IdentityRef
+from muster.store.engine import Statement
+from muster.store.queries import load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from muster.bus.base import Bus, Unsubscribe
+    from muster.clock import Clock
+    from muster.store.engine import Engine, Params
+
+DESIRED_CHANGED: Final = "hub.desired-changed"
+"""Bus subject; messages are `DesiredChanged`."""
+IDENTITY_BARRED: Final = "hub.identity-barred"
+"""Bus subject; messages are `IdentityBarred`."""
+
+TAKEN_OVER: Final = "taken over by a newer connection of the same identity"
+TOKEN_EXPIRED: Final = "the SAS token expired"  # noqa: S105 - a reason, no secret
+
+EXPIRY_GRACE_S: Final = 300
+"""Seconds a live connection outlives its token.
+
+The clock skew that every check of a token allows, so that a connection lives exactly as long as
+its token would still be accepted (hub-device.md 0.12).
+"""
+
+TICK_S: Final = 1.0
+"""Seconds between two looks at what is due."""
+ACTIVITY_FLUSH_S: Final = 60.0
+"""Seconds after which activity of a connection is worth a write. Reads see memory, not this."""
+ALIVE_EVERY_S: Final = 5.0
+"""Seconds between two signs of life in the database while anything is connected."""
+FLUSH_LIMIT: Final = 5000
+"""Presence rows in one write, so that a mass reconnect does not hold up other writes."""
+
+CONNECT_PACE: Final = Pace(rate=1.0, burst=5)
+"""Connects of one identity."""
+CONNECT_PATIENCE_S: Final = 5.0
+"""Seconds a connect is held back for its turn before it is turned away."""
+
+_SQL: Final = load("presence")
+_log = structlog.get_logger(__name__)
+
+
+class DesiredChanged(msgspec.Struct, array_like=True):
+    """The desired properties of a twin changed; sent after the commit."""
+
+    hub: int
+    device_id: str
+    module_id: str
+    version: int
+    body: bytes
+
+
+class IdentityBarred(msgspec.Struct, array_like=True):
+    """An identity was disabled or deleted; sent after the commit.
+
+    Attributes:
+        module_id: `None` for the device with all its modules.
+        reason: for the log.
+        deleted: nothing of it is to be remembered.
+    """
+
+    hub: int
+    device_id: str
+    module_id: str | None
+    reason: str
+    deleted: bool
+
+
+class Link(Protocol):
+    """What a transport gives to a live connection. Neither call blocks or fails."""
+
+    def close(self, reason: str) -> None:
+        """Close the connection; `Connections.detach` follows, now or later."""
+
+    def desired_changed(self, body: bytes, version: int) -> None:
+        """Tell the client, if it subscribed."""
+
+
+class Presence(NamedTuple):
+    """The connection of an identity as the service API shows it. Times in unix seconds, 0 never."""
+
+    connected: bool
+    state_updated_at: float
+    last_activity_at: float
+
+    @property
+    def state(self) -> str:
+        """`Connected` or `Disconnected`."""
+        return "Connected" if self.connected else "Disconnected"
+
+
+@final
+class Connection:
+    """One live session of one identity."""
+
+    __slots__ = (
+        "_connections",
+        "connected_at",
+        "expires_at",
+        "expiry_slot",
+        "last_activity_at",
+        "link",
+        "ref",
+        "write_after",
+    )
+
+    def __init__(
+        self, connections: Connections, ref: IdentityRef, link: Link, expires_at: int, now: float
+    ) -> None:
+        self._connections = connections
+        self.ref = ref
+        self.link = link
+        self.expires_at = expires_at
+        self.expiry_slot = 0
+        self.connected_at = now
+        self.last_activity_at = now
+        self.write_after = now
+
+    def touch(self, now: float) -> None:
+        """Note that the client did something. Called for every batch of messages."""
+        self.last_activity_at = now
+        if now >= self.write_after:
+            self.write_after = now + ACTIVITY_FLUSH_S
+            self._connections.note(self)
+
+
+@final
+class Attempt:
+    """A connect whose credentials are still being checked."""
+
+    __slots__ = ("barred", "ref")
+
+    def __init__(self, ref: IdentityRef) -> None:
+        self.ref = ref
+        self.barred = False
+
+
+@final
+class Connections:
+    """All live sessions of this node.
+
+    Args:
+        engine: keeps presence for the next start.
+        bus: brings changes of twins and identities.
+        clock: wall time for presence and expiry, steady time for pacing.
+    """
+
+    def __init__(self, engine: Engine, bus: Bus, clock: Clock) -> None:
+        self._engine = engine
+        self._bus = bus
+        self._clock = clock
+        self._run = 0
+        self._devices: dict[tuple[int, str], Connection] = {}
+        self._modules: dict[tuple[int, str], dict[str, Connection]] = {}
+        self._attempts: dict[tuple[int, str], list[Attempt]] = {}
+        self._device_counts: dict[int, int] = {}
+        self._expiries: dict[int, set[Connection]] = {}
+        self._next_expiry = int(clock.time())
+        self._unwritten: dict[IdentityRef, Presence] = {}
+        self._alive_at = 0.0
+        self._unsubscribe: list[Unsubscribe] = []
+        self.pacer: Pacer[IdentityRef] = Pacer(CONNECT_PACE, CONNECT_PATIENCE_S)
+
+    async def open(self) -> None:
+        """Begin a run: whatever an earlier run left connected reads `Disconnected` from here."""
+        ((last,),) = cast("list[tuple[int]]", await self._engine.read(_SQL["last_run"], {}))
+        self._run = last + 1
+        now = self._clock.time()
+        await self._engine.write(Statement(_SQL["begin_run"], {"id": self._run, "now": now}))
+        self._unsubscribe = [
+            self._bus.subscribe(DESIRED_CHANGED, self._desired_changed),
+            self._bus.subscribe(IDENTITY_BARRED, self._identity_barred),
+        ]
+
+    async def run(self) -> None:
+        """Do what falls due, for ever. The composition root runs this beside the listeners."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            await self.tick()
+
+    async def tick(self) -> None:
+        """Close connections whose token expired, and write presence down."""
+        self._expire()
+        try:
+            await self._write_presence()
+        except MusterError as error:
+            # Kept for the next turn; the store has told its own trouble already.
+            _log.warning("presence not written", reason=error.message)
+
+    async def close(self) -> None:
+        """Write down what is known; call after the listeners have closed every connection."""
+        for unsubscribe in self._unsubscribe:
+            unsubscribe()
+        for connection in list(self._all()):
+            self.detach(connection)
+        while self._unwritten:
+            await self._write_presence()
+
+    # -- connecting ----------------------------------------------------------------------------
+
+    def begin(self, ref: IdentityRef) -> Attempt:
+        """Note that the credentials of a connect are about to be read.
+
+        End it with `attach` or `abandon`. If the identity is barred before that, `attach` refuses.
+        """
+        attempt = Attempt(ref)
+        self._attempts.setdefault(ref[:2], []).append(attempt)
+        return attempt
+
+    def abandon(self, attempt: Attempt) -> None:
+        """Forget an attempt. Harmless when it is over already."""
+        attempts = self._attempts.get(attempt.ref[:2])
+        if attempts and attempt in attempts:
+            attempts.remove(attempt)
+            if not attempts:
+                del self._attempts[attempt.ref[:2]]
+
+    def attach(self, attempt: Attempt, link: Link, expires_at: int) -> Connection | None:
+        """Make a checked connect the live session of its identity; the older one is closed.
+
+        Args:
+            attempt: from `begin`.
+            link: the transport's end.
+            expires_at: expiry of the token, unix seconds.
+
+        Returns:
+            The connection, or `None` when the identity was barred while it was being checked.
+        """
+        self.abandon(attempt)
+        if attempt.barred:
+            return None
+        ref = attempt.ref
+        now = self._clock.time()
+        connection = Connection(self, ref, link, expires_at, now)
+        older = self.get(ref)
+        if older is not None:
+            self._remove(older)
+        self._add(connection)
+        self.note(connection)
+        if older is not None:
+            older.link.close(TAKEN_OVER)
+        return connection
+
+    def detach(self, connection: Connection) -> None:
+        """A connection is over. Does nothing when it was taken over or detached before."""
+        if self.get(connection.ref) is not connection:
+            return
+        self._remove(connection)
+        self._unwritten[connection.ref] = Presence(
+            False, self._clock.time(), connection.last_activity_at
+        )
+
+    def drop(self, hub: int, device_id: str, module_id: str | None, reason: str) -> int:
+        """Close the live sessions of a device, or of one module, at once.
+
+        Args:
+            hub: the hub's number.
+            device_id: whose.
+            module_id: `None` for the device with all its modules.
+            reason: for the log.
+
+        Returns:
+            How many there were.
+        """
+        for attempt in self._attempts.get((hub, device_id), ()):
+            if module_id is None or attempt.ref.module_id == module_id:
+                attempt.barred = True
+        found = [
+            connection
+            for connection in self._of_device(hub, device_id)
+            if module_id is None or connection.ref.module_id == module_id
+        ]
+        for connection in found:
+            self.detach(connection)
+            connection.link.close(reason)
+        return len(found)
+
+    # -- asking --------------------------------------------------------------------------------
+
+    def get(self, ref: IdentityRef) -> Connection | None:
+        """Return the live session of an identity."""
+        if ref.module_id:
+            modules = self._modules.get(ref[:2])
+            return modules.get(ref.module_id) if modules else None
+        return self._devices.get(ref[:2])
+
+    def connected_devices(self, hub: int) -> int:
+        """Return how many devices of a hub are connected (modules not counted)."""
+        return self._device_counts.get(hub, 0)
+
+    def presence(
+        self,
+        ref: IdentityRef,
+        connected_run: int | None,
+        state_updated_at: float | None,
+        last_activity_at: float | None,
+        run_alive_at: float | None,
+    ) -> Presence:
+        """Return the present truth about an identity.
+
+        Args:
+            ref: whose.
+            connected_run: the rest is what the database has, `None` where it has nothing.
+            state_updated_at: as above.
+            last_activity_at: as above.
+            run_alive_at: last sign of life of `connected_run`.
+        """
+        live = self.get(ref)
+        if live is not None:
+            return Presence(True, live.connected_at, live.last_activity_at)
+        recent = self._unwritten.get(ref)
+        if recent is not None:
+            return recent
+        changed, active = state_updated_at or 0.0, last_activity_at or 0.0
+        if connected_run is not None:
+            # It was connected when its run ended without saying goodbye.
+            changed = max(changed, active, run_alive_at or 0.0)
+        return Presence(False, changed, active)
+
+    # -- telling every node --------------------------------------------------------------------
+
+    def announce_desired(self, ref: IdentityRef, version: int, body: bytes) -> None:
+        """Tell whoever has the identity connected that its desired properties changed."""
+        message = DesiredChanged(ref.hub, ref.device_id, ref.module_id, version, body)
+        self._bus.publish(DESIRED_CHANGED, _encode(message))
+
+    def announce_barred(self, ref: IdentityRef, reason: str, *, deleted: bool) -> None:
+        """Have an identity's connections closed, wherever they are.
+
+        A device (no module ID) stands for itself and all its modules.
+        """
+        message = IdentityBarred(ref.hub, ref.device_id, ref.module_id or None, reason, deleted)
+        self._bus.publish(IDENTITY_BARRED, _encode(message))
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def note(self, connection: Connection) -> None:
+        """Remember to write the presence of a live connection."""
+        self._unwritten[connection.ref] = Presence(
+            True, connection.connected_at, connection.last_activity_at
+        )
+
+    def _all(self) -> Iterator[Connection]:
+        yield from self._devices.values()
+        for modules in self._modules.values():
+            yield from modules.values()
+
+    def _of_device(self, hub: int, device_id: str) -> Iterator[Connection]:
+        key = (hub, device_id)
+        if key in self._devices:
+            yield self._devices[key]
+        yield from self._modules.get(key, {}).values()
+
+    def _add(self, connection: Connection) -> None:
+        ref = connection.ref
+        if ref.module_id:
+            self._modules.setdefault(ref[:2], {})[ref.module_id] = connection
+        else:
+            self._devices[ref[:2]] = connection
+            self._device_counts[ref.hub] = self._device_counts.get(ref.hub, 0) + 1
+        # Never into a second that has been looked at already.
+        slot = max(connection.expires_at + EXPIRY_GRACE_S, self._next_expiry)
+        connection.expiry_slot = slot
+        self._expiries.setdefault(slot, set()).add(connection)
+
+    def _remove(self, connection: Connection) -> None:
+        ref = connection.ref
+        if ref.module_id:
+            modules = self._modules[ref[:2]]
+            del modules[ref.module_id]
+            if not modules:
+                del self._modules[ref[:2]]
+        else:
+            del self._devices[ref[:2]]
+            self._device_counts[ref.hub] -= 1
+        due = self._expiries.get(connection.expiry_slot)
+        if due is not None:
+            due.discard(connection)
+            if not due:
+                del self._expiries[connection.expiry_slot]
+
+    def _expire(self) -> None:
+        now = int(self._clock.time())
+        # After a long pause of the process, looking at what there is beats counting every second.
+        if now - self._next_expiry > len(self._expiries):
+            seconds = sorted(second for second in self._expiries if second <= now)
+        else:
+            seconds = list(range(self._next_expiry, now + 1))
+        self._next_expiry = max(self._next_expiry, now + 1)
+        for second in seconds:
+            for connection in self._expiries.pop(second, ()):
+                self.detach(connection)
+                connection.link.close(TOKEN_EXPIRED)
+
+    async def _write_presence(self) -> None:
+        now = self._clock.time()
+        batch = dict(list(self._unwritten.items())[:FLUSH_LIMIT])
+        statements: list[Statement] = []
+        if batch:
+            rows: list[Params] = [
+                {
+                    "hub": ref.hub,
+                    "device_id": ref.device_id,
+                    "module_id": ref.module_id,
+                    "connected_run": self._run if presence.connected else None,
+                    "state_updated_at": presence.state_updated_at,
+                    "last_activity_at": presence.last_activity_at,
+                }
+                for ref, presence in batch.items()
+            ]
+            statements.append(Statement(_SQL["save"], rows))
+        live = bool(self._devices or self._modules)
+        if batch or (live and now - self._alive_at >= ALIVE_EVERY_S):
+            statements.append(Statement(_SQL["keep_run"], {"id": self._run, "now": now}))
+        if not statements:
+            return
+        await self._engine.write(*statements)
+        self._alive_at = now
+        for ref, presence in batch.items():
+            # What changed meanwhile stays for the next turn.
+            if self._unwritten.get(ref) is presence:
+                del self._unwritten[ref]
+
+    def _desired_changed(self, message: bytes) -> None:
+        change = _decode_desired(message)
+        connection = self.get(IdentityRef(change.hub, change.device_id, change.module_id))
+        if connection is not None:
+            connection.link.desired_changed(change.body, change.version)
+
+    def _identity_barred(self, message: bytes) -> None:
+        barred = _decode_barred(message)
+        self.drop(barred.hub, barred.device_id, barred.module_id, barred.reason)
+        if barred.deleted:
+            # A new identity of the same name starts with a clean slate.
+            ref = IdentityRef(barred.hub, barred.device_id, barred.module_id or "")
+            self._unwritten.pop(ref, None)
+
+
+_decode_desired: Final = msgspec.msgpack.Decoder(DesiredChanged).decode
+_decode_barred: Final = msgspec.msgpack.Decoder(IdentityBarred).decode
+_encode: Final = msgspec.msgpack.Encoder().encode

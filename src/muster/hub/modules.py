@@ -1,0 +1,295 @@
+"""Module identities of a device: create, read, update, delete. Sources: hub-service.md 1.1, 1.2."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias, cast, final
+
+from msgspec import UNSET, Struct
+
+from muster.errors import AlreadyExistsError, NotFoundError
+from muster.hub import credentials, twin_rows
+from muster.hub.credentials import Credentials
+from muster.hub.identities import (
+    ATTEMPTS,
+    SQL,
+    GenerationIds,
+    LostRaceError,
+    device_not_found,
+    etag_mismatch,
+    module_removal,
+    system_module_refused,
+)
+from muster.model import twin as twin_rules
+from muster.model.identity import (
+    SYSTEM_MODULES,
+    AuthenticationType,
+    IdentityRef,
+    ModuleIdentity,
+    ModuleRequest,
+    check_module_id,
+    matches,
+    new_etag,
+)
+from muster.model.identity import wire_time as _wire_time
+from muster.store.engine import Statement
+
+if TYPE_CHECKING:
+    from muster.auth.keyring import Keyring
+    from muster.clock import Clock
+    from muster.hub.connections import Connections, Presence
+    from muster.ids import Randomness
+    from muster.model.twin import JsonObject
+    from muster.store.engine import Engine, Row
+
+_PresenceColumns: TypeAlias = tuple[int | None, float | None, float | None, float | None]
+_ModuleColumns: TypeAlias = tuple[str, str, str, str, str | None, str, bytes | None]
+
+
+class Module(Struct):
+    """A module as it is stored."""
+
+    ref: IdentityRef
+    generation_id: str
+    etag: str
+    managed_by: str | None
+    credentials: Credentials
+
+    def to_wire(self, presence: Presence) -> ModuleIdentity:
+        """Return what the service API shows."""
+        return ModuleIdentity(
+            module_id=self.ref.module_id,
+            managed_by=self.managed_by,
+            device_id=self.ref.device_id,
+            generation_id=self.generation_id,
+            etag=self.etag,
+            connection_state=presence.state,
+            connection_state_updated_time=_wire_time(presence.state_updated_at),
+            last_activity_time=_wire_time(presence.last_activity_at),
+            cloud_to_device_message_count=0,
+            authentication=self.credentials.to_wire(),
+        )
+
+
+@final
+class Modules:
+    """The modules of all devices.
+
+    Args:
+        engine: where they are kept.
+        keyring: seals their keys.
+        clock: for generation IDs.
+        randomness: for keys and etags.
+        connections: knows who is connected, and drops who may not be.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        keyring: Keyring,
+        clock: Clock,
+        randomness: Randomness,
+        connections: Connections,
+    ) -> None:
+        self._engine = engine
+        self._keyring = keyring
+        self._clock = clock
+        self._randomness = randomness
+        self._connections = connections
+        self._generations = GenerationIds(clock)
+
+    async def of_device(self, hub: int, device_id: str) -> list[ModuleIdentity]:
+        """Return all modules of a device.
+
+        Raises:
+            NotFoundError: there is no such device; code `device-not-found`.
+        """
+        names: dict[str, str | int] = {"hub": hub, "device_id": device_id}
+        rows = await self._engine.read(SQL["list_modules"], names)
+        if not rows and not await self._engine.read(SQL["parent_of"], names):
+            raise device_not_found(device_id)
+        return [self._shown(hub, row) for row in rows]
+
+    async def get(self, ref: IdentityRef) -> ModuleIdentity:
+        """Return a module.
+
+        Raises:
+            NotFoundError: codes `device-not-found`, `module-not-found`.
+        """
+        return self._shown(ref.hub, await self._row(ref))
+
+    async def create(
+        self,
+        ref: IdentityRef,
+        request: ModuleRequest,
+        tags: JsonObject | None = None,
+        desired: JsonObject | None = None,
+    ) -> ModuleIdentity:
+        """Create a module and its twin.
+
+        Args:
+            ref: which.
+            request: what it is to be.
+            tags: initial tags of its twin.
+            desired: initial desired properties of its twin.
+
+        Raises:
+            NotFoundError: there is no such device; code `device-not-found`.
+            AlreadyExistsError: code `module-exists`.
+            UnauthorizedError: a system module of a device that is no edge device; code
+                `system-module`.
+            InvalidArgumentError: a value is wrong; `code` says which.
+        """
+        check_module_id(ref.module_id)
+        if ref.module_id in SYSTEM_MODULES:
+            await self._row(IdentityRef(ref.hub, ref.device_id, ref.module_id), system=True)
+        module = Module(
+            ref,
+            self._generations.next(),
+            new_etag(self._randomness),
+            request.managed_by or None,
+            credentials.wanted(request.authentication, None, self._randomness),
+        )
+        twin = twin_rules.new(tags, desired, self._clock.now())
+        await self._engine.write(
+            Statement(
+                SQL["hold_device"],
+                {"hub": ref.hub, "device_id": ref.device_id},
+                expect=1,
+                otherwise=device_not_found(ref.device_id),
+            ),
+            Statement(
+                SQL["insert_module"],
+                self._params(module),
+                expect=1,
+                otherwise=_module_exists(ref),
+            ),
+            twin_rows.insert(ref, twin),
+        )
+        return module.to_wire(self._connections.presence(ref, None, None, None, None))
+
+    async def update(
+        self, ref: IdentityRef, request: ModuleRequest, if_match: str
+    ) -> ModuleIdentity:
+        """Change a module. What the request leaves out stays.
+
+        Raises:
+            NotFoundError: codes `device-not-found`, `module-not-found`.
+            PreconditionFailedError: the etag is another; code `etag-mismatch`.
+            InvalidArgumentError: a value is wrong; `code` says which.
+            ConflictError: too many others change it; code `concurrent-update`.
+        """
+        for _ in range(ATTEMPTS):
+            row = await self._row(ref)
+            before = self._stored(ref.hub, row)
+            if not matches(if_match, before.etag):
+                raise etag_mismatch(ref.text)
+            after = Module(
+                ref,
+                before.generation_id,
+                new_etag(self._randomness),
+                before.managed_by if request.managed_by is UNSET else request.managed_by or None,
+                credentials.wanted(request.authentication, before.credentials, self._randomness),
+            )
+            try:
+                await self._engine.write(
+                    Statement(
+                        SQL["update_module"],
+                        {**self._params(after), "expected": before.etag},
+                        expect=1,
+                        otherwise=LostRaceError("The module was changed by another."),
+                    )
+                )
+            except LostRaceError:
+                continue
+            return after.to_wire(self._presence(ref, row))
+        raise LostRaceError("The module is being changed by others.", subject=ref.text)
+
+    async def delete(self, ref: IdentityRef, if_match: str) -> None:
+        """Delete a module with its twin and session, and close its connection.
+
+        Raises:
+            NotFoundError: codes `device-not-found`, `module-not-found`.
+            PreconditionFailedError: the etag is another; code `etag-mismatch`.
+            UnauthorizedError: it is a system module; code `system-module`.
+            ConflictError: too many others change it; code `concurrent-update`.
+        """
+        for _ in range(ATTEMPTS):
+            module = self._stored(ref.hub, await self._row(ref))
+            if ref.module_id in SYSTEM_MODULES:
+                raise system_module_refused(ref.module_id)
+            if not matches(if_match, module.etag):
+                raise etag_mismatch(ref.text)
+            try:
+                await self._engine.write(
+                    Statement(
+                        SQL["delete_module"],
+                        {**twin_rows.key(ref), "expected": module.etag},
+                        expect=1,
+                        otherwise=LostRaceError("The module was changed by another."),
+                    ),
+                    *module_removal(ref),
+                )
+            except LostRaceError:
+                continue
+            self._connections.announce_barred(ref, "the module was deleted", deleted=True)
+            return
+        raise LostRaceError("The module is being changed by others.", subject=ref.text)
+
+    # -- inside --------------------------------------------------------------------------------
+
+    async def _row(self, ref: IdentityRef, *, system: bool = False) -> Row:
+        rows = await self._engine.read(SQL["get_module"], twin_rows.key(ref))
+        if rows and system:
+            raise _module_exists(ref)
+        if rows:
+            return rows[0]
+        names: dict[str, str | int] = {"hub": ref.hub, "device_id": ref.device_id}
+        if not await self._engine.read(SQL["parent_of"], names):
+            raise device_not_found(ref.device_id)
+        if system:
+            raise system_module_refused(ref.module_id)
+        raise module_not_found(ref)
+
+    def _stored(self, hub: int, row: Row) -> Module:
+        module_id, device_id, generation_id, etag, managed_by, kind, sealed = cast(
+            "_ModuleColumns", row[:7]
+        )
+        ref = IdentityRef(hub, device_id, module_id)
+        keys = credentials.unseal(self._keyring, ref, sealed)
+        own = Credentials(AuthenticationType(kind), keys)
+        return Module(ref, generation_id, etag, managed_by, own)
+
+    def _shown(self, hub: int, row: Row) -> ModuleIdentity:
+        module = self._stored(hub, row)
+        return module.to_wire(self._presence(module.ref, row))
+
+    def _presence(self, ref: IdentityRef, row: Row) -> Presence:
+        return self._connections.presence(ref, *cast("_PresenceColumns", row[7:11]))
+
+    def _params(self, module: Module) -> dict[str, str | bytes | int | float | None]:
+        return {
+            **twin_rows.key(module.ref),
+            "generation_id": module.generation_id,
+            "etag": module.etag,
+            "managed_by": module.managed_by,
+            "auth_type": module.credentials.kind.value,
+            "keys": credentials.seal(self._keyring, module.ref, module.credentials.keys),
+        }
+
+
+def module_not_found(ref: IdentityRef) -> NotFoundError:
+    """Return the error for a module that is not there."""
+    return NotFoundError(
+        f"The module '{ref.module_id}' is not registered on the device '{ref.device_id}'.",
+        code="module-not-found",
+        subject=ref.text,
+    )
+
+
+def _module_exists(ref: IdentityRef) -> AlreadyExistsError:
+    return AlreadyExistsError(
+        f"A module with ID '{ref.module_id}' is already registered on the device "
+        f"'{ref.device_id}'.",
+        code="module-exists",
+        subject=ref.text,
+    )

@@ -1,0 +1,11 @@
+-- The hubs of this service.
+
+-- name: list
+SELECT id, host FROM hubs ORDER BY id
+
+-- name: insert
+-- Number and host come from the caller, who keeps all hubs in memory.
+INSERT INTO hubs (id, host, created_at) VALUES (:id, :host, :created_at)
+
+-- name: insert_counts
+INSERT INTO device_counts (hub, enabled, disabled) VALUES (:id, 0, 0)

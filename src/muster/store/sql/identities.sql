@@ -1,0 +1,149 @@
+-- Device and module identities of the hubs.
+
+-- name: get_device
+-- One device with what is known of its connection.
+SELECT d.device_id, d.generation_id, d.etag, d.enabled, d.status_reason, d.status_updated_at,
+       d.auth_type, d.keys, d.iot_edge, d.parent_scope,
+       p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at
+  FROM devices d
+  LEFT JOIN presence p
+    ON p.hub = d.hub AND p.device_id = d.device_id AND p.module_id = ''
+  LEFT JOIN hub_runs r ON r.id = p.connected_run
+ WHERE d.hub = :hub AND d.device_id = :device_id
+
+-- name: list_devices
+-- A page of devices in the order of their IDs, after a given one ('' for the first page).
+SELECT d.device_id, d.generation_id, d.etag, d.enabled, d.status_reason, d.status_updated_at,
+       d.auth_type, d.keys, d.iot_edge, d.parent_scope,
+       p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at
+  FROM devices d
+  LEFT JOIN presence p
+    ON p.hub = d.hub AND p.device_id = d.device_id AND p.module_id = ''
+  LEFT JOIN hub_runs r ON r.id = p.connected_run
+ WHERE d.hub = :hub AND d.device_id > :after
+ ORDER BY d.device_id
+ LIMIT :limit
+
+-- name: insert_device
+INSERT INTO devices (hub, device_id, generation_id, etag, enabled, status_reason,
+                     status_updated_at, auth_type, keys, iot_edge, parent_scope)
+VALUES (:hub, :device_id, :generation_id, :etag, :enabled, :status_reason,
+        :status_updated_at, :auth_type, :keys, :iot_edge, :parent_scope)
+
+-- name: update_device
+-- Only if nobody changed it since it was read.
+UPDATE devices
+   SET etag = :etag, enabled = :enabled, status_reason = :status_reason,
+       status_updated_at = :status_updated_at, auth_type = :auth_type, keys = :keys,
+       iot_edge = :iot_edge, parent_scope = :parent_scope
+ WHERE hub = :hub AND device_id = :device_id AND etag = :expected
+
+-- name: delete_device
+-- Only if nobody changed it since it was read.
+DELETE FROM devices WHERE hub = :hub AND device_id = :device_id AND etag = :expected
+
+-- name: hold_device
+-- Changes nothing; as a step of a write it fails when the device does not exist.
+UPDATE devices SET etag = etag WHERE hub = :hub AND device_id = :device_id
+
+-- name: hold_scope
+-- Changes nothing; as a step of a write it fails when the edge device of a scope does not exist.
+UPDATE devices SET etag = etag
+ WHERE hub = :hub AND device_id = :device_id AND generation_id = :generation_id AND iot_edge = 1
+
+-- name: parent_of
+-- What is needed to check a device scope: the edge device it names, and that one's own parent.
+SELECT generation_id, iot_edge, parent_scope
+  FROM devices WHERE hub = :hub AND device_id = :device_id
+
+-- name: first_child
+SELECT device_id FROM devices WHERE hub = :hub AND parent_scope = :scope LIMIT 1
+
+-- name: orphan_children
+UPDATE devices SET parent_scope = NULL, etag = :etag WHERE hub = :hub AND parent_scope = :scope
+
+-- name: get_module
+-- One module with what is known of its connection.
+SELECT m.module_id, m.device_id, m.generation_id, m.etag, m.managed_by, m.auth_type, m.keys,
+       p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at
+  FROM modules m
+  LEFT JOIN presence p
+    ON p.hub = m.hub AND p.device_id = m.device_id AND p.module_id = m.module_id
+  LEFT JOIN hub_runs r ON r.id = p.connected_run
+ WHERE m.hub = :hub AND m.device_id = :device_id AND m.module_id = :module_id
+
+-- name: list_modules
+-- All modules of a device in the order of their IDs.
+SELECT m.module_id, m.device_id, m.generation_id, m.etag, m.managed_by, m.auth_type, m.keys,
+       p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at
+  FROM modules m
+  LEFT JOIN presence p
+    ON p.hub = m.hub AND p.device_id = m.device_id AND p.module_id = m.module_id
+  LEFT JOIN hub_runs r ON r.id = p.connected_run
+ WHERE m.hub = :hub AND m.device_id = :device_id
+ ORDER BY m.module_id
+
+-- name: insert_module
+INSERT INTO modules (hub, device_id, module_id, generation_id, etag, managed_by, auth_type, keys)
+VALUES (:hub, :device_id, :module_id, :generation_id, :etag, :managed_by, :auth_type, :keys)
+
+-- name: update_module
+-- Only if nobody changed it since it was read.
+UPDATE modules
+   SET etag = :etag, managed_by = :managed_by, auth_type = :auth_type, keys = :keys
+ WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id AND etag = :expected
+
+-- name: delete_module
+-- Only if nobody changed it since it was read.
+DELETE FROM modules
+ WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id AND etag = :expected
+
+-- name: delete_module_if_present
+DELETE FROM modules WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id
+
+-- name: delete_module_twin
+DELETE FROM twins WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id
+
+-- name: delete_module_presence
+DELETE FROM presence WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id
+
+-- name: delete_module_session
+DELETE FROM mqtt_sessions WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id
+
+-- name: delete_modules
+DELETE FROM modules WHERE hub = :hub AND device_id = :device_id
+
+-- name: delete_twins
+-- The device's own and all its modules'.
+DELETE FROM twins WHERE hub = :hub AND device_id = :device_id
+
+-- name: delete_presences
+DELETE FROM presence WHERE hub = :hub AND device_id = :device_id
+
+-- name: delete_sessions
+DELETE FROM mqtt_sessions WHERE hub = :hub AND device_id = :device_id
+
+-- name: login_device
+-- All that a connecting device is checked against, with its MQTT session.
+SELECT d.generation_id, d.enabled, d.auth_type, d.keys, t.model_id, s.subscriptions
+  FROM devices d
+  JOIN twins t ON t.hub = d.hub AND t.device_id = d.device_id AND t.module_id = ''
+  LEFT JOIN mqtt_sessions s
+    ON s.hub = d.hub AND s.device_id = d.device_id AND s.module_id = ''
+ WHERE d.hub = :hub AND d.device_id = :device_id
+
+-- name: login_module
+-- All that a connecting module is checked against; no row when its device does not exist, NULL for
+-- the module's columns when the device has no such module.
+SELECT m.generation_id, d.enabled, m.auth_type, m.keys, t.model_id, s.subscriptions
+  FROM devices d
+  LEFT JOIN modules m
+    ON m.hub = d.hub AND m.device_id = d.device_id AND m.module_id = :module_id
+  LEFT JOIN twins t
+    ON t.hub = d.hub AND t.device_id = d.device_id AND t.module_id = :module_id
+  LEFT JOIN mqtt_sessions s
+    ON s.hub = d.hub AND s.device_id = d.device_id AND s.module_id = :module_id
+ WHERE d.hub = :hub AND d.device_id = :device_id
+
+-- name: counts
+SELECT enabled, disabled FROM device_counts WHERE hub = :hub
