@@ -1,0 +1,434 @@
+"""MQTT connections: bytes on one side, sessions of whoever accepts them on the other.
+
+Knows the life of a connection (CONNECT in time, keep-alive, who may write how much) and nothing of
+devices or topics. What an acceptor is told and asked is in `MqttAcceptor` and `MqttSession`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
+
+import msgspec
+import structlog
+
+from muster.net.tasks import spawn
+from muster.net.timers import NO_SLOT, running_wheel
+from muster.wire.mqtt import codec
+from muster.wire.mqtt.connection import ServerConnection
+from muster.wire.mqtt.errors import RemoteProtocolError
+from muster.wire.mqtt.packets import Connack, Connect, Disconnect, Pingreq, Pingresp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from muster.wire.mqtt.packets import Packet
+
+_log = structlog.get_logger(__name__)
+
+SERVER_UNAVAILABLE: Final = 3
+"""CONNACK return code that makes every SDK try again; 4 and 5 make some give up for good
+(hub-device.md 13.20)."""
+
+_PINGRESP: Final = codec.encode(Pingresp())
+_OURS: Final = frozenset((Pingreq, Disconnect))
+
+_CONNECTING: Final = 0
+_ACCEPTING: Final = 1
+_OPEN: Final = 2
+_CLOSED: Final = 3
+
+
+class MqttLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client may take. Times in seconds, sizes in bytes.
+
+    Attributes:
+        connect_s: time until CONNECT is there (hub-device.md 2.2).
+        keep_alive_cap_s: longest silence of any client, also of one that promised nothing
+            (hub-device.md 2.2, 13.22).
+        write_buffer: bytes a client may leave unread before it is closed as a slow reader.
+    """
+
+    connect_s: float = 30.0
+    keep_alive_cap_s: float = 1_767.0
+    write_buffer: int = 8 * 1024 * 1024
+
+
+class MqttPeer(Protocol):
+    """What a session can do with its connection. Never blocks, never raises."""
+
+    @property
+    def transport(self) -> str:
+        """`mqtt`, or `mqtt-ws` for MQTT over a WebSocket."""
+
+    @property
+    def remote(self) -> str:
+        """The client's `address:port`."""
+
+    @property
+    def last_received(self) -> float:
+        """When the client was last heard, in the loop's monotonic seconds."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is closed or closing; what is written then is dropped."""
+
+    @property
+    def buffered(self) -> int:
+        """Bytes written but not yet taken by the network."""
+
+    def write(self, data: bytes) -> None:
+        """Send encoded packets; what is written in one turn leaves together."""
+
+    def close(self, reason: str) -> None:
+        """Send what is pending, then close. `reason` comes back in `MqttSession.closed`."""
+
+    def pause_reading(self) -> None:
+        """Stop receiving; the client's keep-alive is not counted meanwhile."""
+
+    def resume_reading(self) -> None:
+        """Receive again."""
+
+
+class MqttSession(Protocol):
+    """One accepted connection, as its owner sees it. Calls must not block."""
+
+    def started(self) -> None:
+        """CONNACK has been written: from now on the peer may be written to."""
+
+    def received(self, packets: list[Packet]) -> None:
+        """Packets came in, in order; PINGREQ and DISCONNECT are not among them."""
+
+    def closed(self, graceful: bool, reason: str) -> None:  # noqa: FBT001 - always passed by name
+        """The connection is over. Called exactly once, also when `started` never was.
+
+        Args:
+            graceful: the client sent DISCONNECT, so its will must not be published.
+            reason: why, for logs and decision records.
+        """
+
+
+class Accepted:
+    """The answer to a CONNECT that is welcome."""
+
+    __slots__ = ("session", "session_present")
+
+    def __init__(self, session: MqttSession, *, session_present: bool) -> None:
+        self.session = session
+        self.session_present = session_present
+
+
+class Refused:
+    """The answer to a CONNECT that is not.
+
+    Args:
+        return_code: CONNACK return code, 1 to 5 (hub-device.md 2.1).
+        delay_s: seconds to wait before saying so, to slow down those who only come again.
+    """
+
+    __slots__ = ("delay_s", "return_code")
+
+    def __init__(self, return_code: int, delay_s: float = 0.0) -> None:
+        self.return_code = return_code
+        self.delay_s = delay_s
+
+
+class MqttAcceptor(Protocol):
+    """Decides about every CONNECT."""
+
+    async def accept(self, connect: Connect, peer: MqttPeer) -> Accepted | Refused:
+        """Take or refuse a client. May take its time; nothing else of the client is seen until.
+
+        An exception is logged and answered with "server unavailable".
+        """
+
+
+MqttProtocolFactory: TypeAlias = "Callable[[], MqttConnection]"
+
+
+def mqtt_protocol_factory(
+    acceptor: MqttAcceptor, limits: MqttLimits | None = None, transport: str = "mqtt"
+) -> MqttProtocolFactory:
+    """Return what makes the protocol of one MQTT connection, for `Listener.listen`.
+
+    Args:
+        acceptor: asked about every CONNECT.
+        limits: what clients may take.
+        transport: what `MqttPeer.transport` says.
+    """
+    service = _Service(acceptor, limits or MqttLimits(), transport)
+    return lambda: MqttConnection(service)
+
+
+class _Service:
+    """What all MQTT connections of a factory share."""
+
+    __slots__ = ("acceptor", "limits", "loop", "transport", "wheel")
+
+    def __init__(self, acceptor: MqttAcceptor, limits: MqttLimits, transport: str) -> None:
+        self.acceptor = acceptor
+        self.limits = limits
+        self.transport = transport
+        self.loop = asyncio.get_running_loop()
+        self.wheel = running_wheel()
+
+
+class MqttConnection(asyncio.Protocol):
+    """One MQTT connection; to its session it is the `MqttPeer`."""
+
+    __slots__ = (
+        "_graceful",
+        "_held",
+        "_keep_alive_s",
+        "_phase",
+        "_read_paused",
+        "_reason",
+        "_service",
+        "_session",
+        "_sink",
+        "_wire",
+        "_write_paused",
+        "last_received",
+        "timer_slot",
+    )
+
+    def __init__(self, service: _Service) -> None:
+        self._service = service
+        self._wire = ServerConnection()
+        self._sink: asyncio.Transport = cast("asyncio.Transport", None)
+        self._session: MqttSession | None = None
+        self._phase = _CONNECTING
+        self._held: list[Packet] | None = None
+        self._keep_alive_s = 0.0
+        self._read_paused = False
+        self._write_paused = False
+        self._graceful = False
+        self._reason = ""
+        self.last_received = 0.0
+        self.timer_slot = NO_SLOT
+
+    # MqttPeer
+
+    @property
+    def transport(self) -> str:
+        """`mqtt` or `mqtt-ws`."""
+        return self._service.transport
+
+    @property
+    def remote(self) -> str:
+        """The client's `address:port`."""
+        host, port = self._sink.get_extra_info("peername") or ("", 0)
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is closed or closing."""
+        return self._phase == _CLOSED
+
+    @property
+    def buffered(self) -> int:
+        """Bytes written but not yet taken by the network."""
+        return self._sink.get_write_buffer_size()
+
+    def write(self, data: bytes) -> None:
+        """Send encoded packets; dropped unless the connection is accepted and open."""
+        if self._phase != _OPEN:
+            return
+        self._sink.write(data)
+        if self._write_paused and self.buffered > self._service.limits.write_buffer:
+            _log.info("mqtt connection closed", reason="slow reader", remote=self.remote)
+            self._end("slow reader")
+            self._sink.abort()
+
+    def close(self, reason: str) -> None:
+        """Send what is pending, then close."""
+        if self._phase != _CLOSED:
+            self._end(reason)
+            self._sink.close()
+
+    def pause_reading(self) -> None:
+        """Stop receiving."""
+        self._read_paused = True
+        self._sink.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Receive again, and count the keep-alive from now."""
+        if self._read_paused:
+            self._read_paused = False
+            self.last_received = self._service.loop.time()
+            self._sink.resume_reading()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for CONNECT."""
+        service = self._service
+        self._sink = cast("asyncio.Transport", transport)
+        self.last_received = service.loop.time()
+        service.wheel.start(self, self.last_received + service.limits.connect_s)
+
+    def data_received(self, data: bytes) -> None:
+        """Decode what came in and hand it on."""
+        if self._phase == _CLOSED:
+            return
+        self.last_received = self._service.loop.time()
+        try:
+            packets = self._wire.receive(data)
+        except RemoteProtocolError as error:
+            self._violated(error)
+            return
+        self._take(packets)
+
+    def eof_received(self) -> bool | None:
+        """The client is gone, and did not say DISCONNECT."""
+        self.close("closed by the client")
+        return None
+
+    def pause_writing(self) -> None:
+        """The client reads slower than we write."""
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self._write_paused = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the session, whoever closed."""
+        if self._phase != _CLOSED:
+            self._end("connection lost")
+        self._held = None
+        session, self._session = self._session, None
+        if session is not None:
+            self._tell_closed(session)
+
+    def shutdown(self) -> None:
+        """Close because the service stops; clients come again by themselves."""
+        self.close("service stops")
+
+    # Within.
+
+    def timer_expired(self, now: float) -> float:
+        """Enforce the deadline of CONNECT and the keep-alive (`Timed`)."""
+        if self._phase == _OPEN:
+            if self._read_paused:
+                return now + self._keep_alive_s
+            due = self.last_received + self._keep_alive_s
+            if now < due:
+                return due
+            self.close("keep-alive expired")
+        elif self._phase == _CONNECTING:
+            _log.info("mqtt connection closed", reason="no CONNECT in time", remote=self.remote)
+            self.close("no CONNECT in time")
+        return 0.0
+
+    def _take(self, packets: list[Packet]) -> None:
+        if self._phase == _OPEN:
+            self._dispatch(packets)
+        elif self._phase == _ACCEPTING:
+            # Read once more than announced: the chunk was on its way. Nothing follows it.
+            cast("list[Packet]", self._held).extend(packets)
+            self.pause_reading()
+        elif packets:
+            self._phase = _ACCEPTING
+            self._service.wheel.stop(self)
+            self._held = packets[1:]
+            spawn(self._accept(cast("Connect", packets[0])), "mqtt accept")
+
+    async def _accept(self, connect: Connect) -> None:
+        answer: Accepted | Refused
+        try:
+            answer = await self._service.acceptor.accept(connect, self)
+        except Exception:  # noqa: BLE001 - answered with "server unavailable"
+            _log.exception("mqtt accept failed", remote=self.remote)
+            answer = Refused(SERVER_UNAVAILABLE)
+        if isinstance(answer, Accepted):
+            self._welcome(connect, answer)
+            return
+        if answer.delay_s:
+            await asyncio.sleep(answer.delay_s)
+        self._refuse(answer.return_code, f"refused with return code {answer.return_code}")
+
+    def _welcome(self, connect: Connect, answer: Accepted) -> None:
+        session = answer.session
+        if self._phase == _CLOSED:
+            # The client did not wait.
+            self._tell_closed(session)
+            return
+        cap = self._service.limits.keep_alive_cap_s
+        self._keep_alive_s = min(connect.keep_alive_s * 1.5, cap) or cap
+        self._service.wheel.start(self, self._service.loop.time() + self._keep_alive_s)
+        self._session = session
+        self._phase = _OPEN
+        self._sink.write(codec.encode(Connack(0, answer.session_present)))
+        held, self._held = self._held, None
+        try:
+            session.started()
+        except Exception:  # noqa: BLE001 - costs this connection only
+            self._failed("started")
+            return
+        if held:
+            self._take(held)
+        self.resume_reading()
+
+    def _refuse(self, return_code: int, reason: str) -> None:
+        if self._phase != _CLOSED:
+            self._sink.write(codec.encode(Connack(return_code, session_present=False)))
+            self.close(reason)
+
+    def _dispatch(self, packets: list[Packet]) -> None:
+        if not _OURS.isdisjoint(map(type, packets)):
+            self._dispatch_mixed(packets)
+        elif packets:
+            self._hand_on(packets)
+
+    def _dispatch_mixed(self, packets: list[Packet]) -> None:
+        rest: list[Packet] = []
+        pings = 0
+        for packet in packets:
+            if isinstance(packet, Disconnect):
+                self._graceful = True
+                break
+            if isinstance(packet, Pingreq):
+                pings += 1
+            else:
+                rest.append(packet)
+        if rest:
+            self._hand_on(rest)
+        if pings:
+            self.write(_PINGRESP * pings)
+        if self._graceful:
+            self.close("disconnected by the client")
+
+    def _hand_on(self, packets: list[Packet]) -> None:
+        try:
+            cast("MqttSession", self._session).received(packets)
+        except Exception:  # noqa: BLE001 - costs this connection only
+            self._failed("received")
+
+    def _violated(self, error: RemoteProtocolError) -> None:
+        """Close a connection whose client broke the protocol, after what came before that."""
+        if error.packets and self._phase == _OPEN:
+            self._dispatch(error.packets)
+        # Serving what came before may have closed the connection already.
+        if self._phase == _CLOSED:
+            return
+        _log.info("mqtt protocol violated", reason=error.reason, remote=self.remote)
+        if self._phase == _CONNECTING and error.reply_hint is not None:
+            self._refuse(error.reply_hint, error.reason)
+        else:
+            self.close(error.reason)
+
+    def _failed(self, where: str) -> None:
+        _log.exception("mqtt session failed", where=where, remote=self.remote)
+        self.close("internal error")
+
+    def _tell_closed(self, session: MqttSession) -> None:
+        try:
+            session.closed(graceful=self._graceful, reason=self._reason)
+        except Exception:  # noqa: BLE001 - there is nothing left to close
+            _log.exception("mqtt session failed", where="closed", remote=self.remote)
+
+    def _end(self, reason: str) -> None:
+        self._phase = _CLOSED
+        self._reason = reason
+        self._service.wheel.stop(self)

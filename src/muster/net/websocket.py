@@ -1,0 +1,169 @@
+"""MQTT over WebSocket: `/$iothub/websocket`, for the hub and for provisioning alike.
+
+Sources: hub-device.md 0.9 and 1.1, dps.md 1.3. The sub-protocol is spelled `mqtt` by most clients
+and `MQTT` by the C SDK; it is compared without case and echoed as it was offered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from muster.net.mqtt import MqttAcceptor, MqttConnection, MqttLimits, mqtt_protocol_factory
+from muster.net.routing import refuse_websocket
+from muster.net.tasks import spawn
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+MQTT_WEBSOCKET_PATH: Final = "/$iothub/websocket"
+
+_HIGH_WATER: Final = 64 * 1024
+_FRAME: Final = 64 * 1024
+"""The most one frame carries. A packet may span frames (MQTT 3.1.1 section 6)."""
+
+_NORMAL_CLOSURE: Final = 1000
+_UNSUPPORTED_DATA: Final = 1003
+
+
+class MqttWebSocket:
+    """An ASGI endpoint for WebSockets that carry MQTT.
+
+    Args:
+        acceptor: asked about every CONNECT.
+        limits: what clients may take.
+    """
+
+    __slots__ = ("_protocol_factory",)
+
+    def __init__(self, acceptor: MqttAcceptor, limits: MqttLimits | None = None) -> None:
+        self._protocol_factory = mqtt_protocol_factory(acceptor, limits, transport="mqtt-ws")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one WebSocket (ASGI)."""
+        await receive()
+        offered: list[str] = scope["subprotocols"]
+        chosen = next((name for name in offered if name.lower() == "mqtt"), None)
+        if chosen is None:
+            await refuse_websocket(send, 400, "The sub-protocol must be mqtt.")
+            return
+        await send({"type": "websocket.accept", "subprotocol": chosen})
+        frames = _Frames(self._protocol_factory(), scope, send)
+        sending = spawn(frames.run(), "mqtt websocket sender")
+        try:
+            await frames.receive_all(receive)
+        except asyncio.CancelledError:
+            if not frames.aborted:
+                raise
+        finally:
+            frames.close()
+            if frames.aborted:
+                sending.cancel()
+            await asyncio.wait([sending])
+
+
+class _Frames(asyncio.Transport):
+    """The transport of an MQTT connection: what one turn writes is one binary frame."""
+
+    def __init__(self, connection: MqttConnection, scope: Scope, send: Send) -> None:
+        super().__init__({"peername": tuple(scope.get("client") or ("", 0))})
+        self._connection = connection
+        self._send = send
+        self._task = asyncio.current_task()
+        self._pending: list[bytes] = []
+        self._size = 0
+        self._paused = False
+        self._wake = asyncio.Event()
+        self._readable = asyncio.Event()
+        self._readable.set()
+        self._closing = False
+        self._close_code = _NORMAL_CLOSURE
+        self.aborted = False
+        connection.connection_made(self)
+
+    async def receive_all(self, receive: Receive) -> None:
+        """Feed the connection until either side closes."""
+        connection = self._connection
+        while True:
+            await self._readable.wait()
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                connection.eof_received()
+                return
+            data = message.get("bytes")
+            if data is None:
+                self._close_code = _UNSUPPORTED_DATA
+                connection.close("text frame")
+                return
+            connection.data_received(data)
+
+    async def run(self) -> None:
+        """Send what is written, and the closing handshake in the end."""
+        try:
+            while not self._closing:
+                await self._wake.wait()
+                self._wake.clear()
+                await self._send_pending()
+            await self._send({"type": "websocket.close", "code": self._close_code})
+        except OSError:
+            # The client is gone; the receiving side is told.
+            return
+
+    # asyncio.Transport, as far as an MQTT connection uses it
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send `data` with what else is written in this turn."""
+        if self._closing:
+            return
+        self._pending.append(bytes(data))
+        self._size += len(data)
+        self._wake.set()
+        if self._size > _HIGH_WATER and not self._paused:
+            self._paused = True
+            self._connection.pause_writing()
+
+    def close(self) -> None:
+        """Send what is pending, then close."""
+        if not self._closing:
+            self._closing = True
+            self._readable.set()
+            self._wake.set()
+            asyncio.get_running_loop().call_soon(self._connection.connection_lost, None)
+
+    def abort(self) -> None:
+        """Close at once and drop what is pending."""
+        self._pending.clear()
+        self.aborted = True
+        self.close()
+        if self._task is not None:
+            # Ends the ASGI call, upon which the server closes the connection.
+            self._task.cancel()
+
+    def is_closing(self) -> bool:
+        """Return whether `close` or `abort` was called."""
+        return self._closing
+
+    def get_write_buffer_size(self) -> int:
+        """Return the number of bytes that are not sent."""
+        return self._size
+
+    def pause_reading(self) -> None:
+        """Stop receiving frames."""
+        if not self._closing:
+            self._readable.clear()
+
+    def resume_reading(self) -> None:
+        """Receive frames again."""
+        self._readable.set()
+
+    async def _send_pending(self) -> None:
+        while self._pending:
+            data = b"".join(self._pending)
+            self._pending.clear()
+            for start in range(0, len(data), _FRAME):
+                frame = data[start : start + _FRAME]
+                await self._send({"type": "websocket.send", "bytes": frame})
+                self._size -= len(frame)
+        if self._paused:
+            self._paused = False
+            self._connection.resume_writing()
