@@ -65,7 +65,7 @@ def check_device_id(device_id: str, what: str = "deviceId") -> str:
     """
     if not _DEVICE_ID.fullmatch(device_id):
         raise InvalidArgumentError(
-            f"Invalid {what}: 1 to 128 characters of A-Z a-z 0-9 - . + % _ # * ? ! ( ) , : = @ ; $ '",
+            f"Invalid {what}: 1 to 128 of A-Z a-z 0-9 - . + % _ # * ? ! ( ) , : = @ ; $ '",
             code="invalid-device-id",
             subject=device_id[:128],
         )

@@ -1,0 +1,239 @@
+"""Every check in plain words, with the remedy.
+
+One table, `EXPLANATIONS`; texts name facts of the decision as `{fact}`. A test holds every check
+that the code records against this table.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from muster.clock import format_time
+from muster.model.decision import Decision
+
+_DERIVE = "muster enrollment-group derive-key --group {group} {subject}"
+
+
+class Explanation(NamedTuple):
+    """What happened, why, and what to do about it."""
+
+    title: str
+    cause: str
+    remedy: str
+
+
+EXPLANATIONS: Final[dict[str, Explanation]] = {
+    "assigned": Explanation(
+        "The device was assigned to a hub",
+        "The token was signed with {key} of {entry}. The {policy} allocation policy chose {hub} "
+        "({substatus}).",
+        "Nothing to do.",
+    ),
+    "enrollment-disabled": Explanation(
+        "The individual enrollment is disabled",
+        "The credentials are right, but the individual enrollment {entry} is disabled.",
+        "If the device may come back: muster enrollment update {subject} --provisioning-status "
+        "enabled (or muster device restore {subject} after a revoke).",
+    ),
+    "group-disabled": Explanation(
+        "The enrollment group is disabled",
+        "The credentials are right, but the enrollment group {entry} is disabled.",
+        "To let the group's devices in again: muster enrollment-group update {group} "
+        "--provisioning-status enabled.",
+    ),
+    "no-hub-available": Explanation(
+        "No hub is available for the device",
+        "The {policy} allocation policy found no usable hub among: {candidates}.",
+        "Link a hub (muster hub create or muster hub link), let it take part in allocation "
+        "(muster hub update HOST --apply-allocation), or correct the hubs named by {entry}.",
+    ),
+    "hub-refused": Explanation(
+        "The hub refused the identity",
+        "The hub {hub} did not accept the device: {reason}.",
+        "Check that the hub runs and that its connection string (muster hub show {hub}) has the "
+        "rights RegistryWrite and ServiceConnect. The device tries again by itself.",
+    ),
+    "unknown-id-scope": Explanation(
+        "The ID scope is not the one of this service",
+        "The device used the ID scope {id_scope}; this service has {expected}.",
+        "Set the device's ID scope to {expected} (muster info shows it).",
+    ),
+    "unknown-registration": Explanation(
+        "Nothing is enrolled under this registration ID",
+        "There is no individual enrollment for {subject}, and no enrollment group could have "
+        "derived a key for it: the service has no symmetric-key group.",
+        "muster enrollment create {subject}, or create an enrollment group and derive a key.",
+    ),
+    "token-missing": Explanation(
+        "The device sent no token",
+        "The request carried no SharedAccessSignature.",
+        "Configure the device with a symmetric key; X.509 and TPM are not supported yet.",
+    ),
+    "token-malformed": Explanation(
+        "The token cannot be read",
+        "What came as the token is not a SharedAccessSignature with sr, sig and se: {reason}.",
+        "Check that the device's password is a token made from its key, not the key itself, and "
+        "was not cut off or encoded twice.",
+    ),
+    "token-expired": Explanation(
+        "The token has expired",
+        "The token expired {expired_for_s} seconds before the service's time {server_time} "
+        "(its se is {token_expiry}).",
+        "Compare the device's clock with {server_time}: if it is behind by about that much, set "
+        "it (NTP). Otherwise the device re-uses an old token; make a new one per attempt.",
+    ),
+    "wrong-key": Explanation(
+        "The token was signed with a key the service does not know",
+        "No key of the enrollment, no derived key of any enrollment group, and none of the usual "
+        "mistakes (group key, undecoded key, other spelling, trailing newline) gives this "
+        "signature.",
+        "Copy the key again: muster enrollment show {subject} --show-keys for an individual "
+        "enrollment, or muster enrollment-group derive-key --group GROUP {subject}.",
+    ),
+    "group-key-used-directly": Explanation(
+        "The token was signed with the group key itself",
+        "The device holds the {slot} key of enrollment group {group} instead of the key derived "
+        "from it for {subject}.",
+        f"Give the device the derived key: {_DERIVE}. Then roll the group key, as it was on a "
+        "device.",
+    ),
+    "derived-from-other-spelling": Explanation(
+        "The key was derived for another spelling of the registration ID",
+        "The key was derived from group {group} for “{spelling}”, but the device registers as "
+        "“{subject}”. Derivation uses the exact characters.",
+        f"Derive it again for the exact ID: {_DERIVE}.",
+    ),
+    "derived-with-trailing-newline": Explanation(
+        "The key was derived for the registration ID with a line end after it",
+        "The key was derived from group {group} for “{subject}” followed by {whitespace}. Tools "
+        "that read the ID with `echo` or from a file do that.",
+        f"Derive it again without the line end: {_DERIVE}.",
+    ),
+    "key-used-undecoded": Explanation(
+        "The key text was used without decoding it",
+        "The signature was made with the base64 text of {key} as it stands, not with the bytes "
+        "it stands for.",
+        "Decode the key from base64 before signing; the official SDKs do so by themselves.",
+    ),
+    "derived-from-undecoded-group-key": Explanation(
+        "The key was derived from the text of the group key",
+        "The derivation used the base64 text of the {slot} key of group {group}, not the bytes it "
+        "stands for.",
+        f"Decode the group key before deriving, or let the service derive: {_DERIVE}.",
+    ),
+    "wrong-registration-in-token": Explanation(
+        "The token is for another registration",
+        "The token's sr is “{token_resource}”; this request needs “{expected}”.",
+        "Make the token for exactly this ID scope and registration ID. Two devices may share a "
+        "configuration, or the registration ID was changed without making a new token.",
+    ),
+    "wrong-key-name": Explanation(
+        "The token names a policy",
+        "The token's skn is “{key_name}”; a registration token has skn=registration or none.",
+        "Sign with the device's own key, not with a connection string of an access policy.",
+    ),
+    "other-enrollment-key": Explanation(
+        "The token was signed with another device's key",
+        "The signature fits the enrollment {other}, not {subject}.",
+        "Put {subject}'s own key on this device.",
+    ),
+    "invalid-registration-id": Explanation(
+        "The registration ID breaks the rule",
+        "“{subject}” is not 1 to 128 characters of A-Z a-z 0-9 - . _ : that begin with a letter "
+        "or digit and end with a letter, digit or hyphen; or the ID in the body differs from the "
+        "one in the address.",
+        "Correct the registration ID on the device.",
+    ),
+    "unsupported-attestation": Explanation(
+        "The enrollment asks for an attestation that is not supported yet",
+        "The enrollment {entry} uses {attestation}; this version attests symmetric keys only.",
+        "Use an enrollment with a symmetric key.",
+    ),
+    "invalid-request": Explanation(
+        "The request cannot be read",
+        "{reason}",
+        "Correct the request; the contract of the API says what it must hold.",
+    ),
+    "unknown-hub": Explanation(
+        "The hub does not exist here",
+        "The client asked for the hub {hub}; this instance has: {expected}.",
+        "Use the host name in the device's connection string or assignment (muster hub list).",
+    ),
+    "unknown-device": Explanation(
+        "The hub has no such device",
+        "There is no device identity {subject} in {service}.",
+        "Create it (muster device create) or let the device provision itself again. IDs are "
+        "case-sensitive in a hub.",
+    ),
+    "unknown-module": Explanation(
+        "The device has no such module",
+        "There is no module identity {subject} in {service}.",
+        "muster module create, or correct the module ID (IDs are case-sensitive in a hub).",
+    ),
+    "device-disabled": Explanation(
+        "The device identity is disabled",
+        "The credentials may be right, but {subject} is disabled in {service}.",
+        "muster device update {subject} --status enabled, or muster device restore after a revoke.",
+    ),
+    "wrong-audience": Explanation(
+        "The token is for something else",
+        "The token's sr is “{token_resource}”; this connection needs “{expected}”.",
+        "Make the token for this hub host and this device (and module). A device that was moved "
+        "to another hub must provision again.",
+    ),
+    "unknown-policy": Explanation(
+        "The access policy does not exist",
+        "The token's skn is “{policy}”, and {service} has no such policy.",
+        "muster policy list shows the policies; make a token with one of them.",
+    ),
+    "missing-right": Explanation(
+        "The access policy does not grant this",
+        "The policy “{policy}” lacks the right {needs}.",
+        "Use a policy that has it, or add it: muster policy update.",
+    ),
+    "client-id-mismatch": Explanation(
+        "The client ID does not fit the user name",
+        "The MQTT client ID is “{client_id}”; the user name stands for “{subject}”.",
+        "The client ID must be the device ID, or deviceId/moduleId, in exactly that spelling.",
+    ),
+    "malformed-username": Explanation(
+        "The MQTT user name cannot be read",
+        "“{username}” is neither HOST/DEVICE[/MODULE]/?api-version=… nor "
+        "IDSCOPE/registrations/REGISTRATION/api-version=….",
+        "Let the SDK make the user name, or follow the form above.",
+    ),
+    "throttled": Explanation(
+        "The client asks too often",
+        "{subject} was slowed down: {reason}.",
+        "Find out why it repeats: two devices with one identity, or an error it does not back "
+        "off from. muster registration explain {subject} shows what came before.",
+    ),
+    "taken-over": Explanation(
+        "A newer connection took over",
+        "{subject} connected again from {remote}; the older connection was closed.",
+        "One connection per identity: if this repeats, two devices share one identity.",
+    ),
+}
+
+
+class _Facts(dict[str, object]):
+    def __missing__(self, key: str) -> str:
+        return "(not recorded)"
+
+
+def explain(decision: Decision) -> Explanation:
+    """Put a decision into plain words."""
+    texts = EXPLANATIONS.get(decision.check)
+    if texts is None:
+        return Explanation(
+            f"{decision.operation} {decision.outcome}", f"Decided by: {decision.check}.", ""
+        )
+    facts = _Facts(
+        {
+            "subject": decision.subject,
+            "service": decision.service,
+            "server_time": format_time(decision.time),
+        }
+    )
+    facts.update({name: value for name, value in decision.facts.items() if value is not None})
+    return Explanation(*(text.format_map(facts) for text in texts))
