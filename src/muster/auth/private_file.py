@@ -64,8 +64,8 @@ def create(path: Path, content: bytes, mode: int) -> bool:
 
 
 def _write_beside(path: Path, content: bytes, mode: int) -> Path:
-    # One writer per directory (the data directory is locked), but two threads are harmless too:
-    # the process and thread are in the name.
+    # In the same directory, so that the rename stays within one file system. What is there under
+    # this name was left by a process that died, for a data directory has one owner at a time.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
