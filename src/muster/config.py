@@ -1,0 +1,74 @@
+"""Settings of the service, as `muster up` takes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+DEFAULT_DATA_DIR: Final = "muster-data"
+DEFAULT_HTTPS_PORT: Final = 443
+FALLBACK_HTTPS_PORT: Final = 8443
+"""Served instead of 443 where an ordinary user may not bind that (design.md 3)."""
+DEFAULT_MQTT_PORT: Final = 8883
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What one instance needs to know.
+
+    Attributes:
+        data_dir: where everything that must survive is kept.
+        listen: address to bind; empty for all addresses of the machine.
+        hostname: the name devices and operators reach the provisioning service by.
+        hubs: host names of the local hubs; those that do not exist yet are created and linked.
+            Empty: one hub with the service's own host name.
+        https_port: port of HTTPS and WebSockets; `None` for 443, or 8443 where that is barred.
+        mqtt_port: port of MQTT over TLS.
+        partitions: partitions of each hub's telemetry; fixed when a hub's log is first made.
+        retention_s: how long telemetry is kept, in seconds.
+        retention_bytes: how much telemetry a hub keeps at most.
+    """
+
+    data_dir: Path
+    listen: str = ""
+    hostname: str = "localhost"
+    hubs: tuple[str, ...] = ()
+    https_port: int | None = None
+    mqtt_port: int = DEFAULT_MQTT_PORT
+    partitions: int = 4
+    retention_s: float = 7 * 86_400.0
+    retention_bytes: int = 10 * 1024**3
+
+
+class Ports(msgspec.Struct, frozen=True, rename="camel"):
+    """Ports an instance serves; `None` for protocols this version does not speak yet."""
+
+    https: int
+    mqtt: int
+    amqp: int | None = None
+    amqp_plain: int | None = None
+
+
+class HubInfo(msgspec.Struct, frozen=True, rename="camel"):
+    """How to reach one hub as an operator."""
+
+    host: str
+    connection_string: str
+    event_hub_connection_string: str | None = None
+
+
+class InstanceInfo(msgspec.Struct, frozen=True, rename="camel"):
+    """How to reach an instance: what `muster info --json` prints (design.md 3).
+
+    Holds connection strings, so it lies in the data directory with mode 0600.
+    """
+
+    id_scope: str
+    dps_host: str
+    dps_connection_string: str
+    hubs: list[HubInfo]
+    ca_file: str
+    console_url: str | None
+    ports: Ports
+    version: str
