@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from unit.net.net_fixtures import certificate, listen, log
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable
+
+__all__ = ["certificate", "listen", "log"]
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], AbstractEventLoop]]:
+    """Run on the loop that the service runs on."""
+    return {"uvloop": uvloop.new_event_loop}

@@ -1,0 +1,513 @@
+"""The TLS pump over real sockets, against OpenSSL clients."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import socket
+import ssl
+import struct
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from muster.net.stream import Limits
+from unit.net.loopback import (
+    HOST,
+    Certificate,
+    Echo,
+    connect,
+    hang_up,
+    raw_socket,
+    read,
+    read_all,
+    until,
+)
+
+if TYPE_CHECKING:
+    from unit.net.net_fixtures import Listen
+
+VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_echo(listen: Listen, certificate: Certificate, version: ssl.TLSVersion) -> None:
+    listener = await listen(Echo)
+    reader, writer = await connect(listener.port, certificate.client(version))
+    for message in (b"a", b"hello" * 100, b"x" * 20_000):
+        writer.write(message)
+        assert await read(reader, len(message)) == message
+    await hang_up(writer)
+    await until(lambda: listener.connections == 0)
+
+
+async def test_no_older_version(listen: Listen, certificate: Certificate, log: list[Any]) -> None:
+    listener = await listen(Echo)
+    context = certificate.client()
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning):
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        await connect(listener.port, context)
+    await until(lambda: any("reason" in event for event in log))
+    assert log[0]["reason"] == "unsupported protocol"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_large_transfers_both_ways(
+    listen: Listen, certificate: Certificate, version: ssl.TLSVersion
+) -> None:
+    listener = await listen(Echo)
+    reader, writer = await connect(listener.port, certificate.client(version))
+    sent = os.urandom(1 << 20) * 6
+
+    async def send() -> None:
+        for start in range(0, len(sent), 100_000):
+            writer.write(sent[start : start + 100_000])
+            await writer.drain()
+
+    sending = asyncio.ensure_future(send())
+    received = await read(reader, len(sent))
+    await sending
+    assert hashlib.sha256(received).digest() == hashlib.sha256(sent).digest()
+    await hang_up(writer)
+
+
+async def test_many_connections_share_the_buffers(
+    listen: Listen, certificate: Certificate
+) -> None:
+    """Interleaved handshakes and partial records of many peers do not mix."""
+    listener = await listen(Echo)
+
+    async def talk(number: int) -> None:
+        context = certificate.client(VERSIONS[number % 2])
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+        reader, writer = await connect(listener.port)
+
+        async def step(call: Any) -> Any:
+            while True:
+                try:
+                    result = call()
+                except ssl.SSLWantReadError:
+                    result = None
+                # In pieces that never fit a record.
+                data = outgoing.read()
+                for start in range(0, len(data), 7 + number):
+                    writer.write(data[start : start + 7 + number])
+                    await asyncio.sleep(0)
+                if result is not None or not call:
+                    return result
+                incoming.write(await reader.read(50 + number))
+
+        await step(lambda: tls.do_handshake() or True)
+        message = bytes([number]) * 300
+        await step(lambda: tls.write(message))
+        received = b""
+        while len(received) < len(message):
+            received += await step(lambda: tls.read(1000))
+        assert received == message
+        await hang_up(writer)
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(talk(number) for number in range(24)))
+
+
+class Count(asyncio.Protocol):
+    """Counts reads and answers each in three writes."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(b"one,")
+        self.transport.writelines([b"two,", bytearray(b"three,")])
+        self.transport.write(memoryview(b"four"))
+        self.transport.write(b"")
+
+
+async def test_writes_of_one_read_leave_as_one_record(
+    listen: Listen, certificate: Certificate
+) -> None:
+    listener = await listen(Count)
+    context = certificate.client()
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    reader, writer = await connect(listener.port)
+    for _ in range(2):
+        try:
+            tls.do_handshake()
+        except ssl.SSLWantReadError:
+            writer.write(outgoing.read())
+            incoming.write(await reader.read(10_000))
+    tls.do_handshake()
+    tls.write(b"?")
+    writer.write(outgoing.read())
+    answer = b""
+    while not answer:
+        incoming.write(await reader.read(10_000))
+        try:
+            answer = tls.read(1000)
+        except ssl.SSLWantReadError:
+            # The session ticket came first.
+            continue
+    assert answer == b"one,two,three,four"
+    await hang_up(writer)
+
+
+class Farewell(asyncio.Protocol):
+    """Sends much, then closes at once."""
+
+    size = 3_000_000
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.write(b"x" * self.size)
+        transport.write(b"the end")
+        transport.close()
+        transport.write(b"after the end")
+
+
+@pytest.mark.parametrize("tls", [True, False])
+async def test_close_loses_nothing(listen: Listen, certificate: Certificate, tls: bool) -> None:
+    listener = await listen(Farewell, tls=tls)
+    reader, writer = await connect(listener.port, certificate.client() if tls else None)
+    # Data the server never reads must not turn its close into a reset.
+    writer.write(b"unread" * 1000)
+    await asyncio.sleep(0.05)
+    received = await read_all(reader)
+    assert len(received) == Farewell.size + 7
+    assert received.endswith(b"the end")
+    await hang_up(writer)
+    await until(lambda: listener.connections == 0)
+
+
+async def test_close_says_close_notify(listen: Listen, certificate: Certificate) -> None:
+    listener = await listen(Farewell)
+
+    def talk() -> bytes:
+        with (
+            socket.create_connection((HOST, listener.port)) as tcp,
+            certificate.client().wrap_socket(
+                tcp, server_hostname="localhost", suppress_ragged_eofs=False
+            ) as tls,
+        ):
+            received = 0
+            while data := tls.recv(65_536):
+                received += len(data)
+            assert received == Farewell.size + 7
+            return b"ok"
+
+    assert await asyncio.to_thread(talk) == b"ok"
+
+
+@pytest.mark.parametrize("tls", [True, False])
+async def test_abort_drops(listen: Listen, certificate: Certificate, tls: bool) -> None:
+    made: list[Echo] = []
+
+    def factory() -> Echo:
+        made.append(Echo())
+        return made[-1]
+
+    listener = await listen(factory, tls=tls)
+    _, writer = await connect(listener.port, certificate.client() if tls else None)
+    writer.write(b"hi")
+    await until(lambda: bool(made) and made[0].transport is not None)
+    transport = made[0].transport
+    assert transport is not None
+    transport.write(b"never sent")
+    transport.abort()
+    assert transport.is_closing()
+    await until(lambda: listener.connections == 0)
+    assert made[0].lost == [None]
+    await hang_up(writer)
+
+
+class AnswerAtEof(asyncio.Protocol):
+    """Answers when the peer has said everything."""
+
+    def __init__(self) -> None:
+        self.received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+
+    def eof_received(self) -> bool:
+        asyncio.get_running_loop().call_later(0.05, self.answer)
+        return True
+
+    def answer(self) -> None:
+        self.transport.write(b"you said " + self.received)
+        self.transport.close()
+
+
+async def test_half_close_plain(listen: Listen) -> None:
+    listener = await listen(AnswerAtEof, tls=False)
+    reader, writer = await connect(listener.port)
+    writer.write(b"hello")
+    writer.write_eof()
+    assert await read_all(reader) == b"you said hello"
+    await hang_up(writer)
+
+
+async def test_half_close_tls(listen: Listen, certificate: Certificate) -> None:
+    """A peer that sent close_notify can still read, as TLS 1.3 allows."""
+    listener = await listen(AnswerAtEof)
+
+    def talk() -> bytes:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = certificate.client().wrap_bio(incoming, outgoing, server_hostname="localhost")
+        with socket.create_connection((HOST, listener.port)) as tcp:
+            while True:
+                try:
+                    tls.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    tcp.sendall(outgoing.read())
+                    incoming.write(tcp.recv(10_000))
+            tls.write(b"hello")
+            try:
+                tls.unwrap()
+            except ssl.SSLWantReadError:
+                tcp.sendall(outgoing.read())
+            answer = b""
+            while data := tcp.recv(10_000):
+                incoming.write(data)
+            try:
+                answer = tls.read(100)
+            except ssl.SSLWantReadError:
+                answer = tls.read(100)
+            return answer
+
+    assert await asyncio.to_thread(talk) == b"you said hello"
+
+
+class Fill(asyncio.Protocol):
+    """Writes until told to pause."""
+
+    def __init__(self) -> None:
+        self.paused = 0
+        self.resumed = 0
+        self.written = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.fill()
+
+    def fill(self) -> None:
+        while self.written < 20_000_000 and self.paused == self.resumed:
+            self.transport.write(b"z" * 10_000)
+            self.written += 10_000
+        if self.written >= 20_000_000:
+            self.transport.close()
+
+    def pause_writing(self) -> None:
+        self.paused += 1
+
+    def resume_writing(self) -> None:
+        self.resumed += 1
+        self.fill()
+
+
+@pytest.mark.parametrize("tls", [True, False])
+async def test_flow_control(listen: Listen, certificate: Certificate, tls: bool) -> None:
+    made: list[Fill] = []
+
+    def factory() -> Fill:
+        made.append(Fill())
+        return made[-1]
+
+    listener = await listen(factory, tls=tls)
+    reader, writer = await connect(listener.port, certificate.client() if tls else None)
+    await until(lambda: bool(made) and made[0].paused > 0)
+    await asyncio.sleep(0.1)
+    assert made[0].written < 15_000_000
+    assert made[0].transport.get_write_buffer_size() < 1_000_000
+    received = 0
+    async with asyncio.timeout(10):
+        while data := await reader.read(1 << 20):
+            received += len(data)
+    assert received == 20_000_000
+    await hang_up(writer)
+
+
+async def test_pause_reading(listen: Listen, certificate: Certificate) -> None:
+    made: list[Echo] = []
+
+    def factory() -> Echo:
+        made.append(Echo())
+        return made[-1]
+
+    listener = await listen(factory)
+    reader, writer = await connect(listener.port, certificate.client())
+    writer.write(b"one")
+    assert await read(reader, 3) == b"one"
+    transport = made[0].transport
+    assert transport is not None
+    assert transport.is_reading()
+    transport.pause_reading()
+    assert not transport.is_reading()
+    writer.write(b"two")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await reader.read(1)
+    transport.resume_reading()
+    assert await read(reader, 3) == b"two"
+    await hang_up(writer)
+
+
+async def test_peer_who_does_not_read_is_dropped(
+    listen: Listen, certificate: Certificate, log: list[Any]
+) -> None:
+    class Flood(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            assert isinstance(transport, asyncio.Transport)
+            while not transport.is_closing():
+                transport.write(b"f" * 60_000)
+
+    listener = await listen(Flood, Limits(write_buffer=2_000_000))
+    _, writer = await connect(listener.port, certificate.client())
+    await until(lambda: listener.connections == 0)
+    assert [event["reason"] for event in log] == ["peer does not read"]
+    await hang_up(writer)
+
+
+async def test_stalled_peer_is_dropped(listen: Listen) -> None:
+    class Much(asyncio.Protocol):
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(b"m" * 12_000_000)
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            assert isinstance(transport, asyncio.Transport)
+            self.transport = transport
+
+    listener = await listen(Much, Limits(write_stall_s=0.3), tls=False)
+    client = raw_socket(listener.port)
+    client.send(b"go")
+    await until(lambda: listener.connections == 1)
+    await until(lambda: listener.connections == 0)
+    client.close()
+
+
+async def test_nothing_sent_after_the_handshake(listen: Listen, certificate: Certificate) -> None:
+    listener = await listen(Echo, Limits(first_byte_s=0.2))
+    reader, writer = await connect(listener.port, certificate.client())
+    assert await read_all(reader) == b""
+    await hang_up(writer)
+
+
+async def test_session_is_resumed(listen: Listen, certificate: Certificate) -> None:
+    listener = await listen(Echo)
+    context = certificate.client(ssl.TLSVersion.TLSv1_3)
+
+    def talk(session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bool | None]:
+        with (
+            socket.create_connection((HOST, listener.port)) as tcp,
+            context.wrap_socket(tcp, server_hostname="localhost", session=session) as tls,
+        ):
+            tls.sendall(b"x")
+            assert tls.recv(1) == b"x"
+            return tls.session, tls.session_reused
+
+    session, _ = await asyncio.to_thread(talk, None)
+    _, resumed = await asyncio.to_thread(talk, session)
+    assert resumed
+
+
+async def test_extra_info(listen: Listen, certificate: Certificate) -> None:
+    made: list[Echo] = []
+
+    def factory() -> Echo:
+        made.append(Echo())
+        return made[-1]
+
+    listener = await listen(factory)
+    _, writer = await connect(listener.port, certificate.client())
+    await until(lambda: bool(made) and made[0].transport is not None)
+    transport = made[0].transport
+    assert transport is not None
+    assert transport.get_extra_info("peername") == writer.get_extra_info("sockname")
+    assert transport.get_extra_info("sockname") == (HOST, listener.port)
+    assert isinstance(transport.get_extra_info("sslcontext"), ssl.SSLContext)
+    assert transport.get_extra_info("ssl_object").version() == "TLSv1.3"
+    assert transport.get_extra_info("socket") is None
+    assert transport.get_extra_info("unheard-of", 7) == 7
+    assert transport.get_protocol() is made[0]
+    assert not transport.can_write_eof()
+    await hang_up(writer)
+
+
+@pytest.mark.parametrize("where", ["factory", "connection_made", "data_received", "eof_received"])
+async def test_application_mistake_costs_one_connection(
+    listen: Listen, certificate: Certificate, log: list[Any], where: str
+) -> None:
+    class Faulty(Echo):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            if where == "connection_made":
+                raise ZeroDivisionError
+
+        def data_received(self, data: bytes) -> None:
+            if where == "data_received" and data == b"boom":
+                raise ZeroDivisionError
+            super().data_received(data)
+
+        def eof_received(self) -> None:
+            if where == "eof_received":
+                raise ZeroDivisionError
+
+    first = True
+
+    def factory() -> Echo:
+        nonlocal first
+        if not first:
+            return Echo()
+        first = False
+        if where == "factory":
+            raise ZeroDivisionError
+        return Faulty()
+
+    listener = await listen(factory)
+    bad_reader, bad_writer = await connect(listener.port, certificate.client())
+    reader, writer = await connect(listener.port, certificate.client())
+    bad_writer.write(b"boom")
+    if where == "eof_received":
+        await hang_up(bad_writer)
+    else:
+        with pytest.raises((OSError, asyncio.IncompleteReadError)):
+            await read(bad_reader, 10)
+        await hang_up(bad_writer)
+    writer.write(b"still here")
+    assert await read(reader, 10) == b"still here"
+    assert [event["event"] for event in log] == ["connection failed"]
+    await hang_up(writer)
+
+
+async def test_reset_by_peer(listen: Listen, certificate: Certificate) -> None:
+    made: list[Echo] = []
+
+    def factory() -> Echo:
+        made.append(Echo())
+        return made[-1]
+
+    listener = await listen(factory)
+
+    def talk() -> None:
+        tcp = socket.create_connection((HOST, listener.port))
+        tls = certificate.client().wrap_socket(tcp, server_hostname="localhost")
+        tls.sendall(b"x")
+        assert tls.recv(1) == b"x"
+        tls.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        tls.close()
+
+    await asyncio.to_thread(talk)
+    await until(lambda: listener.connections == 0)
+    assert len(made[0].lost) == 1
