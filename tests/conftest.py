@@ -22,7 +22,7 @@ from support.run import Place, Run
 from support.secrets import leaks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
 NEEDS_SHARED = ("tests/conformance/", "tests/wire/")
 LOG_LINES = 150
@@ -176,7 +176,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed and _uses_instance(item):
         sizes = item.stash.get(_log_sizes, {})

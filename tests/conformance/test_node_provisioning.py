@@ -20,7 +20,7 @@ def assigned(instance: Instance) -> list[dict[str, Any]]:
     """Enroll what must be assigned: each kind of key over each transport."""
     dps = instance.dps
     group_keys = dps.enroll_group(unique("node-group"))
-    devices = []
+    devices: list[dict[str, Any]] = []
     for transport in TRANSPORTS:
         for which, name in enumerate(("primary", "secondary")):
             registration_id = unique("Node-Indi")
@@ -45,7 +45,10 @@ def refused(instance: Instance) -> list[dict[str, Any]]:
     for transport in TRANSPORTS:
         dps.enroll(known := unique("node-wrong"))
         key, _ = dps.enroll(disabled := unique("node-disabled"), provisioningStatus="disabled")
-        nowhere = {"allocationPolicy": "static", "iotHubs": ["gone.muster.localhost"]}
+        nowhere: dict[str, Any] = {
+            "allocationPolicy": "static",
+            "iotHubs": ["gone.muster.localhost"],
+        }
         other, _ = dps.enroll(failed := unique("node-failed"), **nowhere)
         devices += [
             {"name": "wrong key", "id": known, "key": new_key()},

@@ -18,7 +18,7 @@ from azure.iot.device import (
 from azure.iot.device.exceptions import CredentialError
 
 from support.device import unique
-from support.events import events_of, wait_for
+from support.events import events_of
 from support.secrets import new_key
 
 if TYPE_CHECKING:
@@ -62,6 +62,22 @@ def module(
         yield client
     finally:
         client.shutdown()
+
+
+class Sessions:
+    """Connects and drops as the client reports them."""
+
+    def __init__(self, client: IoTHubDeviceClient) -> None:
+        self.connects = threading.Semaphore(0)
+        self.dropped = threading.Event()
+        self._client = client
+        client.on_connection_state_change = self._changed
+
+    def _changed(self) -> None:
+        if self._client.connected:
+            self.connects.release()
+        else:
+            self.dropped.set()
 
 
 class Patches:
@@ -201,8 +217,7 @@ def test_disabling_a_device_ends_its_session(instance: Instance) -> None:
     primary, _ = instance.hub().create_device(device_id)
     with device(instance, device_id, primary) as client:
         client.connect()
-        dropped = threading.Event()
-        client.on_connection_state_change = lambda: client.connected or dropped.set()
+        dropped = Sessions(client).dropped
         hub = instance.hub()
         body = hub.must("GET", f"/devices/{device_id}") | {"status": "disabled"}
         hub.must("PUT", f"/devices/{device_id}", body, if_match="*")
@@ -215,9 +230,8 @@ def test_tokens_are_renewed_without_losing_anything(instance: Instance) -> None:
     device_id = unique("renew")
     primary, _ = instance.hub().create_device(device_id)
     with device(instance, device_id, primary, sastoken_ttl=125) as client:
-        renewals = threading.Semaphore(0)
         client.connect()
-        client.on_connection_state_change = lambda: client.connected and renewals.release()
+        renewals = Sessions(client).connects
         patches = Patches(client)
         sent = 0
         for turn in range(2):
@@ -226,7 +240,8 @@ def test_tokens_are_renewed_without_losing_anything(instance: Instance) -> None:
             sent += 1
             patch = {"properties": {"desired": {"turn": turn}}}
             instance.hub().must("PATCH", f"/twins/{device_id}", patch)
-            wait_for(lambda turn=turn: patches.next().get("turn") == turn)
+            while patches.next().get("turn") != turn:
+                pass
     events = events_of(instance, device_id, sent)
     assert [event["body"] for event in events] == ["after renewal 0", "after renewal 1"]
     taken = [row for row in explanations(instance, device_id) if row["check"] == "taken-over"]
@@ -246,8 +261,7 @@ def test_a_second_connection_takes_the_first_one_over(instance: Instance) -> Non
         device(instance, device_id, primary, connection_retry=False) as second,
     ):
         first.connect()
-        dropped = threading.Event()
-        first.on_connection_state_change = lambda: first.connected or dropped.set()
+        dropped = Sessions(first).dropped
         second.connect()
         assert dropped.wait(PATIENCE_S)
         second.send_message("from the second")
@@ -264,14 +278,14 @@ def test_subscriptions_survive_a_restart_of_the_service(
     with device(own_instance, device_id, primary, websockets=websockets) as client:
         patches = Patches(client)
         client.send_message("before")
-        back = threading.Event()
-        client.on_connection_state_change = lambda: client.connected and back.set()
+        connects = Sessions(client).connects
         own_instance.restart()
-        assert back.wait(60), "the SDK did not come back"
+        assert connects.acquire(timeout=60), "the SDK did not come back"
         # The SDK reconnects with CleanSession 0 and does not subscribe again.
         patch = {"properties": {"desired": {"after": True}}}
         own_instance.hub().must("PATCH", f"/twins/{device_id}", patch)
-        wait_for(lambda: patches.next().get("after") is True)
+        while patches.next().get("after") is not True:
+            pass
         client.send_message("after")
     bodies = [event["body"] for event in events_of(own_instance, device_id, 2)]
     assert bodies == ["before", "after"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -167,6 +168,7 @@ def test_bulk_operations(client: DeviceProvisioningClient) -> None:
     with pytest.raises(HttpResponseError) as caught:
         client.enrollment.run_bulk_operation(eleven)
     assert status_of(caught) == 400
+    stored: list[dict[str, Any]] = []
     for mode in ("update", "updateIfMatchETag", "delete"):
         stored = [dict(client.enrollment.get(each)) for each in ids]
         done = client.enrollment.run_bulk_operation({"mode": mode, "enrollments": stored})
@@ -242,7 +244,8 @@ def test_what_makes_no_sense_is_a_bad_request(
     with pytest.raises(HttpResponseError) as caught:
         client.enrollment.create_or_update(registration_id, entry(registration_id) | change)
     assert status_of(caught) == 400
-    body = caught.value.response.json()
+    assert caught.value.response is not None
+    body = json.loads(caught.value.response.text())
     assert body["errorCode"] // 1000 == 400
     assert body["trackingId"]
     assert body["message"]

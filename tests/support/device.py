@@ -14,7 +14,6 @@ from support.service import segment
 
 if TYPE_CHECKING:
     from muster.wire.mqtt.packets import Connack, Will
-
     from support.instance import Instance
 
 DPS_RESPONSES = "$dps/registrations/res/#"

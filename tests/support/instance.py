@@ -16,7 +16,7 @@ from support.secrets import CLOCK, parse_connection_string
 from support.service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from support.run import Place
 
@@ -77,7 +77,7 @@ class Instance:
         except (FileNotFoundError, json.JSONDecodeError):
             return False
         assert self.process is not None
-        return found.get("pid", self.process.pid) == self.process.pid
+        return bool(found.get("pid", self.process.pid) == self.process.pid)
 
     def stop(self) -> int:
         """Ask it to end (SIGTERM) and return its exit code."""
@@ -180,7 +180,7 @@ class Instance:
             )
         return json.loads(done.stdout)
 
-    def follow(self, *args: str, patience_s: float = 40) -> Iterator[dict[str, Any]]:
+    def follow(self, *args: str, patience_s: float = 40) -> Generator[dict[str, Any]]:
         """Run a `muster …` that prints a JSON object a line, and yield each as it comes.
 
         It is ended after `patience_s`, so that a test that waits in vain says what it has.

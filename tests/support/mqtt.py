@@ -9,20 +9,22 @@ import ssl
 from collections import deque
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect as connect_websocket
+
+from muster.wire.mqtt import codec
 from muster.wire.mqtt.packets import (
     Connack,
     Connect,
     Disconnect,
+    Pingreq,
+    Pingresp,
     Puback,
     Publish,
     Suback,
     Subscribe,
     Will,
 )
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect as connect_websocket
-
-from muster.wire.mqtt import codec
 from support.https import open_tls
 from support.secrets import CLOCK
 
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from muster.wire.mqtt.packets import Packet
-
     from support.instance import Instance
 
 T = TypeVar("T")
@@ -139,8 +140,6 @@ class MqttClient:
 
     def is_open(self) -> bool:
         """Tell whether the service still answers a ping; drops nothing that came before it."""
-        from muster.wire.mqtt.packets import Pingreq, Pingresp
-
         try:
             self.send(Pingreq())
         except (OSError, ConnectionClosed):
@@ -166,14 +165,14 @@ class MqttClient:
         will: Will | None = None,
         level: int = 4,
     ) -> Connack:
+        secret = None if password is None else password.encode()
         packet = Connect(
-            client_id=client_id,
-            username=username,
-            password=None if password is None else password.encode(),
+            client_id,
+            username,
+            secret,
             clean_session=clean_session,
             keep_alive_s=keep_alive_s,
             will=will,
-            protocol_name="MQTT",
             protocol_level=level,
         )
         self.send(packet)
@@ -189,11 +188,7 @@ class MqttClient:
     def publish(self, topic: str, payload: bytes = b"", qos: int = 1) -> None:
         """Publish, and wait for the PUBACK when there is to be one."""
         packet_id = self.next_id() if qos else None
-        self.send(
-            Publish(
-                topic=topic, payload=payload, qos=qos, packet_id=packet_id, retain=False, dup=False
-            )
-        )
+        self.send(Publish(topic, payload, qos, packet_id))
         if not qos:
             return
         kept: list[Packet] = []
