@@ -164,8 +164,7 @@ def test_an_expired_token_is_refused(instance: Instance) -> None:
     registration_id = unique("expired")
     primary, _ = instance.dps.enroll(registration_id)
     assert "401" in refusal(instance, registration_id, primary, sastoken_ttl=-3600)
-    explained = instance.cli("registration", "explain", registration_id)
-    assert explained[0]["check"] == "token-expired"
+    assert instance.explain(registration_id)[0]["check"] == "token-expired"
 
 
 def test_an_unknown_registration_is_refused(instance: Instance) -> None:
@@ -187,8 +186,7 @@ def test_a_disabled_enrollment_is_told_so(instance: Instance) -> None:
     record = instance.dps.must("GET", f"/registrations/{registration_id}")
     assert record["status"] == "disabled"
     assert record["etag"]
-    explained = instance.cli("registration", "explain", registration_id)
-    assert explained[0]["check"] == "enrollment-disabled"
+    assert instance.explain(registration_id)[0]["check"] == "enrollment-disabled"
 
 
 def test_a_disabled_group_is_told_so(instance: Instance) -> None:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from support.secrets import CLOCK, parse_connection_string
+from support.secrets import CLOCK
 from support.service import Service
 
 if TYPE_CHECKING:
@@ -145,8 +145,19 @@ class Instance:
         connection_string = self.hub_connection_string(host or self.place.hubs[0])
         return Service(self.place, self.ca_file, connection_string, "2021-04-12")
 
-    def policy_key(self) -> str:
-        return parse_connection_string(self.dps_connection_string)["SharedAccessKey"]
+    def explain(self, identifier: str) -> list[dict[str, Any]]:
+        """Return why the service decided as it did, newest first; nothing when it knows nothing.
+
+        `identifier` is a tracking id, registration id or device id. Decisions are written a
+        moment after the answer, so the first one is waited for.
+        """
+        end = CLOCK.monotonic() + 10
+        while True:
+            reply = self.dps.call("GET", f"/admin/v1/explanations/{identifier}")
+            rows = reply.json if reply.status == 200 else []
+            if rows or CLOCK.monotonic() > end:
+                return list(rows)
+            time.sleep(0.05)
 
     # Logs.
 

@@ -130,9 +130,7 @@ def test_no_hub_to_assign(instance: Instance) -> None:
     assert last.json["status"] == last.json["registrationState"]["status"] == "failed"
     assert last.json["registrationState"]["errorCode"] == 400208
     assert isinstance(last.json["registrationState"]["errorMessage"], str)
-    assert instance.cli("registration", "explain", registration_id)[0]["check"] == (
-        "no-hub-available"
-    )
+    assert instance.explain(registration_id)[0]["check"] == "no-hub-available"
 
 
 # Refusals that all look the same from outside; only the explanation tells them apart.
@@ -142,7 +140,7 @@ def unauthorized(instance: Instance, registration_id: str, authorization: str | 
     """Register, which must be unauthorized, and return the check that decided."""
     body = is_error(http_register(instance, registration_id, authorization), 401, 401000, 401002)
     assert body["message"] == "Unauthorized"
-    (row,) = instance.cli("registration", "explain", body["trackingId"])
+    (row,) = instance.explain(body["trackingId"])
     assert row["trackingId"] == body["trackingId"]
     assert row["cause"]
     assert row["remedy"]
@@ -199,7 +197,7 @@ def test_a_wrong_id_scope_gives_no_hint(instance: Instance) -> None:
     reply = http_register(instance, registration_id, signed, id_scope="0ne00000BAD")
     body = is_error(reply, 401, 401000, 401002)
     assert body["message"] == "Unauthorized"
-    (row,) = instance.cli("registration", "explain", body["trackingId"])
+    (row,) = instance.explain(body["trackingId"])
     assert row["check"] == "unknown-id-scope"
 
 
@@ -208,7 +206,7 @@ def test_an_expired_token_is_explained_with_both_clocks(instance: Instance) -> N
     key, _ = instance.dps.enroll(registration_id)
     signed = registration_token(instance, registration_id, key, ttl_s=-1000)
     body = is_error(http_register(instance, registration_id, signed), 401, 401000, 401002)
-    (row,) = instance.cli("registration", "explain", body["trackingId"])
+    (row,) = instance.explain(body["trackingId"])
     assert row["facts"]["expired_for_s"] >= 1000
     assert row["facts"]["token_expiry"]
     assert row["facts"]["server_time"]
