@@ -145,13 +145,13 @@ class Instance:
         connection_string = self.hub_connection_string(host or self.place.hubs[0])
         return Service(self.place, self.ca_file, connection_string, "2021-04-12")
 
-    def explain(self, identifier: str) -> list[dict[str, Any]]:
+    def explain(self, identifier: str, patience_s: float = 10) -> list[dict[str, Any]]:
         """Return why the service decided as it did, newest first; nothing when it knows nothing.
 
         `identifier` is a tracking id, registration id or device id. Decisions are written a
         moment after the answer, so the first one is waited for.
         """
-        end = CLOCK.monotonic() + 10
+        end = CLOCK.monotonic() + patience_s
         while True:
             reply = self.dps.call("GET", f"/admin/v1/explanations/{identifier}")
             rows = reply.json if reply.status == 200 else []
