@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import socket
 import ssl
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Certificate:
     def make(cls, directory: Path) -> Certificate:
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-        start = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+        start = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
         certificate = (
             x509.CertificateBuilder()
             .subject_name(name)
@@ -45,7 +45,7 @@ class Certificate:
             .public_key(key.public_key())
             .serial_number(1)
             .not_valid_before(start)
-            .not_valid_after(start + datetime.timedelta(days=36_500))
+            .not_valid_after(start + dt.timedelta(days=36_500))
             .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
             .sign(key, hashes.SHA256())
         )
@@ -116,7 +116,7 @@ def raw_socket(port: int) -> socket.socket:
 async def until(condition: Callable[[], bool], within_s: float = PATIENCE_S) -> None:
     """Wait until `condition` holds."""
     async with asyncio.timeout(within_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - any condition will do
             await asyncio.sleep(0.005)
 
 

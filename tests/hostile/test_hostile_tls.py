@@ -10,7 +10,6 @@ import os
 import resource
 import socket
 import struct
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -217,25 +216,24 @@ uvloop.run(main())
 
 async def test_out_of_files_does_not_spin(certificate: Certificate) -> None:
     root = Path(__file__).parents[1]
-    server = subprocess.Popen(
-        [sys.executable, "-c", SERVER, str(certificate.certificate), str(certificate.key)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+    server = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", SERVER, certificate.certificate, certificate.key),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(root)},
     )
     assert server.stdin is not None
     assert server.stdout is not None
     try:
-        port = int(await asyncio.to_thread(server.stdout.readline))
+        port = int(await server.stdout.readline())
         clients = [socket.create_connection((HOST, port)) for _ in range(100)]
-        server.stdin.write("\n")
-        server.stdin.flush()
-        assert json.loads(await asyncio.to_thread(server.stdout.readline))["spun"] < 0.25
+        server.stdin.write(b"\n")
+        assert json.loads(await server.stdout.readline())["spun"] < 0.25
         for client in clients:
             client.close()
         await asyncio.sleep(0.1)
         await served(port, certificate)
     finally:
-        server.communicate("\n", timeout=10)
+        async with asyncio.timeout(10):
+            await server.communicate(b"\n")
     assert server.returncode == 0

