@@ -206,9 +206,7 @@ def _connack(body: bytes, _flags: int) -> Connack:
 
 
 def _publish(body: bytes, flags: int) -> Publish:
-    """Read a PUBLISH; `Decoder.feed` does the same inline for the plain QoS 1 case."""
-    if len(body) < 2:
-        _fail("PUBLISH is too short")
+    """Read a PUBLISH with RETAIN, DUP or QoS 2; `Decoder.feed` reads the plain ones itself."""
     topic, at = _text(body, 0, "PUBLISH topic")
     if (fault := topic_name_fault(topic)) is not None:
         _fail(f"PUBLISH topic {fault}")
