@@ -139,15 +139,16 @@ class Router:
         """Serve one request or WebSocket (ASGI)."""
         if scope["type"] == "http":
             scope[_RANDOMNESS] = self._randomness
-            await self._serve(Request(scope, receive, send))
+            await self._serve(Request(scope, receive, send), send)
         elif scope["type"] == "websocket":
             await self._connect(scope, receive, send)
 
-    async def _serve(self, request: Request) -> None:
+    async def _serve(self, request: Request, send: Send) -> None:
         try:
             match = self._find(_segments(request.scope), request.method)
         except InvalidArgumentError as error:
-            await _send(request, self._root.group, _report(request, self._root.group, error))
+            group = self._root.group
+            await _respond(request, send, group, _report(request, group, error))
             return
         if match.leaf is None:
             response = _report(request, match.group, _no_route(match.allowed))
@@ -161,7 +162,7 @@ class Router:
                 return
             except Exception as error:  # noqa: BLE001 - answered by the group, and logged there
                 response = _report(request, match.group, error)
-        await _send(request, match.group, response)
+        await _respond(request, send, match.group, response)
 
     async def _connect(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -302,9 +303,9 @@ def _segments(scope: Scope) -> list[str]:
         raise InvalidArgumentError("The path is not UTF-8.", code="malformed-path") from None
 
 
-async def _send(request: Request, group: RouteGroup, response: Response) -> None:
+async def _respond(request: Request, send: Send, group: RouteGroup, response: Response) -> None:
     try:
-        await response(request.scope, request.receive, request._send)  # noqa: SLF001 - Starlette offers no other way to it
+        await response(request.scope, request.receive, send)
     except (ClientDisconnect, OSError):
         return
     except Exception:  # noqa: BLE001 - there is nobody left to tell
