@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mqtt_strategies import bytes_like_packets, connects, cut, cuts, from_clients
 
@@ -96,6 +96,7 @@ def test_nothing_is_read_after_disconnect(rest: bytes) -> None:
     assert connection.buffered == 0
 
 
+@settings(max_examples=50)  # the decoder's own tests look at the bytes
 @given(connects, st.lists(from_clients, max_size=6), st.booleans(), cuts)
 def test_chunks_do_not_matter(
     connect: Connect,
@@ -111,6 +112,7 @@ def test_chunks_do_not_matter(
     assert connection.buffered == 0
 
 
+@settings(max_examples=50)
 @given(st.booleans(), st.lists(bytes_like_packets, max_size=4))
 def test_garbage_raises_protocol_errors_only(
     greets: bool,  # noqa: FBT001
