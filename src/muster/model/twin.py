@@ -349,10 +349,8 @@ def _patched(
                 marks.pop(key, None)
             elif type(value) is dict:
                 old = target.get(key)
-                if type(old) is dict:
-                    inner, inner_marks = dict(old), {**marks.get(key, {}), **stamp}
-                else:
-                    inner, inner_marks = {}, dict(stamp)
+                inner = dict(old) if type(old) is dict else {}
+                inner_marks = {**marks.get(key, {}), **stamp}
                 target[key] = inner
                 marks[key] = inner_marks
                 pending.append((inner, inner_marks, value))

@@ -179,6 +179,15 @@ def test_damaged_server_files_are_made_anew(tmp_path: Path, file: str, damage: s
     assert handshake(tmp_path / "a", "localhost")
 
 
+def test_server_files_of_another_root(tmp_path: Path) -> None:
+    issue(tmp_path / "a")
+    issue(tmp_path / "b")
+    for file in ("server.pem", "server.key"):
+        shutil.copy(tmp_path / "b" / file, tmp_path / "a" / file)
+    assert issue(tmp_path / "a").issued
+    assert handshake(tmp_path / "a", "localhost")
+
+
 def test_crash_between_the_two_files_of_the_root(tmp_path: Path) -> None:
     subject = load(tmp_path).subject
     (tmp_path / "ca.pem").unlink()
