@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
 from msgspec import Struct
 
 from muster.auth import audience, sas_token, symmetric_keys
-from muster.auth.access_policies import authorize_for_identity
+from muster.auth.access_policies import Right, authorize_for_identity
 from muster.errors import UnauthorizedError
 from muster.hub import credentials, subscriptions, twin_rows
 from muster.hub.identities import SQL
-from muster.model.identity import AuthenticationType, IdentityRef
+from muster.model.identity import AuthenticationType, IdentityRef, wire_time
 from muster.model.message import AuthScope
 
 if TYPE_CHECKING:
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from muster.clock import Clock
     from muster.hub.hubs import Hub
     from muster.hub.subscriptions import TopicFilters
+    from muster.model.decision import Fact
     from muster.store.engine import Engine
-
-Fact: TypeAlias = str | int | float | bool | None
 
 _Columns: TypeAlias = tuple[str | None, int, str, bytes | None, str | None, str | None]
 
 # How the codes of `muster.auth` are called in the decision log.
 _CHECKS: Final = {
+    "authorization-missing": "token-missing",
     "malformed-token": "token-malformed",
     "expired-token": "token-expired",
     "wrong-signature": "wrong-key",
@@ -175,7 +175,8 @@ class Authenticator:
             raise RefusedError(
                 f"The identity authenticates with '{kind}', not with a SAS token.",
                 "unsupported-attestation",
-                authentication_type=kind.value,
+                entry=ref.text,
+                attestation=kind.value,
             )
         try:
             resource = audience.hub_audience(token.resource)
@@ -195,6 +196,7 @@ class Authenticator:
                     "The token is signed with the text of the key, not with the bytes it stands "
                     "for in base64.",
                     "key-used-undecoded",
+                    key="the identity's own key",
                 )
             raise RefusedError("The token is signed with neither key.", "wrong-key")
         if sas_token.expired_for_s(token, self._clock.time()) is not None:
@@ -209,8 +211,7 @@ class Authenticator:
             now = self._clock.time()
             refused.facts = {
                 "expired_for_s": round(now - token.expiry),
-                "server_time": round(now),
-                "token_expiry": token.expiry,
+                "token_expiry": wire_time(token.expiry),
             }
         elif refused.check == "wrong-audience":
             expected = f"{hub.host}/devices/{ref.device_id}"
@@ -218,9 +219,17 @@ class Authenticator:
                 expected += f"/modules/{ref.module_id}"
             refused.facts = {"token_resource": token.resource[:512], "expected": expected}
         elif token.key_name is not None:
-            refused.facts = {"policy": token.key_name[:128]}
+            refused.facts = {
+                "policy": token.key_name[:128],
+                "needs": Right.DEVICE_CONNECT.value,
+            }
         return refused
 
 
 def _refused(error: UnauthorizedError) -> RefusedError:
-    return RefusedError(error.message, _CHECKS.get(error.code, error.code))
+    return RefusedError(error.message, check_of(error.code), reason=error.message)
+
+
+def check_of(code: str) -> str:
+    """Return the decision log's name for a code of `muster.auth`."""
+    return _CHECKS.get(code, code)

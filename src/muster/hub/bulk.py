@@ -16,7 +16,6 @@ from muster.errors import (
     InvalidArgumentError,
     MusterError,
     NotFoundError,
-    TooLargeError,
 )
 from muster.hub.twins import TwinProperties, TwinRequest
 from muster.ids import check_device_id
@@ -95,13 +94,13 @@ class Bulk:
         """Run the entries and return the failures in their order.
 
         Raises:
-            TooLargeError: more than 100 entries; code `too-many-devices`.
-            InvalidArgumentError: none at all; code `empty-bulk`.
+            InvalidArgumentError: none at all, or more than 100; codes `empty-bulk`,
+                `too-many-devices`.
         """
         if not entries:
             raise InvalidArgumentError("The list of devices is empty.", code="empty-bulk")
         if len(entries) > MAX_ENTRIES:
-            raise TooLargeError(
+            raise InvalidArgumentError(
                 f"At most {MAX_ENTRIES} entries fit into one bulk operation, not {len(entries)}.",
                 code="too-many-devices",
             )

@@ -93,8 +93,12 @@ class IdentityBarred(msgspec.Struct, array_like=True):
 class Link(Protocol):
     """What a transport gives to a live connection. Neither call blocks or fails."""
 
+    @property
+    def alive(self) -> bool:
+        """Whether the connection is neither closed nor closing."""
+
     def close(self, reason: str) -> None:
-        """Close the connection; `Connections.detach` follows, now or later."""
+        """Close the connection; `Connection.detach` follows, now or later."""
 
     def desired_changed(self, body: bytes, version: int) -> None:
         """Tell the client, if it subscribed."""
@@ -147,16 +151,27 @@ class Connection:
             self.write_after = now + ACTIVITY_FLUSH_S
             self._connections.note(self)
 
+    def detach(self) -> None:
+        """The connection is over; harmless when that is known already."""
+        self._connections.detach(self)
+
 
 @final
 class Attempt:
-    """A connect whose credentials are still being checked."""
+    """A connect whose credentials are still being checked.
 
-    __slots__ = ("barred", "ref")
+    Attributes:
+        ref: who.
+        barred: the identity was disabled or deleted meanwhile.
+        stale: its MQTT session was changed meanwhile, by the connection it will take over.
+    """
+
+    __slots__ = ("barred", "ref", "stale")
 
     def __init__(self, ref: IdentityRef) -> None:
         self.ref = ref
         self.barred = False
+        self.stale = False
 
 
 @final
@@ -238,6 +253,12 @@ class Connections:
             attempts.remove(attempt)
             if not attempts:
                 del self._attempts[attempt.ref[:2]]
+
+    def session_changed(self, ref: IdentityRef) -> None:
+        """Tell whoever is just connecting that the stored MQTT session has changed."""
+        for attempt in self._attempts.get(ref[:2], ()):
+            if attempt.ref == ref:
+                attempt.stale = True
 
     def attach(self, attempt: Attempt, link: Link, expires_at: int) -> Connection | None:
         """Make a checked connect the live session of its identity; the older one is closed.

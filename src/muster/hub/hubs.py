@@ -202,6 +202,17 @@ class Hubs:
         self._name()
         return hub
 
+    def policy(self, hub: Hub, name: str) -> AccessPolicy:
+        """Return a policy of a hub.
+
+        Raises:
+            NotFoundError: code `policy-not-found`.
+        """
+        found = hub.policies.get(name)
+        if found is None:
+            raise _policy_missing(name)
+        return found
+
     async def save_policy(
         self,
         hub: Hub,
@@ -249,13 +260,12 @@ class Hubs:
         Raises:
             NotFoundError: code `policy-not-found`.
         """
-        missing = NotFoundError(f"The hub has no policy '{name}'", code="policy-not-found")
         await self._engine.write(
             Statement(
                 _SQL_POLICIES["delete"],
                 {"hub": hub.id, "name": name},
                 expect=1,
-                otherwise=missing,
+                otherwise=_policy_missing(name),
             )
         )
         hub.policies.pop(name, None)
@@ -288,6 +298,10 @@ def without_port(host: str) -> str:
         return host[1:].partition("]")[0]
     name, colon, port = host.rpartition(":")
     return name if colon and port.isdigit() and ":" not in name else host
+
+
+def _policy_missing(name: str) -> NotFoundError:
+    return NotFoundError(f"The hub has no policy '{name}'", code="policy-not-found")
 
 
 def _context(hub: Hub, policy: str) -> str:

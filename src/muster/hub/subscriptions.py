@@ -9,7 +9,7 @@ unsubscribes, connects with CleanSession 1, or its identity is deleted.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
 
 import msgspec
 
@@ -56,10 +56,15 @@ def allowed(ref: IdentityRef, topic_filter: str) -> bool:
 
 def decode(text: str | None) -> TopicFilters | None:
     """Read the stored form; `None` for a session that holds nothing."""
-    if text is None:
-        return None
-    # Equal texts are one object: a hundred thousand sessions hold the same three filters.
-    return {_SHARED.get(name, name): qos for name, qos in _decode(text).items()}
+    return None if text is None else compact(_decode(text))
+
+
+def compact(filters: TopicFilters) -> TopicFilters | None:
+    """Return filters in the form that takes least memory; `None` for none.
+
+    Equal texts become one object: a hundred thousand sessions hold the same three filters.
+    """
+    return {_SHARED.get(name, name): qos for name, qos in filters.items()} or None
 
 
 @final
@@ -74,6 +79,11 @@ class Subscriptions:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+
+    async def load(self, ref: IdentityRef) -> TopicFilters | None:
+        """Return a session, `None` when it holds nothing."""
+        rows = await self._engine.read(_SQL["get"], _key(ref))
+        return decode(cast("str", rows[0][0])) if rows else None
 
     async def save(self, ref: IdentityRef, filters: TopicFilters) -> None:
         """Keep a session; returns when it would survive a crash.

@@ -9,7 +9,7 @@ stamp   u8  version, 1
         u8  length | device ID
         u8  length | module ID (empty for the device itself)
         u8  length | generation ID of the sender
-        u8  length | Plug and Play model ID (empty for none)
+        u16 length | Plug and Play model ID (empty for none)
 head    u8  flags: 1 = MQTT RETAIN was set, 2 = it is the will of a connection that died
         u16 length | property bag exactly as the client sent it (hub-device.md 2.4)
 body    the rest
@@ -40,10 +40,8 @@ MAX_MESSAGE_SIZE: Final = 262_144
 """Bytes of body and properties together (hub-device.md 2.2 and 9)."""
 MAX_BAG_SIZE: Final = 0xFFFF
 
-_pack_head = struct.Struct(">BH").pack
-_unpack_head = struct.Struct(">BH").unpack_from
-_HEAD_SIZE: Final = 3
-_MAX_TEXT: Final = 255
+_HEAD: Final = struct.Struct(">BH")
+_pack_head: Final = _HEAD.pack
 
 
 class AuthScope(enum.StrEnum):
@@ -110,18 +108,16 @@ def encode_stamp(stamp: Stamp) -> bytes:
     """Return the first part of a record, the same for every message of a connection.
 
     Raises:
-        ValueError: a text is longer than 255 bytes; identities and model IDs are checked long
-            before.
+        OverflowError: a text is too long; identities and model IDs are checked long before.
     """
-    texts = (stamp.device_id, stamp.module_id, stamp.generation_id, stamp.model_id)
     parts = [
         bytes((VERSION, SOURCES.index(stamp.source), AUTH_SCOPES.index(stamp.auth_scope))),
     ]
-    for text in texts:
+    for text in (stamp.device_id, stamp.module_id, stamp.generation_id):
         raw = text.encode()
-        if len(raw) > _MAX_TEXT:
-            raise ValueError("a text of the stamp is longer than 255 bytes")
-        parts += (bytes((len(raw),)), raw)
+        parts += (len(raw).to_bytes(1), raw)
+    raw = stamp.model_id.encode()
+    parts += (len(raw).to_bytes(2), raw)
     return b"".join(parts)
 
 
@@ -141,21 +137,12 @@ def decode(record: bytes) -> Message:
         raise ValueError("not a message record of a known version")
     if record[1] >= len(SOURCES) or record[2] >= len(AUTH_SCOPES):
         raise ValueError("a message record with an unknown source or scope")
-    at = 3
-    texts: list[str] = []
-    for _ in range(4):
-        if at >= len(record):
-            raise ValueError("a message record ends in its stamp")
-        end = at + 1 + record[at]
-        texts.append(record[at + 1 : end].decode())
-        at = end
-    if at + _HEAD_SIZE > len(record):
-        raise ValueError("a message record ends in its head")
-    flags, size = _unpack_head(record, at)
-    at += _HEAD_SIZE
-    if at + size > len(record):
-        raise ValueError("a message record ends in its properties")
-    device_id, module_id, generation_id, model_id = texts
+    device_id, at = _text(record, 3, 1)
+    module_id, at = _text(record, at, 1)
+    generation_id, at = _text(record, at, 1)
+    model_id, at = _text(record, at, 2)
+    flags = record[at : at + 1]
+    bag, at = _text(record, at + 1, 2)
     return Message(
         Stamp(
             device_id,
@@ -165,8 +152,17 @@ def decode(record: bytes) -> Message:
             model_id,
             SOURCES[record[1]],
         ),
-        bool(flags & FLAG_RETAIN),
-        bool(flags & FLAG_WILL),
-        record[at : at + size].decode(),
-        record[at + size :],
+        bool(flags[0] & FLAG_RETAIN),
+        bool(flags[0] & FLAG_WILL),
+        bag,
+        record[at:],
     )
+
+
+def _text(record: bytes, at: int, width: int) -> tuple[str, int]:
+    """Read a text with its length in front; return it and where it ends."""
+    start = at + width
+    end = start + int.from_bytes(record[at:start])
+    if end > len(record) or start > len(record):
+        raise ValueError("a message record ends too early")
+    return record[start:end].decode(), end

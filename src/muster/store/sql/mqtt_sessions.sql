@@ -1,5 +1,9 @@
 -- MQTT sessions with CleanSession 0: the subscriptions that survive a disconnect and a restart.
 
+-- name: get
+SELECT subscriptions FROM mqtt_sessions
+ WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id
+
 -- name: save
 -- Only for identities that still exist.
 INSERT INTO mqtt_sessions (hub, device_id, module_id, subscriptions)

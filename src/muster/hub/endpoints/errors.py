@@ -1,0 +1,170 @@
+"""What went wrong, in the hub's official numbers, names and bodies.
+
+The one table that turns a meaning (the exception's class and `code`) into an error code of
+hub-service.md 2.3. The number is the HTTP status times a thousand plus n; clients compare name and
+number (C#) or read the name out of the text (Node), so both come from one row.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+from starlette.responses import Response
+
+from muster.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    ForbiddenError,
+    InvalidArgumentError,
+    MethodNotAllowedError,
+    MusterError,
+    NotFoundError,
+    PreconditionFailedError,
+    ThrottledError,
+    TooLargeError,
+    UnauthorizedError,
+    UnavailableError,
+    UnsupportedMediaTypeError,
+)
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+
+class OfficialError(NamedTuple):
+    """An error as the wire knows it.
+
+    Attributes:
+        number: HTTP status times 1000, plus n.
+        name: its name in the SDKs' tables.
+    """
+
+    number: int
+    name: str
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self.number // 1000
+
+
+_BY_CODE: Final = {
+    "api-version-missing": OfficialError(400001, "InvalidProtocolVersion"),
+    "invalid-operation": OfficialError(400003, "InvalidOperation"),
+    "if-match-missing": OfficialError(400005, "ArgumentNull"),
+    "malformed-json": OfficialError(400006, "IotHubFormatError"),
+    "device-defined-twice": OfficialError(400011, "DeviceDefinedMultipleTimes"),
+    "invalid-device-scope": OfficialError(400028, "InvalidDeviceScope"),
+    "unknown-hub": OfficialError(401001, "IotHubNotFound"),
+    "system-module": OfficialError(401100, "SystemModuleModifyUnauthorizedAccess"),
+    "device-not-found": OfficialError(404001, "DeviceNotFound"),
+    "module-not-found": OfficialError(404010, "ModuleNotFound"),
+    "device-exists": OfficialError(409001, "DeviceAlreadyExists"),
+    "module-exists": OfficialError(409301, "ModuleAlreadyExistsOnDevice"),
+    "etag-mismatch": OfficialError(412001, "PreconditionFailed"),
+    "version-mismatch": OfficialError(412001, "PreconditionFailed"),
+}
+
+# Looked through in this order, for codes that have no row of their own.
+_BY_MEANING: Final[tuple[tuple[type[MusterError], OfficialError], ...]] = (
+    (InvalidArgumentError, OfficialError(400004, "ArgumentInvalid")),
+    (UnauthorizedError, OfficialError(401002, "IotHubUnauthorizedAccess")),
+    (ForbiddenError, OfficialError(403000, "GenericForbidden")),
+    (NotFoundError, OfficialError(404000, "GenericNotFound")),
+    (MethodNotAllowedError, OfficialError(405000, "GenericMethodNotAllowed")),
+    (AlreadyExistsError, OfficialError(409000, "GenericConflict")),
+    (ConflictError, OfficialError(409000, "GenericConflict")),
+    (PreconditionFailedError, OfficialError(412000, "GenericPreconditionFailed")),
+    (TooLargeError, OfficialError(413001, "MessageTooLarge")),
+    (UnsupportedMediaTypeError, OfficialError(415000, "GenericUnsupportedMediaType")),
+    (ThrottledError, OfficialError(429001, "ThrottlingException")),
+    (UnavailableError, OfficialError(503001, "ServiceUnavailable")),
+)
+
+_SERVER_ERROR: Final = OfficialError(500001, "ServerError")
+_SERVER_ERROR_TEXT: Final = "An internal error occurred. The service's log has its tracking ID."
+_JSON: Final = "application/json; charset=utf-8"
+
+
+class _ServiceBody(msgspec.Struct, rename="pascal"):
+    """Shape A of hub-service.md 2.2."""
+
+    message: str
+    exception_message: str
+
+
+class _DeviceBody(msgspec.Struct, rename="camel"):
+    """The body of a failed twin operation (hub-device.md 2.5)."""
+
+    error_code: int
+    tracking_id: str
+    message: str
+    timestamp_utc: str
+
+
+def official(error: Exception) -> OfficialError:
+    """Return the official error for an exception."""
+    if not isinstance(error, MusterError):
+        return _SERVER_ERROR
+    found = _BY_CODE.get(error.code)
+    if found is not None:
+        return found
+    for meaning, row in _BY_MEANING:
+        if isinstance(error, meaning):
+            return row
+    return _SERVER_ERROR
+
+
+def public_text(error: Exception) -> str:
+    """Return what a client may read about an exception: for a refusal, not the reason."""
+    if not isinstance(error, MusterError):
+        return _SERVER_ERROR_TEXT
+    if isinstance(error, UnauthorizedError) and error.code not in _SAFE_REFUSALS:
+        return "Unauthorized"
+    return error.message
+
+
+_SAFE_REFUSALS: Final = frozenset({"authorization-missing", "unknown-hub", "system-module"})
+
+
+def tracking_text(tracking_id: str, now: datetime) -> str:
+    """Write a tracking ID as the hub does, `<32 hex>-G:0-TimeStamp:MM/dd/yyyy HH:mm:ss`."""
+    return f"{tracking_id.replace('-', '')}-G:0-TimeStamp:{now:%m/%d/%Y %H:%M:%S}"
+
+
+def service_response(error: Exception, tracking_id: str, now: datetime) -> Response:
+    """Return the answer to a failed service call.
+
+    Args:
+        error: what happened.
+        tracking_id: GUID of the call.
+        now: the time of the answer.
+    """
+    row = official(error)
+    body = _ServiceBody(
+        f"ErrorCode:{row.name};{public_text(error)}",
+        f"Tracking ID:{tracking_text(tracking_id, now)}",
+    )
+    response = Response(msgspec.json.encode(body), row.status, media_type=_JSON)
+    response.headers["iothub-errorcode"] = row.name
+    response.headers["x-ms-request-id"] = tracking_id
+    if isinstance(error, ThrottledError):
+        response.headers["retry-after"] = str(error.retry_after_s)
+    return response
+
+
+def device_body(error: Exception, tracking_id: str, now: datetime) -> tuple[int, bytes]:
+    """Return status and JSON body of a failed operation of a device.
+
+    Node goes by the number in the body and ignores the status, all others the other way round
+    (hub-device.md 2.5).
+    """
+    row = official(error)
+    body = _DeviceBody(
+        row.number,
+        tracking_text(tracking_id, now),
+        public_text(error),
+        f"{now:%Y-%m-%dT%H:%M:%S.%f}0Z",
+    )
+    return row.status, msgspec.json.encode(body)

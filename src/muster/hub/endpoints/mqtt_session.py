@@ -1,0 +1,536 @@
+"""One MQTT connection of a device or module, from its packets to the hub and back.
+
+Telemetry is the hot path: a batch of packets becomes records with one prefix comparison each, one
+append to the log, and one write with all PUBACKs when the log says they are durable. Everything
+else (twin requests, subscriptions) stands in one line per connection and is served in order, at
+the pace of `REQUEST_PACE`. PUBACKs leave in the order of their PUBLISHes [MQTT-4.6.0-2], whatever
+they wait for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
+
+from muster.errors import MusterError
+from muster.hub import subscriptions
+from muster.hub.connections import TOKEN_EXPIRED
+from muster.hub.endpoints import errors, mqtt_names
+from muster.hub.endpoints.mqtt_names import METHOD_REPLY, TWIN_GET, TWIN_PATCH
+from muster.hub.pacing import Pace
+from muster.hub.subscriptions import TWIN_DESIRED
+from muster.hub.telemetry import MAX_PENDING, MAX_PENDING_ALL, partition_of
+from muster.model.decision import Decision
+from muster.model.identity import wire_time
+from muster.model.message import MAX_MESSAGE_SIZE, encode_head
+from muster.net.routing import decode_json
+from muster.net.tasks import spawn
+from muster.wire.mqtt import codec, property_bag
+from muster.wire.mqtt.packets import Publish, Suback, Subscribe, Unsuback, Unsubscribe
+
+if TYPE_CHECKING:
+    from muster.clock import Clock
+    from muster.decisions.log import DecisionLog
+    from muster.hub.connections import Connection, Connections
+    from muster.hub.hubs import Hub
+    from muster.hub.subscriptions import Subscriptions, TopicFilters
+    from muster.hub.telemetry import EventLog, Telemetry
+    from muster.hub.twins import Twins
+    from muster.ids import Randomness
+    from muster.model.decision import Fact
+    from muster.model.identity import IdentityRef
+    from muster.net.mqtt import MqttPeer
+    from muster.wire.mqtt.packets import Packet, Will
+
+REQUEST_PACE: Final = Pace(rate=10.0, burst=100)
+"""Requests of one connection. A client whose failed twin read makes it ask again asks 2000 times
+a second (hub-device.md 0.11); it gets its answers in order, later."""
+MAX_WAITING: Final = 64
+"""Requests of one connection that may stand in line; then it is not read from any more."""
+MAX_WAITING_SIZE: Final = 512 * 1024
+"""The same in bytes of their bodies."""
+
+SERVICE_STOPS: Final = "service stops"
+"""Reason `muster.net.mqtt` gives when the service closes. The device did not die, so its will is
+not published."""
+
+_TWIN_RESPONSE: Final = "$iothub/twin/res"
+_DESIRED: Final = "$iothub/twin/PATCH/properties/desired/?$version="
+_Packet: TypeAlias = "Publish | Subscribe | Unsubscribe"
+
+
+@final
+class SessionServices:
+    """What all sessions share."""
+
+    __slots__ = (
+        "clock",
+        "connections",
+        "decisions",
+        "randomness",
+        "subscriptions",
+        "telemetry",
+        "twins",
+    )
+
+    def __init__(
+        self,
+        *,
+        connections: Connections,
+        subscriptions: Subscriptions,
+        telemetry: Telemetry,
+        twins: Twins,
+        decisions: DecisionLog,
+        clock: Clock,
+        randomness: Randomness,
+    ) -> None:
+        self.connections = connections
+        self.subscriptions = subscriptions
+        self.telemetry = telemetry
+        self.twins = twins
+        self.decisions = decisions
+        self.clock = clock
+        self.randomness = randomness
+
+    def decide(self, hub: str, subject: str, check: str, facts: dict[str, Fact]) -> None:
+        """Record why a connection was refused or closed."""
+        self.decisions.record(
+            Decision(
+                tracking_id=self.randomness.uuid(),
+                time=self.clock.now(),
+                service=hub,
+                operation="connect",
+                subject=subject,
+                outcome="refused",
+                check=check,
+                facts=facts,
+            )
+        )
+
+
+@final
+class _Acknowledgement:
+    """PUBACKs that leave together, once what they stand for is safe."""
+
+    __slots__ = ("done", "packet_ids", "size")
+
+    def __init__(self, packet_ids: list[int], size: int) -> None:
+        self.packet_ids = packet_ids
+        self.size = size
+        self.done = False
+
+
+@final
+class _Request:
+    """What stands in line: a packet, and the PUBACK that waits for it."""
+
+    __slots__ = ("acknowledgement", "packet", "size")
+
+    def __init__(
+        self, packet: _Packet, size: int, acknowledgement: _Acknowledgement | None
+    ) -> None:
+        self.packet = packet
+        self.size = size
+        self.acknowledgement = acknowledgement
+
+
+@final
+class DeviceSession:
+    """An `MqttSession` and a `Link`.
+
+    Args:
+        services: shared by all sessions.
+        hub: where the identity lives.
+        ref: who it is.
+        stamp: the first part of every record of this connection.
+        peer: the connection.
+        filters: the stored subscriptions, `None` for none.
+        clean: the client asked for CleanSession 1: nothing is stored.
+        will: its last words, already checked.
+    """
+
+    __slots__ = (
+        "_acks",
+        "_arrival",
+        "_filters",
+        "_head",
+        "_hub",
+        "_limit",
+        "_line",
+        "_line_size",
+        "_log",
+        "_partition",
+        "_paused",
+        "_pending",
+        "_prefix",
+        "_services",
+        "_stamp",
+        "_started",
+        "_topic",
+        "_will",
+        "_working",
+        "clean",
+        "connection",
+        "peer",
+        "ref",
+    )
+
+    def __init__(
+        self,
+        services: SessionServices,
+        hub: Hub,
+        ref: IdentityRef,
+        *,
+        stamp: bytes,
+        peer: MqttPeer,
+        filters: TopicFilters | None,
+        clean: bool,
+        will: Will | None,
+    ) -> None:
+        self._services = services
+        self._hub = hub
+        self.ref = ref
+        self.peer = peer
+        self.clean = clean
+        self.connection: Connection | None = None
+        self._filters = filters
+        self._will = will
+        self._stamp = stamp
+        self._prefix = telemetry_topic(ref) + "/"
+        self._limit = len(stamp) + 3 + MAX_MESSAGE_SIZE
+        self._log: EventLog = services.telemetry.log(hub)
+        self._partition = partition_of(ref.device_id, services.telemetry.partitions)
+        self._topic = ""
+        self._head = b""
+        self._acks: list[_Acknowledgement] = []
+        self._pending = 0
+        self._paused = False
+        self._line: list[_Request] = []
+        self._line_size = 0
+        self._working = False
+        self._arrival = 0.0
+        self._started = False
+
+    # -- Link ----------------------------------------------------------------------------------
+
+    @property
+    def alive(self) -> bool:
+        """Whether the connection is neither closed nor closing."""
+        return not self.peer.closed
+
+    def close(self, reason: str) -> None:
+        """Close the connection."""
+        self.peer.close(reason)
+
+    def desired_changed(self, body: bytes, version: int) -> None:
+        """Send a change of desired properties to a client that subscribed."""
+        if self._filters and TWIN_DESIRED in self._filters:
+            self.peer.write(codec.encode_publish(f"{_DESIRED}{version}", body))
+
+    # -- MqttSession ---------------------------------------------------------------------------
+
+    def started(self) -> None:
+        """CONNACK has been written."""
+        self._started = True
+
+    def received(self, packets: list[Packet]) -> None:
+        """Take a batch of packets; see the module."""
+        prefix = self._prefix
+        topic = self._topic
+        head = self._head
+        limit = self._limit
+        records: list[bytes] = []
+        packet_ids: list[int] = []
+        for packet in packets:
+            if type(packet) is Publish and (
+                packet.topic == topic or packet.topic.startswith(prefix)
+            ):
+                if packet.retain:
+                    record = self._head_of(packet) + packet.payload
+                else:
+                    if packet.topic != topic:
+                        topic = packet.topic
+                        head = self._head_of(packet)
+                    record = head + packet.payload
+                if len(record) > limit and self._too_large(packet):
+                    break
+                records.append(record)
+                if packet.packet_id is not None:
+                    packet_ids.append(packet.packet_id)
+            else:
+                if records:
+                    self._store(records, packet_ids)
+                    records, packet_ids = [], []
+                if not self._take(packet):
+                    break
+        self._topic = topic
+        self._head = head
+        if records:
+            self._store(records, packet_ids)
+
+    def closed(self, graceful: bool, reason: str) -> None:  # noqa: FBT001 - net passes it by name
+        """The connection is over: publish the will of a device that died, stop all work."""
+        connection, self.connection = self.connection, None
+        if connection is None:
+            return
+        connection.detach()
+        will, self._will = self._will, None
+        if will is not None and self._started and not graceful and reason != SERVICE_STOPS:
+            self._append_unheard(self._will_record(will))
+        self._line.clear()
+        if reason == TOKEN_EXPIRED:
+            self._decide("connection-expired", {"token_expiry": wire_time(connection.expires_at)})
+
+    # -- telemetry -----------------------------------------------------------------------------
+
+    def _head_of(self, packet: Publish) -> bytes:
+        bag = packet.topic[len(self._prefix) :]
+        return self._stamp + encode_head(bag, retain=packet.retain)
+
+    def _store(self, records: list[bytes], packet_ids: list[int]) -> None:
+        services = self._services
+        size = sum(map(len, records))
+        acknowledgement = _Acknowledgement(packet_ids, size)
+        try:
+            future = self._log.append(self._partition, records)
+        except MusterError as error:
+            self.peer.close(error.message)
+            return
+        self._acks.append(acknowledgement)
+        future.add_done_callback(functools.partial(self._stored, acknowledgement))
+        self._pending += size
+        services.telemetry.pending += size
+        if self._pending > MAX_PENDING or services.telemetry.pending > MAX_PENDING_ALL:
+            self._pause()
+        if self.connection is not None:
+            self.connection.touch(services.clock.time())
+
+    def _stored(self, acknowledgement: _Acknowledgement, future: asyncio.Future[list[int]]) -> None:
+        self._pending -= acknowledgement.size
+        self._services.telemetry.pending -= acknowledgement.size
+        if future.cancelled() or future.exception() is not None:
+            # Never acknowledged, so the device sends it again; the store logs what went wrong.
+            self.peer.close("telemetry could not be stored")
+            return
+        self._resume()
+        self._acknowledge(acknowledgement)
+
+    def _acknowledge(self, acknowledgement: _Acknowledgement) -> None:
+        """Send the PUBACKs of something that is done now, when it is its turn."""
+        acknowledgement.done = True
+        acks = self._acks
+        packet_ids: list[int] = []
+        while acks and acks[0].done:
+            packet_ids += acks.pop(0).packet_ids
+        if packet_ids:
+            self.peer.write(codec.encode_pubacks(packet_ids))
+
+    def _too_large(self, packet: Publish) -> bool:
+        """Close the connection if a message is over the limit when measured exactly."""
+        size = len(packet.payload)
+        for key, value in property_bag.decode(packet.topic[len(self._prefix) :]):
+            size += len(key.encode()) + len((value or "").encode())
+        if size <= MAX_MESSAGE_SIZE:
+            return False
+        self._violation("message-too-large", {"size": size, "limit": MAX_MESSAGE_SIZE})
+        return True
+
+    def _will_record(self, will: Will) -> bytes:
+        bag = will.topic[len(self._prefix) :]
+        return self._stamp + encode_head(bag, retain=will.retain, will=True) + will.payload
+
+    def _append_unheard(self, record: bytes) -> None:
+        """Store a message nobody waits for."""
+        try:
+            future = self._log.append(self._partition, [record])
+        except MusterError:
+            # The log is closing; there is nobody left to tell.
+            return
+        future.add_done_callback(_consume)
+
+    # -- everything else -----------------------------------------------------------------------
+
+    def _take(self, packet: Packet) -> bool:
+        """Take one packet that is no telemetry; False when it ended the connection."""
+        if isinstance(packet, Publish):
+            return self._take_publish(packet)
+        if isinstance(packet, Subscribe | Unsubscribe):
+            if isinstance(packet, Subscribe):
+                for topic_filter, _qos in packet.filters:
+                    if not subscriptions.allowed(self.ref, topic_filter):
+                        self._violation("topic-not-allowed", {"topic": topic_filter[:512]})
+                        return False
+            self._enqueue(_Request(packet, 64 * len(packet.filters), None))
+        # What is left are PUBACKs, for messages nobody waits for.
+        return True
+
+    def _take_publish(self, packet: Publish) -> bool:
+        topic = packet.topic
+        if topic.startswith(TWIN_PATCH):
+            # Acknowledged when it is safe.
+            self._enqueue(_Request(packet, len(packet.payload), self._expect(packet)))
+            return True
+        if topic.startswith((TWIN_GET, METHOD_REPLY)):
+            # A question is done with when it has arrived, and so is a method's reply that nobody
+            # waits for: late ones are dropped in silence (hub-device.md 8).
+            acknowledgement = self._expect(packet)
+            if acknowledgement is not None:
+                self._acknowledge(acknowledgement)
+            if topic.startswith(TWIN_GET):
+                self._enqueue(_Request(packet, len(packet.payload), None))
+            return True
+        if topic == self._prefix[:-1]:
+            record = self._head_of(packet) + packet.payload
+            self._store([record], [] if packet.packet_id is None else [packet.packet_id])
+            return True
+        self._violation("topic-not-allowed", {"topic": topic[:512]})
+        return False
+
+    def _expect(self, packet: Publish) -> _Acknowledgement | None:
+        """Take a place in the order of PUBACKs."""
+        if packet.packet_id is None:
+            return None
+        acknowledgement = _Acknowledgement([packet.packet_id], 0)
+        self._acks.append(acknowledgement)
+        return acknowledgement
+
+    def _enqueue(self, request: _Request) -> None:
+        self._line.append(request)
+        self._line_size += request.size
+        if len(self._line) > MAX_WAITING or self._line_size > MAX_WAITING_SIZE:
+            self._pause()
+        if not self._working:
+            self._working = True
+            spawn(self._work(), "mqtt requests")
+
+    async def _work(self) -> None:
+        """Serve the line until it is empty."""
+        clock = self._services.clock
+        try:
+            while self._line:
+                wait_s = REQUEST_PACE.wait_s(self._arrival, clock.monotonic())
+                if wait_s:
+                    await asyncio.sleep(wait_s)
+                if self.peer.closed or not self._line:
+                    break
+                self._arrival = REQUEST_PACE.after(self._arrival, clock.monotonic())
+                request = self._line.pop(0)
+                self._line_size -= request.size
+                await self._serve(request)
+                self._resume()
+        except BaseException:
+            # The rest of the line would never be answered.
+            self.peer.close("internal error")
+            raise
+        finally:
+            self._working = False
+            self._line_size = 0
+            self._line.clear()
+
+    async def _serve(self, request: _Request) -> None:
+        try:
+            if isinstance(request.packet, Publish):
+                await self._serve_twin(request.packet, request.acknowledgement)
+            else:
+                await self._serve_subscription(request.packet)
+        except MusterError as error:
+            self.peer.close(error.message)
+            return
+        if self.connection is not None:
+            self.connection.touch(self._services.clock.time())
+
+    async def _serve_twin(self, request: Publish, acknowledgement: _Acknowledgement | None) -> None:
+        twins = self._services.twins
+        reading = request.topic.startswith(TWIN_GET)
+        tail = request.topic[len(TWIN_GET if reading else TWIN_PATCH) :]
+        status, version, body = 200, None, b""
+        request_id = ""
+        try:
+            parameters = mqtt_names.parse_twin_parameters(tail)
+            request_id = parameters.request_id
+            if reading:
+                body = await twins.device_view(self.ref)
+            else:
+                patch: dict[str, Any] = decode_json(request.payload, dict[str, Any])
+                version = await twins.report(self.ref, patch, parameters.version)
+                status = 204
+        except MusterError as error:
+            services = self._services
+            status, body = errors.device_body(
+                error, services.randomness.uuid(), services.clock.now()
+            )
+        if acknowledgement is not None:
+            self._acknowledge(acknowledgement)
+        topic = f"{_TWIN_RESPONSE}/{status}/?$rid={request_id}"
+        if version is not None:
+            topic += f"&$version={version}"
+        # Also without a subscription to the answers: Python asks before it subscribes, or after a
+        # reconnect without subscribing again (hub-device.md 0.2).
+        self.peer.write(codec.encode_publish(topic, body))
+
+    async def _serve_subscription(self, request: Subscribe | Unsubscribe) -> None:
+        before = self._filters or {}
+        after = dict(before)
+        codes: list[int] = []
+        if isinstance(request, Subscribe):
+            for topic_filter, qos in request.filters:
+                codes.append(min(qos, 1))
+                after[topic_filter] = min(qos, 1)
+        else:
+            for topic_filter in request.filters:
+                after.pop(topic_filter, None)
+        if len(after) > subscriptions.MAX_FILTERS:
+            self._violation("too-many-subscriptions", {"limit": subscriptions.MAX_FILTERS})
+            return
+        if after != before:
+            if not self.clean:
+                await self._services.subscriptions.save(self.ref, after)
+                self._services.connections.session_changed(self.ref)
+            self._filters = subscriptions.compact(after)
+        answer = (
+            Suback(request.packet_id, codes)
+            if isinstance(request, Subscribe)
+            else Unsuback(request.packet_id)
+        )
+        self.peer.write(codec.encode(answer))
+
+    # -- ends ----------------------------------------------------------------------------------
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self.peer.pause_reading()
+
+    def _resume(self) -> None:
+        """If paused, read again when both the log and the line have caught up by half."""
+        if (
+            self._paused
+            and self._pending <= MAX_PENDING // 2
+            and len(self._line) <= MAX_WAITING // 2
+            and self._line_size <= MAX_WAITING_SIZE // 2
+            and not self.peer.closed
+        ):
+            self._paused = False
+            self.peer.resume_reading()
+
+    def _violation(self, check: str, facts: dict[str, Fact]) -> None:
+        """Close a connection whose client did what no client may do (hub-device.md 2.2)."""
+        self._decide(check, facts)
+        self.peer.close(check)
+
+    def _decide(self, check: str, facts: dict[str, Fact]) -> None:
+        self._services.decide(self._hub.host, self.ref.text, check, facts)
+
+
+def telemetry_topic(ref: IdentityRef) -> str:
+    """Return the topic an identity sends telemetry to, without a property bag."""
+    if ref.module_id:
+        return f"devices/{ref.device_id}/modules/{ref.module_id}/messages/events"
+    return f"devices/{ref.device_id}/messages/events"
+
+
+def _consume(future: asyncio.Future[list[int]]) -> None:
+    if not future.cancelled():
+        # Looked at, so that a failure is not reported as forgotten: the store logged it.
+        future.exception()

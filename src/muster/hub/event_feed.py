@@ -1,0 +1,105 @@
+"""Reading a hub's telemetry: from a place in the log, to its end or for ever.
+
+A reader that does not take what it asked for holds one batch and no more: the next one is read
+when it comes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from heapq import merge
+from typing import TYPE_CHECKING, Final
+
+from muster.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from muster.hub.telemetry import EventLog, StoredRecord
+
+BATCH_RECORDS: Final = 500
+BATCH_BYTES: Final = 1 << 20
+"""Bounds of one batch of one partition."""
+
+EARLIEST: Final = "earliest"
+LATEST: Final = "latest"
+
+
+def start(log: EventLog, partitions: Iterable[int], text: str) -> dict[int, int]:
+    """Return where to begin in each partition.
+
+    Args:
+        log: of the hub.
+        partitions: which.
+        text: `earliest`, `latest`, a sequence number, or a time as in ISO 8601 (UTC unless it
+            says otherwise).
+
+    Raises:
+        InvalidArgumentError: it is nothing of that; code `invalid-position`.
+    """
+    if text == EARLIEST:
+        return {partition: log.bounds(partition)[0] for partition in partitions}
+    if text == LATEST:
+        return {partition: log.bounds(partition)[1] for partition in partitions}
+    if text.isascii() and text.isdigit() and len(text) < 19:
+        return dict.fromkeys(partitions, int(text))
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidArgumentError(
+            "A position is earliest, latest, a sequence number, or a time like "
+            "2026-01-31T12:00:00Z",
+            code="invalid-position",
+        ) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    unix_s = moment.timestamp()
+    return {partition: log.find_time(partition, unix_s) for partition in partitions}
+
+
+async def read(
+    log: EventLog, positions: dict[int, int], *, follow: bool, keep_alive_s: float = 15.0
+) -> AsyncIterator[list[StoredRecord]]:
+    """Yield batches of records, within a batch in the order of their arrival.
+
+    Args:
+        log: of the hub.
+        positions: where to begin in each partition; kept up to date.
+        follow: go on at the end and wait for more, for ever.
+        keep_alive_s: seconds of waiting after which an empty batch is yielded.
+    """
+    ends = {partition: log.bounds(partition)[1] for partition in positions}
+    news = asyncio.Event()
+    unsubscribe = log.subscribe(news.set)
+    try:
+        while True:
+            news.clear()
+            batches: list[list[StoredRecord]] = []
+            for partition, position in positions.items():
+                if not follow and position >= ends[partition]:
+                    continue
+                found = await log.read(partition, position, BATCH_RECORDS, BATCH_BYTES)
+                if not found:
+                    positions[partition] = max(position, ends[partition])
+                    continue
+                positions[partition] = found[-1].sequence + 1
+                if not follow:
+                    found = [record for record in found if record.sequence < ends[partition]]
+                batches.append(list(found))
+            if batches:
+                yield list(merge(*batches, key=_arrival))
+            elif not follow:
+                return
+            else:
+                try:
+                    async with asyncio.timeout(keep_alive_s):
+                        await news.wait()
+                except TimeoutError:
+                    yield []
+    finally:
+        unsubscribe()
+
+
+def _arrival(record: StoredRecord) -> float:
+    return record.enqueued_at
