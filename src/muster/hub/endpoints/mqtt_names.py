@@ -53,8 +53,8 @@ def parse_user_name(text: str) -> UserName:
             end = index
             break
     names = segments[:end]
-    if len(names) > 2 and not names[-1]:
-        # A slash at the end and nothing behind it.
+    if end == len(segments) > 2 and not names[-1]:
+        # A slash at the end and no parameters behind it.
         names.pop()
     if not 2 <= len(names) <= 3 or not names[0]:
         raise _malformed()

@@ -320,7 +320,16 @@ class DeviceSession:
         """Send the PUBACKs of something that is done now, when it is its turn."""
         acknowledgement.done = True
         acks = self._acks
-        packet_ids: list[int] = []
+        if acks[0] is acknowledgement and len(acks) == 1:
+            # As good as always.
+            acks.clear()
+            packet_ids = acknowledgement.packet_ids
+            if len(packet_ids) == 1:
+                self.peer.write(codec.encode_puback(packet_ids[0]))
+            elif packet_ids:
+                self.peer.write(codec.encode_pubacks(packet_ids))
+            return
+        packet_ids = []
         while acks and acks[0].done:
             packet_ids += acks.pop(0).packet_ids
         if packet_ids:

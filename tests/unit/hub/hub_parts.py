@@ -1,0 +1,284 @@
+"""A hub built from its real parts over a real database and a real log, without any network."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, final
+
+from muster.store.journal import Journal
+from muster.store.sqlite import SqliteEngine
+
+from muster.auth import sas_token, symmetric_keys
+from muster.auth.keyring import Keyring
+from muster.bus.inprocess import InProcessBus
+from muster.clock import ManualClock
+from muster.decisions.log import DecisionLog
+from muster.hub.authentication import Authenticator
+from muster.hub.bulk import Bulk
+from muster.hub.connections import Connections
+from muster.hub.endpoints import events
+from muster.hub.endpoints.device_mqtt import HubMqttEndpoint
+from muster.hub.endpoints.mqtt_session import SessionServices
+from muster.hub.endpoints.service_http import HubServiceEndpoint
+from muster.hub.hubs import Hubs
+from muster.hub.identities import Identities
+from muster.hub.modules import Modules
+from muster.hub.subscriptions import Subscriptions
+from muster.hub.telemetry import Telemetry
+from muster.hub.twins import Twins
+from muster.ids import Randomness
+from muster.model.identity import (
+    Authentication,
+    Capabilities,
+    DeviceRequest,
+    IdentityRef,
+    ModuleRequest,
+    SymmetricKey,
+)
+from muster.net.mqtt import Accepted, Refused
+from muster.wire.mqtt import codec
+from muster.wire.mqtt.packets import Connect, Publish, Will
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from muster.hub.hubs import Hub
+    from muster.net.mqtt import MqttSession
+    from muster.store.engine import Engine
+    from muster.wire.mqtt.packets import Packet
+
+HOST = "hub.example"
+KEY = "cHJpbWFyeS1rZXktcHJpbWFyeS1rZXk="
+KEY2 = "c2Vjb25kYXJ5LWtleS1zZWNvbmRhcnkta2V5"
+MASTER = bytes(range(32))
+
+
+@final
+class Parts:
+    """Everything of a hub."""
+
+    def __init__(self, engine: Engine, directory: Path, clock: ManualClock) -> None:
+        self.engine = engine
+        self.clock = clock
+        self.randomness = Randomness()
+        self.bus = InProcessBus()
+        keyring = Keyring(MASTER)
+        self.hubs = Hubs(engine, keyring, clock, self.randomness)
+        self.connections = Connections(engine, self.bus, clock)
+        self.identities = Identities(engine, keyring, clock, self.randomness, self.connections)
+        self.modules = Modules(engine, keyring, clock, self.randomness, self.connections)
+        self.twins = Twins(engine, clock, self.connections)
+        self.bulk = Bulk(self.identities, self.modules, self.twins)
+        self.subscriptions = Subscriptions(engine)
+        self.authenticator = Authenticator(engine, keyring, clock)
+        self.decisions = DecisionLog(engine, clock)
+
+        async def open_log(host: str) -> Journal:
+            return await Journal.open(directory / host, partitions=4, clock=clock)
+
+        self.telemetry = Telemetry(open_log)
+        self.services = SessionServices(
+            connections=self.connections,
+            subscriptions=self.subscriptions,
+            telemetry=self.telemetry,
+            twins=self.twins,
+            decisions=self.decisions,
+            clock=clock,
+            randomness=self.randomness,
+        )
+        self.mqtt = HubMqttEndpoint(self.hubs, self.authenticator, self.services)
+        self.rest = HubServiceEndpoint(
+            hubs=self.hubs,
+            identities=self.identities,
+            modules=self.modules,
+            twins=self.twins,
+            bulk=self.bulk,
+            connections=self.connections,
+            authenticator=self.authenticator,
+            decisions=self.decisions,
+            clock=clock,
+        )
+
+    @property
+    def hub(self) -> Hub:
+        return self.hubs.get(HOST)
+
+    async def open(self) -> None:
+        await self.hubs.open()
+        await self.connections.open()
+        if not self.hubs.all():
+            await self.hubs.create(HOST)
+        for hub in self.hubs.all():
+            await self.telemetry.open(hub)
+
+    async def close(self) -> None:
+        await self.connections.close()
+        await self.telemetry.close()
+        await self.decisions.close()
+        await self.engine.close()
+
+    async def crash(self) -> None:
+        """Release the files without a word to the database."""
+        await self.telemetry.close()
+        await self.engine.close()
+
+    async def device(self, device_id: str = "d1", **fields: Any) -> IdentityRef:
+        fields.setdefault("authentication", own_keys())
+        if fields.pop("edge", False):
+            fields["capabilities"] = Capabilities(True)
+        await self.identities.create(self.hub.id, device_id, DeviceRequest(**fields))
+        return IdentityRef(self.hub.id, device_id)
+
+    async def module(self, device_id: str = "d1", module_id: str = "m1") -> IdentityRef:
+        ref = IdentityRef(self.hub.id, device_id, module_id)
+        await self.modules.create(ref, ModuleRequest(authentication=own_keys()))
+        return ref
+
+    def token(self, ref: IdentityRef, key: str = KEY, ttl_s: float = 3600, host: str = HOST) -> str:
+        resource = f"{host}/devices/{ref.device_id}"
+        if ref.module_id:
+            resource += f"/modules/{ref.module_id}"
+        expiry = int(self.clock.time() + ttl_s)
+        return sas_token.sign(resource, symmetric_keys.decode(key), expiry)
+
+    def connect_packet(self, ref: IdentityRef, **options: Any) -> Connect:
+        password = options.get("password", self.token(ref, ttl_s=options.get("ttl_s", 3600)))
+        username = f"{HOST}/{ref.text}/?api-version=2021-04-12"
+        return Connect(
+            options.get("client_id", ref.text),
+            options.get("username", username),
+            None if password is None else password.encode(),
+            clean_session=options.get("clean", False),
+            will=options.get("will"),
+        )
+
+    async def connect(self, ref: IdentityRef, **options: Any) -> Client:
+        """Connect and insist on success."""
+        peer = Peer()
+        answer = await self.mqtt.accept(self.connect_packet(ref, **options), peer)
+        assert isinstance(answer, Accepted), f"refused with {answer.return_code}"
+        return Client(peer, answer)
+
+    async def refused(self, ref: IdentityRef, **options: Any) -> int:
+        """Connect and insist on a refusal; return its code."""
+        answer = await self.mqtt.accept(self.connect_packet(ref, **options), Peer())
+        assert isinstance(answer, Refused)
+        return answer.return_code
+
+    async def checks(self, subject: str) -> list[str]:
+        return [decision.check for decision in await self.decisions.find(subject)]
+
+    async def events(self) -> list[events.Event]:
+        log = self.telemetry.log(self.hub)
+        found = []
+        for partition in range(4):
+            earliest, _ = log.bounds(partition)
+            found += [events.decode(r) for r in await log.read(partition, earliest, 1000, 1 << 24)]
+        return found
+
+
+async def build(directory: Path, clock: ManualClock) -> Parts:
+    engine = await SqliteEngine.open(directory / "muster.db", clock)
+    parts = Parts(engine, directory / "telemetry", clock)
+    await parts.open()
+    return parts
+
+
+def own_keys() -> Authentication:
+    return Authentication(SymmetricKey(KEY, KEY2), None, "sas")
+
+
+@final
+class Peer:
+    """The connection as a session sees it; remembers what was written."""
+
+    transport = "mqtt"
+    remote = "192.0.2.1:1234"
+    last_received = 0.0
+    buffered = 0
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.reason = ""
+        self.paused = False
+        self.session: MqttSession | None = None
+        self._decoder = codec.Decoder()
+        self.packets: list[Packet] = []
+
+    def write(self, data: bytes) -> None:
+        if not self.closed:
+            self.packets += self._decoder.feed(data)
+
+    def close(self, reason: str) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self.reason = reason
+        # As on a real connection: the session hears of it later.
+        asyncio.get_running_loop().call_soon(self.lost)
+
+    def lost(self, *, graceful: bool = False) -> None:
+        session, self.session = self.session, None
+        if session is not None:
+            session.closed(graceful=graceful, reason=self.reason)
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+
+@final
+class Client:
+    """A connected device."""
+
+    def __init__(self, peer: Peer, answer: Accepted) -> None:
+        self.peer = peer
+        self.session = answer.session
+        self.session_present = answer.session_present
+        peer.session = answer.session
+        answer.session.started()
+
+    def send(self, *packets: Packet) -> None:
+        self.session.received(list(packets))
+
+    def publish(
+        self, topic: str, payload: bytes = b"", packet_id: int | None = 1, **flags: Any
+    ) -> None:
+        self.send(Publish(topic, payload, 0 if packet_id is None else 1, packet_id, **flags))
+
+    async def take(self, count: int = 1) -> list[Packet]:
+        """Wait for packets and return them."""
+        await _until(lambda: len(self.peer.packets) >= count)
+        taken, self.peer.packets[:count] = self.peer.packets[:count], []
+        return taken
+
+    async def disconnect(self) -> None:
+        """Leave in good order."""
+        self.peer.closed = True
+        self.peer.reason = "disconnected by the client"
+        self.peer.lost(graceful=True)
+        await asyncio.sleep(0)
+
+    async def vanish(self) -> None:
+        self.peer.closed = True
+        self.peer.reason = "connection lost"
+        self.peer.lost()
+        await asyncio.sleep(0)
+
+    async def gone(self) -> str:
+        """Wait until the service has closed the connection; return why."""
+        await _until(lambda: self.peer.closed and self.peer.session is None)
+        return self.peer.reason
+
+
+def will_of(topic: str, payload: bytes) -> Will:
+    return Will(topic, payload)
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what it waits for has no event
+            await asyncio.sleep(0.001)

@@ -1,0 +1,567 @@
+"""The REST API for services, operation by operation (hub-service.md 1.1 to 1.4, 2)."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from muster.auth import sas_token, symmetric_keys
+from muster.hub.endpoints import errors
+from muster.model.identity import IdentityRef
+from unit.hub.hub_parts import HOST, KEY, KEY2
+from unit.hub.hub_rest import Rest, segment
+
+if TYPE_CHECKING:
+    from unit.hub.hub_parts import Parts
+
+NEVER = "0001-01-01T00:00:00Z"
+KEYS = {"primaryKey": KEY, "secondaryKey": KEY2}
+SAS = {"type": "sas", "symmetricKey": KEYS}
+
+
+@pytest.fixture
+def rest(parts: Parts) -> Rest:
+    return Rest(parts, parts.rest.routes(), parts.rest.group)
+
+
+# Devices.
+
+
+async def test_the_whole_body_of_a_device(rest: Rest) -> None:
+    body = {"deviceId": "d1", "status": "enabled", "authentication": SAS}
+    reply = await rest.call("PUT", "/devices/d1", body)
+    made = reply.json
+    assert reply.headers["content-type"] == "application/json; charset=utf-8"
+    assert reply.headers["x-ms-request-id"]
+    assert made.pop("generationId").isdigit()
+    assert reply.headers["etag"] == f'"{made.pop("etag")}"'
+    assert made == {
+        "deviceId": "d1",
+        "connectionState": "Disconnected",
+        "status": "enabled",
+        "statusReason": None,
+        "connectionStateUpdatedTime": NEVER,
+        "statusUpdatedTime": NEVER,
+        "lastActivityTime": NEVER,
+        "cloudToDeviceMessageCount": 0,
+        "authentication": {
+            "symmetricKey": KEYS,
+            "x509Thumbprint": {"primaryThumbprint": None, "secondaryThumbprint": None},
+            "type": "sas",
+        },
+        "capabilities": {"iotEdge": False},
+        "parentScopes": [],
+    }
+    assert await rest.must("GET", "/devices/d1") == reply.json
+    assert await rest.must("GET", "/Devices/d1/") == reply.json
+
+
+@pytest.mark.parametrize(
+    "authentication",
+    [
+        None,
+        {},
+        {"type": "sas"},
+        {"type": "sas", "symmetricKey": None},
+        {"symmetricKey": {"primaryKey": "", "secondaryKey": ""}},
+    ],
+)
+async def test_keys_are_made_when_missing(rest: Rest, authentication: Any) -> None:
+    made = await rest.must("PUT", "/devices/d1", {"authentication": authentication})
+    keys = made["authentication"]["symmetricKey"]
+    assert len(symmetric_keys.decode(keys["primaryKey"])) == 64
+    assert keys["primaryKey"] != keys["secondaryKey"]
+    assert made["authentication"]["type"] == "sas"
+
+
+async def test_updates_keep_what_they_do_not_name(rest: Rest, parts: Parts) -> None:
+    await rest.must("PUT", "/devices/d1", {"authentication": SAS, "statusReason": "new"})
+    parts.clock.advance(60)
+    body = {"deviceId": "d1", "status": "disabled", "statusReason": "lost"}
+    off = await rest.must("PUT", "/devices/d1", body, if_match='"*"')
+    assert off["authentication"]["symmetricKey"] == KEYS
+    assert (off["status"], off["statusReason"]) == ("disabled", "lost")
+    assert off["statusUpdatedTime"] == parts.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+    parts.clock.advance(60)
+    same = await rest.must("PUT", "/devices/d1", {"authentication": SAS}, if_match="*")
+    assert (same["status"], same["statusReason"]) == ("disabled", "lost")
+    assert same["statusUpdatedTime"] == off["statusUpdatedTime"]
+    assert same["generationId"] == off["generationId"]
+    assert same["etag"] != off["etag"]
+    none = await rest.must("PUT", "/devices/d1", {"authentication": {"type": "none"}}, if_match="*")
+    assert none["authentication"]["symmetricKey"] == {"primaryKey": None, "secondaryKey": None}
+    assert none["authentication"]["type"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "if_match", "status", "name"),
+    [
+        ("GET", "/devices/d9", None, None, 404, "DeviceNotFound"),
+        ("PUT", "/devices/d1", {}, None, 409, "DeviceAlreadyExists"),
+        ("PUT", "/devices/d9", {}, "*", 404, "DeviceNotFound"),
+        ("PUT", "/devices/d1", {}, '"bm8="', 412, "PreconditionFailed"),
+        ("PUT", "/devices/d1", {"deviceId": "d2"}, "*", 400, "ArgumentInvalid"),
+        ("PUT", "/devices/d1", b"{", "*", 400, "IotHubFormatError"),
+        ("PUT", "/devices/d1", {"status": 5}, "*", 400, "ArgumentInvalid"),
+        ("PUT", "/devices/d1", {"status": "on"}, "*", 400, "ArgumentInvalid"),
+        ("PUT", "/devices/d1", {"statusReason": "x" * 129}, "*", 400, "ArgumentInvalid"),
+        ("PUT", "/devices/a%2Fb", {}, None, 400, "ArgumentInvalid"),
+        ("PUT", "/devices/" + "x" * 129, {}, None, 400, "ArgumentInvalid"),
+        (
+            "PUT",
+            "/devices/d2",
+            {"authentication": {"type": "selfSigned"}},
+            None,
+            400,
+            "ArgumentInvalid",
+        ),
+        (
+            "PUT",
+            "/devices/d2",
+            {"authentication": {"symmetricKey": {"primaryKey": "c2hvcnQ="}}},
+            None,
+            400,
+            "ArgumentInvalid",
+        ),
+        ("DELETE", "/devices/d1", None, None, 400, "ArgumentNull"),
+        ("DELETE", "/devices/d1", None, '"bm8="', 412, "PreconditionFailed"),
+        ("DELETE", "/devices/d9", None, "*", 404, "DeviceNotFound"),
+        ("GET", "/devices/d9/modules", None, None, 404, "DeviceNotFound"),
+        ("GET", "/devices/d9/modules/m", None, None, 404, "DeviceNotFound"),
+        ("GET", "/devices/d1/modules/m", None, None, 404, "ModuleNotFound"),
+        ("PUT", "/devices/d9/modules/m", {}, None, 404, "DeviceNotFound"),
+        ("PUT", "/devices/d1/modules/m1", {}, None, 409, "ModuleAlreadyExistsOnDevice"),
+        ("PUT", "/devices/d1/modules/m", {}, "*", 404, "ModuleNotFound"),
+        ("PUT", "/devices/d1/modules/m1", {"moduleId": "m2"}, "*", 400, "ArgumentInvalid"),
+        (
+            "PUT",
+            "/devices/d1/modules/$edgeAgent",
+            {},
+            None,
+            401,
+            "SystemModuleModifyUnauthorizedAccess",
+        ),
+        ("DELETE", "/devices/d1/modules/m1", None, '"bm8="', 412, "PreconditionFailed"),
+        ("GET", "/twins/d9", None, None, 404, "DeviceNotFound"),
+        ("GET", "/twins/d1/modules/m", None, None, 404, "ModuleNotFound"),
+        ("PATCH", "/twins/d1", {"tags": {}}, '"AAAAAAAAAAk="', 412, "PreconditionFailed"),
+        ("PATCH", "/twins/d1", {"tags": {"a b": 1}}, None, 400, "ArgumentInvalid"),
+        ("PATCH", "/twins/d1", {"properties": []}, None, 400, "ArgumentInvalid"),
+        ("PATCH", "/twins/d1", b"x" * 300_000, None, 413, "MessageTooLarge"),
+        ("POST", "/devices/d1", {}, None, 405, "GenericMethodNotAllowed"),
+        ("GET", "/devices/d1/x/y/z", None, None, 404, "GenericNotFound"),
+    ],
+)
+async def test_refusals(  # noqa: PLR0917 - one row of the table
+    rest: Rest,
+    parts: Parts,
+    method: str,
+    path: str,
+    body: Any,
+    if_match: str | None,
+    status: int,
+    name: str,
+) -> None:
+    await parts.device()
+    await parts.module()
+    reply = await rest.call(method, path, body, if_match=if_match)
+    assert reply.error == (status, name)
+
+
+def test_numbers_names_and_statuses_agree() -> None:
+    rows = [*errors._BY_CODE.values(), *(row for _, row in errors._BY_MEANING)]
+    assert all(400 <= row.status < 600 for row in rows)
+    by_number: dict[int, str] = {}
+    for row in rows:
+        assert by_number.setdefault(row.number, row.name) == row.name
+
+
+async def test_api_version_is_mandatory(rest: Rest) -> None:
+    for query in ("", "api-version=", "api-version=soon"):
+        reply = await rest.call("GET", "/devices", query=query)
+        assert reply.error == (400, "InvalidProtocolVersion")
+        assert reply.json["Message"] == "ErrorCode:InvalidProtocolVersion;BadRequest"
+    for version in ("2021-04-12", "2024-03-31", "2020-05-31-preview", "2017-11-08-Preview"):
+        assert (await rest.call("GET", "/devices", query=f"api-version={version}")).status == 200
+
+
+async def test_lists(rest: Rest, parts: Parts) -> None:
+    for number in (3, 1, 2):
+        await parts.device(f"d{number}")
+    await parts.module("d1")
+    listed = await rest.must("GET", "/devices/", query="api-version=2021-04-12&top=2")
+    assert [device["deviceId"] for device in listed] == ["d1", "d2"]
+    for top in ("0", "-1", "1001", "many", ""):
+        query = f"api-version=2021-04-12&top={top}"
+        assert len(await rest.must("GET", "/devices", query=query)) == 3
+
+
+async def test_every_allowed_character(rest: Rest) -> None:
+    device_id = "aZ9-:.+%_#*?!(),=@$';"
+    await rest.must("PUT", f"/devices/{segment(device_id)}", {"deviceId": device_id})
+    await rest.must("PUT", f"/devices/{segment(device_id)}/modules/{segment('$m%')}", {})
+    (module,) = await rest.must("GET", f"/devices/{segment(device_id)}/modules")
+    assert (module["deviceId"], module["moduleId"]) == (device_id, "$m%")
+    await rest.must("DELETE", f"/devices/{segment(device_id)}", if_match="*")
+
+
+async def test_a_deleted_device_leaves_nothing_behind(rest: Rest, parts: Parts) -> None:
+    first = await rest.must("PUT", "/devices/d1", {"capabilities": {"iotEdge": True}})
+    await parts.module()
+    await rest.must("PATCH", "/twins/d1", {"tags": {"a": 1}})
+    await rest.must("DELETE", "/devices/d1", if_match=f'"{first["etag"]}"')
+    for path in ("/devices/d1", "/devices/d1/modules/m1", "/twins/d1", "/twins/d1/modules/m1"):
+        assert (await rest.call("GET", path)).status == 404
+    second = await rest.must("PUT", "/devices/d1", {})
+    assert int(second["generationId"]) > int(first["generationId"])
+    assert await rest.must("GET", "/devices/d1/modules") == []
+    assert (await rest.must("GET", "/twins/d1"))["tags"] == {}
+
+
+# Edge devices, parents and children.
+
+
+async def test_an_edge_device_comes_whole(rest: Rest) -> None:
+    edge = await rest.must("PUT", "/devices/e1", {"capabilities": {"iotEdge": True}})
+    assert edge["deviceScope"] == f"ms-azure-iot-edge://e1-{edge['generationId']}"
+    assert edge["parentScopes"] == []
+    modules = await rest.must("GET", "/devices/e1/modules")
+    assert [module["moduleId"] for module in modules] == ["$edgeAgent", "$edgeHub"]
+    keys = {module["authentication"]["symmetricKey"]["primaryKey"] for module in modules}
+    assert len(keys) == 2
+    assert {module["managedBy"] for module in modules} == {"iotEdge"}
+    for module_id in ("$edgeAgent", "$edgeHub"):
+        path = f"e1/modules/{segment(module_id)}"
+        twin = await rest.must("GET", f"/twins/{path}")
+        assert twin["properties"]["desired"]["$version"] == 1
+        reply = await rest.call("DELETE", f"/devices/{path}", if_match="*")
+        assert reply.error == (401, "SystemModuleModifyUnauthorizedAccess")
+        reply = await rest.call("PUT", f"/devices/{path}", {})
+        assert reply.error == (409, "ModuleAlreadyExistsOnDevice")
+        changed = await rest.must("PUT", f"/devices/{path}", {"authentication": SAS}, if_match="*")
+        assert changed["authentication"]["symmetricKey"] == KEYS
+        assert changed["managedBy"] == "iotEdge"
+
+
+async def test_the_edge_capability_comes_and_goes(rest: Rest, parts: Parts) -> None:
+    await rest.must("PUT", "/devices/e1", {})
+    edge = await rest.must("PUT", "/devices/e1", {"capabilities": {"iotEdge": True}}, if_match="*")
+    assert len(await rest.must("GET", "/devices/e1/modules")) == 2
+    await parts.module("e1")
+    leaf = await rest.must("PUT", "/devices/l1", {"deviceScope": edge["deviceScope"]})
+    off = edge | {"capabilities": {"iotEdge": False}}
+    reply = await rest.call("PUT", "/devices/e1", off, if_match="*")
+    assert reply.error == (400, "InvalidOperation")
+    await rest.must("PUT", "/devices/l1", leaf | {"deviceScope": ""}, if_match="*")
+    plain = await rest.must("PUT", "/devices/e1", off, if_match="*")
+    assert "deviceScope" not in plain
+    assert [m["moduleId"] for m in await rest.must("GET", "/devices/e1/modules")] == ["m1"]
+    assert (await rest.call("GET", "/twins/e1/modules/%24edgeHub")).status == 404
+
+
+async def test_parents(rest: Rest) -> None:
+    top = await rest.must("PUT", "/devices/top", {"capabilities": {"iotEdge": True}})
+    scope = top["deviceScope"]
+    middle = await rest.must(
+        "PUT",
+        "/devices/middle",
+        {"capabilities": {"iotEdge": True}, "deviceScope": "ignored", "parentScopes": [scope]},
+    )
+    assert middle["parentScopes"] == [scope]
+    assert middle["deviceScope"].startswith("ms-azure-iot-edge://middle-")
+    leaf = await rest.must("PUT", "/devices/leaf", {"parentScopes": [scope]})
+    assert (leaf["deviceScope"], leaf["parentScopes"]) == (scope, [scope])
+    # Whatever is sent back as it came changes nothing.
+    for name, before in (("leaf", leaf), ("middle", middle), ("top", top)):
+        after = await rest.must("PUT", f"/devices/{name}", before, if_match="*")
+        assert after["parentScopes"] == before["parentScopes"]
+        assert after["deviceScope"] == before["deviceScope"]
+    kept = await rest.must("PUT", "/devices/leaf", {"status": "enabled"}, if_match="*")
+    assert kept["deviceScope"] == scope
+    moved = leaf | {"deviceScope": middle["deviceScope"]}
+    moved = await rest.must("PUT", "/devices/leaf", moved, if_match="*")
+    assert moved["parentScopes"] == [middle["deviceScope"]]
+    for device, parents in (("top", [middle["deviceScope"]]), ("top", [scope])):
+        reply = await rest.call(
+            "PUT", f"/devices/{device}", {"parentScopes": parents}, if_match="*"
+        )
+        assert reply.error == (400, "InvalidDeviceScope")
+    for wrong in ("x", "ms-azure-iot-edge://leaf-1", f"{scope}1"):
+        reply = await rest.call("PUT", "/devices/l2", {"deviceScope": wrong})
+        assert reply.error == (400, "InvalidDeviceScope")
+    await rest.must("DELETE", "/devices/middle", if_match="*")
+    orphan = await rest.must("GET", "/devices/leaf")
+    assert "deviceScope" not in orphan
+    assert orphan["parentScopes"] == []
+    reply = await rest.call("PUT", "/devices/leaf", moved, if_match=f'"{moved["etag"]}"')
+    assert reply.status == 412
+
+
+# Modules.
+
+
+async def test_the_whole_body_of_a_module(rest: Rest, parts: Parts) -> None:
+    await parts.device()
+    body = {"moduleId": "m1", "deviceId": "d1", "managedBy": "IotEdge", "authentication": SAS}
+    made = await rest.must("PUT", "/devices/d1/modules/m1", body)
+    assert await rest.must("GET", "/devices/d1/modules/m1") == made
+    made.pop("generationId")
+    made.pop("etag")
+    assert made == {
+        "moduleId": "m1",
+        "managedBy": "IotEdge",
+        "deviceId": "d1",
+        "connectionState": "Disconnected",
+        "connectionStateUpdatedTime": NEVER,
+        "lastActivityTime": NEVER,
+        "cloudToDeviceMessageCount": 0,
+        "authentication": {
+            "symmetricKey": KEYS,
+            "x509Thumbprint": {"primaryThumbprint": None, "secondaryThumbprint": None},
+            "type": "sas",
+        },
+    }
+    await rest.must("DELETE", "/devices/d1/modules/m1", if_match='"*"')
+    assert (await rest.call("GET", "/twins/d1/modules/m1")).status == 404
+
+
+async def test_an_edge_daemon_keeps_its_modules_with_the_device_key(
+    rest: Rest, parts: Parts
+) -> None:
+    # edge.md 2.2: lower-cased audience, no skn, first without and then with keys.
+    ref = await parts.device("Edge-1")
+    other = await parts.device("other")
+    token = sas_token.sign(
+        f"{HOST}/devices/edge-1", symmetric_keys.decode(KEY), int(parts.clock.time()) + 30
+    )
+    path = "/devices/Edge-1/modules/m1"
+    query = "api-version=2017-11-08-preview"
+    options: dict[str, Any] = {"authorization": token, "query": query}
+    body: dict[str, Any] = {"moduleId": "m1", "deviceId": "Edge-1"}
+    made = await rest.must("PUT", path, body | {"authentication": {"type": "none"}}, **options)
+    assert made["generationId"]
+    full = await rest.must("PUT", path, body | {"authentication": SAS}, if_match="*", **options)
+    assert full["generationId"] == made["generationId"]
+    assert len(await rest.must("GET", "/devices/Edge-1/modules", **options)) == 1
+    await rest.must("DELETE", path, if_match="*", **options)
+    for method, foreign in (
+        ("GET", "/devices/other/modules"),
+        ("GET", "/devices/Edge-1"),
+        ("GET", "/twins/Edge-1"),
+    ):
+        assert (await rest.call(method, foreign, **options)).status == 401
+    assert ref != other
+
+
+# Twins.
+
+
+async def test_the_whole_body_of_a_twin(rest: Rest) -> None:
+    device = await rest.must("PUT", "/devices/d1", {})
+    reply = await rest.call("GET", "/twins/d1")
+    assert reply.headers["etag"] == '"AAAAAAAAAAE="'
+    empty = {"$metadata": {"$lastUpdated": NEVER}, "$version": 1}
+    assert reply.json == {
+        "deviceId": "d1",
+        "etag": "AAAAAAAAAAE=",
+        "deviceEtag": device["etag"],
+        "status": "enabled",
+        "statusReason": None,
+        "statusUpdateTime": NEVER,
+        "connectionState": "Disconnected",
+        "lastActivityTime": NEVER,
+        "cloudToDeviceMessageCount": 0,
+        "authenticationType": "sas",
+        "x509Thumbprint": {"primaryThumbprint": None, "secondaryThumbprint": None},
+        "modelId": "",
+        "version": 2,
+        "tags": {},
+        "properties": {"desired": empty, "reported": empty},
+        "capabilities": {"iotEdge": False},
+        "parentScopes": [],
+    }
+
+
+async def test_patches_and_puts(rest: Rest, parts: Parts) -> None:
+    ref = await parts.device()
+    await parts.twins.report(ref, {"r": 1})
+    patch = {"tags": {"a": 1, "b": {"c": 2}}, "properties": {"desired": {"x": 1, "y": {"z": 2}}}}
+    twin = await rest.must("PATCH", "/twins/d1", patch)
+    assert twin["tags"] == {"a": 1, "b": {"c": 2}}
+    assert twin["properties"]["desired"]["$version"] == 2
+    # A tool sends the whole twin back; what is read-only is left alone.
+    twin["tags"]["a"] = None
+    same = await rest.must("PATCH", "/twins/d1", twin, if_match=f'"{twin["etag"]}"')
+    assert same["tags"] == {"b": {"c": 2}}
+    assert same["properties"]["reported"] == twin["properties"]["reported"]
+    assert same["properties"]["desired"]["$version"] == 3
+    put = await rest.must("PUT", "/twins/d1", {"properties": {"desired": {"n": [1]}}})
+    assert put["tags"] == {}
+    desired = put["properties"]["desired"]
+    assert {k: v for k, v in desired.items() if k[0] != "$"} == {"n": [1]}
+    assert put["properties"]["reported"]["r"] == 1
+    assert await rest.must("GET", "/twins/d1") == put
+    await parts.connections.tick()
+    module = await parts.module()
+    twin = await rest.must("PATCH", "/twins/d1/modules/m1", {"tags": {"t": 1}})
+    assert (twin["deviceId"], twin["moduleId"], twin["tags"]) == ("d1", "m1", {"t": 1})
+    assert "capabilities" not in twin
+    assert (await parts.twins.get(module)).etag == twin["etag"]
+
+
+async def test_numbers_and_texts_come_back_exactly(rest: Rest, parts: Parts) -> None:
+    await parts.device()
+    desired = {
+        "i": 4503599627370495,
+        "f": 0.1,
+        "e": 1e-7,
+        "s": 'ü\U0001f600"\\',
+        "t": True,
+        "l": [],
+    }
+    await rest.must("PATCH", "/twins/d1", {"properties": {"desired": desired}})
+    view = json.loads(await parts.twins.device_view(IdentityRef(parts.hub.id, "d1")))
+    assert view["desired"] == desired | {"$version": 2}
+
+
+# Bulk.
+
+
+async def test_bulk(rest: Rest) -> None:
+    entries: list[dict[str, Any]] = [
+        {"id": "b1", "importMode": "create", "authentication": SAS, "tags": {"t": 1}},
+        {"id": "b2", "capabilities": {"iotEdge": True}, "properties": {"desired": {"x": 1}}},
+        {"id": "b3", "importMode": "CreateOrUpdate", "status": "disabled"},
+    ]
+    assert await rest.must("POST", "/devices", entries) == {
+        "isSuccessful": True,
+        "errors": [],
+        "warnings": [],
+    }
+    assert (await rest.must("GET", "/twins/b1"))["tags"] == {"t": 1}
+    assert (await rest.must("GET", "/twins/b2"))["properties"]["desired"]["x"] == 1
+    b3 = await rest.must("GET", "/devices/b3")
+    assert b3["status"] == "disabled"
+    b2 = await rest.must("GET", "/devices/b2")
+    mixed = [
+        {"id": "b1", "importMode": "create"},
+        {"id": "b1", "moduleId": "m1", "importMode": "create"},
+        {"id": "b2", "importMode": "updateIfMatchETag", "eTag": b2["etag"], "status": "disabled"},
+        {"id": "b3", "importMode": "deleteIfMatchETag", "eTag": "bm8="},
+        {"id": "b4", "importMode": "update"},
+        {"id": "b5", "importMode": "conjure"},
+        {"id": "b6", "importMode": "create"},
+        {"id": "b6", "importMode": "create"},
+        {"id": "b 7", "importMode": "create"},
+    ]
+    reply = await rest.call("POST", "/devices", mixed)
+    assert reply.status == 400
+    result = reply.json
+    assert result["isSuccessful"] is False
+    assert [(e["deviceId"], e["errorCode"], e["operation"]) for e in result["errors"]] == [
+        ("b1", "DeviceAlreadyExists", "create"),
+        ("b3", "PreconditionFailed", "deleteIfMatchETag"),
+        ("b4", "DeviceNotFound", "update"),
+        ("b5", "ArgumentInvalid", "conjure"),
+        ("b6", "DeviceDefinedMultipleTimes", "create"),
+        ("b6", "DeviceDefinedMultipleTimes", "create"),
+        ("b 7", "ArgumentInvalid", "create"),
+    ]
+    assert result["errors"][0]["moduleId"] is None
+    assert (await rest.must("GET", "/devices/b2"))["status"] == "disabled"
+    twins = [
+        {"id": "b1", "importMode": "updateTwin", "tags": {"u": 2}},
+        {
+            "id": "b2",
+            "importMode": "updateTwinIfMatchETag",
+            "twinETag": "AAAAAAAAAAE=",
+            "properties": {"desired": {"x": None}},
+        },
+        {"id": "b3", "importMode": "delete"},
+        {"id": "b1", "moduleId": "m1", "importMode": "delete"},
+    ]
+    await rest.must("POST", "/devices", twins)
+    assert (await rest.must("GET", "/twins/b1"))["tags"] == {"t": 1, "u": 2}
+    assert "x" not in (await rest.must("GET", "/twins/b2"))["properties"]["desired"]
+    assert (await rest.call("GET", "/devices/b3")).status == 404
+    assert (await rest.call("GET", "/devices/b1/modules/m1")).status == 404
+
+
+async def test_bulk_bounds(rest: Rest) -> None:
+    for entries in ([], [{"id": f"d{n}"} for n in range(101)], {}, [{"importMode": "create"}]):
+        assert (await rest.call("POST", "/devices", entries)).error[0] == 400
+    assert await rest.must("GET", "/devices") == []
+
+
+# Statistics, hosts, rights.
+
+
+async def test_statistics(rest: Rest, parts: Parts) -> None:
+    assert await rest.must("GET", "/statistics/devices") == {
+        "totalDeviceCount": 0,
+        "enabledDeviceCount": 0,
+        "disabledDeviceCount": 0,
+    }
+    refs = [await parts.device(f"d{number}") for number in range(3)]
+    await parts.device("d3", status="disabled")
+    await rest.must("PUT", "/devices/d2", {"status": "disabled"}, if_match="*")
+    await rest.must("DELETE", "/devices/d3", if_match="*")
+    assert await rest.must("GET", "/statistics/devices") == {
+        "totalDeviceCount": 3,
+        "enabledDeviceCount": 2,
+        "disabledDeviceCount": 1,
+    }
+    await parts.connect(refs[0])
+    await parts.module("d1")
+    await parts.connect(IdentityRef(parts.hub.id, "d1", "m1"))
+    assert await rest.must("GET", "/statistics/service") == {"connectedDeviceCount": 1}
+
+
+async def test_hubs_are_told_apart_by_host(rest: Rest, parts: Parts) -> None:
+    await parts.device()
+    # An only hub answers under every name, for tokens that are its own.
+    assert (await rest.call("GET", "/devices/d1", host="127.0.0.1:8443")).status == 200
+    assert (await rest.call("GET", "/devices/d1", host=f"{HOST.upper()}:443")).status == 200
+    second = await parts.hubs.create("Second.Example")
+    await parts.telemetry.open(second)
+    assert (await rest.call("GET", "/devices/d1", host="127.0.0.1")).error == (
+        401,
+        "IotHubNotFound",
+    )
+    assert (await rest.call("GET", "/devices/d1")).status == 200
+    assert (await rest.call("GET", "/devices/d1", host="second.example")).status == 401
+    key = symmetric_keys.decode(second.policies["iothubowner"].keys.primary)
+    token = sas_token.sign("second.example", key, int(parts.clock.time()) + 60, "iothubowner")
+    options: dict[str, Any] = {"host": "second.example", "authorization": token}
+    assert (await rest.call("GET", "/devices/d1", **options)).status == 404
+    await rest.must("PUT", "/devices/d1", {}, **options)
+    assert (await rest.must("GET", "/statistics/devices"))["totalDeviceCount"] == 1
+
+
+async def test_rights_and_their_explanation(rest: Rest, parts: Parts) -> None:
+    await parts.device()
+    calls = {
+        "RegistryRead": ("GET", "/devices/d1", None),
+        "RegistryWrite": ("PUT", "/devices/d1/modules/m", {}),
+        "ServiceConnect": ("PATCH", "/twins/d1", {"tags": {}}),
+    }
+    may = {
+        "service": {"ServiceConnect"},
+        "device": set(),
+        "registryRead": {"RegistryRead"},
+        "registryReadWrite": {"RegistryRead", "RegistryWrite"},
+    }
+    for policy, rights in may.items():
+        for needed, (method, path, body) in calls.items():
+            reply = await rest.call(method, path, body, policy=policy)
+            assert (reply.status == 401) == (needed not in rights), (policy, needed)
+    reply = await rest.call("GET", "/devices/d1", policy="device")
+    assert reply.error == (401, "IotHubUnauthorizedAccess")
+    assert reply.json["Message"] == "ErrorCode:IotHubUnauthorizedAccess;Unauthorized"
+    (decision,) = await parts.decisions.find(reply.headers["x-ms-request-id"])
+    assert (decision.check, decision.subject) == ("missing-right", "/devices/d1")
+    assert decision.facts["needs"] == "RegistryRead"
+    reply = await rest.call("GET", "/devices/d1", authorization="")
+    assert reply.json["Message"].endswith(";Authorization header missing")

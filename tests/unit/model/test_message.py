@@ -1,0 +1,76 @@
+"""The format of stored messages."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from muster.model.message import (
+    AuthScope,
+    Message,
+    Stamp,
+    decode,
+    encode_head,
+    encode_stamp,
+)
+
+ids = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=128)
+stamps = st.builds(
+    Stamp,
+    device_id=ids,
+    module_id=ids,
+    generation_id=ids,
+    auth_scope=st.sampled_from(AuthScope),
+    model_id=st.text(max_size=200),
+)
+
+
+@given(stamps, st.text(max_size=2000), st.booleans(), st.booleans(), st.binary(max_size=2000))
+def test_what_is_written_is_read(
+    stamp: Stamp,
+    bag: str,
+    retain: bool,  # noqa: FBT001
+    will: bool,  # noqa: FBT001
+    body: bytes,
+) -> None:
+    record = encode_stamp(stamp) + encode_head(bag, retain=retain, will=will) + body
+    assert decode(record) == Message(stamp, retain, will, bag, body)
+
+
+@given(st.binary(max_size=300))
+def test_garbage_is_a_value_error(garbage: bytes) -> None:
+    for record in (garbage, b"\x01\x00\x00" + garbage):
+        try:
+            decode(record)
+        except ValueError:
+            continue
+
+
+@given(stamps, st.data())
+def test_a_record_cut_short_in_its_head_is_refused(stamp: Stamp, data: st.DataObject) -> None:
+    record = encode_stamp(stamp) + encode_head("a=b")
+    cut = data.draw(st.integers(0, len(record) - 1))
+    with pytest.raises(ValueError, match="record"):
+        decode(record[:cut])
+
+
+def test_version_1_on_the_disk() -> None:
+    # These bytes are in the logs of running services: a change needs a new version.
+    stamp = Stamp("d", "m", "7", AuthScope.HUB, "x")
+    record = encode_stamp(stamp) + encode_head("a=1", retain=True) + b"body"
+    assert record == b"\x01\x00\x02\x01d\x01m\x017\x00\x01x\x01\x00\x03a=1body"
+
+
+def test_other_versions_are_refused() -> None:
+    with pytest.raises(ValueError, match="version"):
+        decode(b"\x02\x00\x00")
+    with pytest.raises(ValueError, match="source"):
+        decode(b"\x01\x63\x00")
+
+
+def test_the_auth_method_is_the_documented_json() -> None:
+    stamp = Stamp("d", "", "1", AuthScope.DEVICE)
+    assert stamp.auth_method == (
+        '{"scope":"device","type":"sas","issuer":"iothub","acceptingIpFilterRule":null}'
+    )
