@@ -72,3 +72,4 @@ class InstanceInfo(msgspec.Struct, frozen=True, rename="camel"):
     console_url: str | None
     ports: Ports
     version: str
+    pid: int

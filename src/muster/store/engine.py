@@ -17,13 +17,20 @@ Row: TypeAlias = tuple[Value, ...]
 
 @final
 class Query:
-    """A named SQL text from `store/sql/<noun>.sql`, with `:name` parameters."""
+    """A named SQL text from `store/sql/<noun>.sql`, with `:name` parameters.
 
-    __slots__ = ("name", "sql")
+    Attributes:
+        name: `<noun>.<name>`.
+        sql: the text.
+        scan: whether it may read many rows; scans never hold up reads by key.
+    """
 
-    def __init__(self, name: str, sql: str) -> None:
+    __slots__ = ("name", "scan", "sql")
+
+    def __init__(self, name: str, sql: str, *, scan: bool = False) -> None:
         self.name = name
         self.sql = sql
+        self.scan = scan
 
     def __repr__(self) -> str:
         return f"Query({self.name})"

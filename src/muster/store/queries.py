@@ -1,7 +1,7 @@
 """Named SQL: every statement stands once, described, in `store/sql/<noun>.sql`.
 
-File format: a line `-- name: <name>` starts a statement; it runs to the next such line. Other
-comment lines describe it.
+File format: a line `-- name: <name>` starts a statement; it runs to the next such line. Behind the
+name, `scan` marks a query that may read many rows. Other comment lines describe the next statement.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def load(noun: str) -> Queries:
 def parse(noun: str, text: str) -> dict[str, Query]:
     """Split the text of a query file into its named statements."""
     found: dict[str, Query] = {}
-    name = ""
+    name = mark = ""
     lines: list[str] = []
     for line in [*text.splitlines(), _MARK]:
         if not line.startswith(_MARK):
@@ -51,7 +51,8 @@ def parse(noun: str, text: str) -> dict[str, Query]:
         if name:
             if name in found:
                 raise ValueError(f"{noun}.sql names {name} twice")
-            found[name] = Query(f"{noun}.{name}", "\n".join(lines).strip().rstrip(";"))
-        name = line.removeprefix(_MARK).strip()
+            sql = "\n".join(lines).strip().rstrip(";")
+            found[name] = Query(f"{noun}.{name}", sql, scan=mark == "scan")
+        name, _, mark = line.removeprefix(_MARK).strip().partition(" ")
         lines = []
     return found

@@ -42,6 +42,9 @@ UPDATE devices
 -- Only if nobody changed it since it was read.
 DELETE FROM devices WHERE hub = :hub AND device_id = :device_id AND etag = :expected
 
+-- name: delete_device_if_present
+DELETE FROM devices WHERE hub = :hub AND device_id = :device_id
+
 -- name: hold_device
 -- Changes nothing; as a step of a write it fails when the device does not exist.
 UPDATE devices SET etag = etag WHERE hub = :hub AND device_id = :device_id
