@@ -14,7 +14,7 @@ from muster.auth import audience, sas_token, symmetric_keys
 from muster.auth.access_policies import Right, authorize_for_identity
 from muster.errors import UnauthorizedError
 from muster.hub import credentials, subscriptions, twin_rows
-from muster.hub.identities import SQL
+from muster.hub.registry import SQL
 from muster.model.identity import AuthenticationType, IdentityRef, wire_time
 from muster.model.message import AuthScope
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias, cast, final
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
 from muster.errors import AlreadyExistsError, NotFoundError
-from muster.hub import credentials, twin_rows
+from muster.hub import credentials, module_rows, twin_rows
 from muster.hub.credentials import Credentials
-from muster.hub.identities import (
+from muster.hub.module_rows import Module
+from muster.hub.registry import (
     ATTEMPTS,
     SQL,
     GenerationIds,
     LostRaceError,
     device_not_found,
     etag_mismatch,
-    module_removal,
     system_module_refused,
 )
 from muster.model import twin as twin_rules
@@ -30,7 +30,6 @@ from muster.model.identity import (
     matches,
     new_etag,
 )
-from muster.model.identity import wire_time as _wire_time
 from muster.store.engine import Statement
 
 if TYPE_CHECKING:
@@ -43,31 +42,6 @@ if TYPE_CHECKING:
 
 _PresenceColumns: TypeAlias = tuple[int | None, float | None, float | None, float | None]
 _ModuleColumns: TypeAlias = tuple[str, str, str, str, str | None, str, bytes | None]
-
-
-class Module(Struct):
-    """A module as it is stored."""
-
-    ref: IdentityRef
-    generation_id: str
-    etag: str
-    managed_by: str | None
-    credentials: Credentials
-
-    def to_wire(self, presence: Presence) -> ModuleIdentity:
-        """Return what the service API shows."""
-        return ModuleIdentity(
-            module_id=self.ref.module_id,
-            managed_by=self.managed_by,
-            device_id=self.ref.device_id,
-            generation_id=self.generation_id,
-            etag=self.etag,
-            connection_state=presence.state,
-            connection_state_updated_time=_wire_time(presence.state_updated_at),
-            last_activity_time=_wire_time(presence.last_activity_at),
-            cloud_to_device_message_count=0,
-            authentication=self.credentials.to_wire(),
-        )
 
 
 @final
@@ -157,13 +131,7 @@ class Modules:
                 expect=1,
                 otherwise=device_not_found(ref.device_id),
             ),
-            Statement(
-                SQL["insert_module"],
-                self._params(module),
-                expect=1,
-                otherwise=_module_exists(ref),
-            ),
-            twin_rows.insert(ref, twin),
+            *module_rows.insertion(self._keyring, module, twin, _module_exists(ref)),
         )
         return module.to_wire(self._connections.presence(ref, None, None, None, None))
 
@@ -194,7 +162,7 @@ class Modules:
                 await self._engine.write(
                     Statement(
                         SQL["update_module"],
-                        {**self._params(after), "expected": before.etag},
+                        {**module_rows.to_params(self._keyring, after), "expected": before.etag},
                         expect=1,
                         otherwise=LostRaceError("The module was changed by another."),
                     )
@@ -227,7 +195,7 @@ class Modules:
                         expect=1,
                         otherwise=LostRaceError("The module was changed by another."),
                     ),
-                    *module_removal(ref),
+                    *module_rows.removal(ref),
                 )
             except LostRaceError:
                 continue
@@ -265,16 +233,6 @@ class Modules:
 
     def _presence(self, ref: IdentityRef, row: Row) -> Presence:
         return self._connections.presence(ref, *cast("_PresenceColumns", row[7:11]))
-
-    def _params(self, module: Module) -> dict[str, str | bytes | int | float | None]:
-        return {
-            **twin_rows.key(module.ref),
-            "generation_id": module.generation_id,
-            "etag": module.etag,
-            "managed_by": module.managed_by,
-            "auth_type": module.credentials.kind.value,
-            "keys": credentials.seal(self._keyring, module.ref, module.credentials.keys),
-        }
 
 
 def module_not_found(ref: IdentityRef) -> NotFoundError:

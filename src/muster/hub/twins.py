@@ -17,8 +17,8 @@ from msgspec import UNSET, Struct, UnsetType
 
 from muster.errors import ConflictError, PreconditionFailedError
 from muster.hub import twin_rows
-from muster.hub.identities import ATTEMPTS, LostRaceError, device_not_found, etag_mismatch
 from muster.hub.modules import module_not_found
+from muster.hub.registry import ATTEMPTS, LostRaceError, device_not_found, etag_mismatch
 from muster.hub.twin_rows import COLUMN_COUNT, SQL
 from muster.model import twin as twin_rules
 from muster.model.identity import (

@@ -179,7 +179,7 @@ class Parts:
 
 
 async def build(directory: Path, clock: ManualClock) -> Parts:
-    engine = await SqliteEngine.open(directory / "muster.db", clock)
+    engine = await SqliteEngine.open(directory / "muster.db")
     parts = Parts(engine, directory / "telemetry", clock)
     await parts.open()
     return parts

@@ -17,7 +17,7 @@ from muster.auth.access_policies import Right, authorize
 from muster.errors import InvalidArgumentError, UnauthorizedError
 from muster.hub.authentication import RefusedError, check_of
 from muster.hub.endpoints import errors
-from muster.hub.identities import require_if_match
+from muster.hub.registry import require_if_match
 from muster.hub.twins import TwinRequest
 from muster.model.decision import Decision
 from muster.model.identity import (

@@ -11,7 +11,7 @@ SELECT d.device_id, d.generation_id, d.etag, d.enabled, d.status_reason, d.statu
   LEFT JOIN hub_runs r ON r.id = p.connected_run
  WHERE d.hub = :hub AND d.device_id = :device_id
 
--- name: list_devices
+-- name: list_devices scan
 -- A page of devices in the order of their IDs, after a given one ('' for the first page).
 SELECT d.device_id, d.generation_id, d.etag, d.enabled, d.status_reason, d.status_updated_at,
        d.auth_type, d.keys, d.iot_edge, d.parent_scope,
