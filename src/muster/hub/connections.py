@@ -215,7 +215,10 @@ class Connections:
         """Do what falls due, for ever. The composition root runs this beside the listeners."""
         while True:
             await asyncio.sleep(TICK_S)
-            await self.tick()
+            try:
+                await self.tick()
+            except Exception:  # noqa: BLE001 - without ticks no token would ever expire again
+                _log.exception("connection upkeep failed")
 
     async def tick(self) -> None:
         """Close connections whose token expired, and write presence down."""

@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING, Any, final
 
 from muster.store.journal import Journal
-from muster.store.sqlite import SqliteEngine
 
 from muster.auth import sas_token, symmetric_keys
 from muster.auth.keyring import Keyring
@@ -36,6 +35,7 @@ from muster.model.identity import (
     SymmetricKey,
 )
 from muster.net.mqtt import Accepted, Refused
+from muster.store.sqlite import SqliteEngine
 from muster.wire.mqtt import codec
 from muster.wire.mqtt.packets import Connect, Publish, Will
 

@@ -165,6 +165,19 @@ async def test_refused_clients_do_not_use_up_the_turns_of_the_device(parts: Part
     await asyncio.wait_for(parts.connect(ref), 0.5)
 
 
+async def test_a_client_that_did_not_wait_takes_nothing_over(parts: Parts) -> None:
+    ref = await parts.device()
+    for _ in range(5):
+        old = await parts.connect(ref)
+    parts.clock.advance(0.9)
+    peer = Peer()
+    accepting = asyncio.ensure_future(parts.mqtt.accept(parts.connect_packet(ref), peer))
+    await asyncio.sleep(0.02)
+    peer.close("connection lost")
+    assert isinstance(await accepting, Refused)
+    assert not old.peer.closed
+
+
 # Presence and takeover.
 
 

@@ -89,7 +89,7 @@ class HubMqttEndpoint:
             )
         return name
 
-    async def _accept(self, connect: Connect, peer: MqttPeer, name: UserName) -> Accepted:
+    async def _accept(self, connect: Connect, peer: MqttPeer, name: UserName) -> Accepted | Refused:
         hub = self._hubs.find(name.host)
         if hub is None:
             raise RefusedError(
@@ -108,6 +108,9 @@ class HubMqttEndpoint:
             _check_will(ref, connect.will)
             await self._wait_turn(ref)
             await self._settle(connect, name.model_id, login, attempt)
+            if peer.closed:
+                # It did not wait; it must not take over the connection that is there.
+                return Refused(SERVER_UNAVAILABLE)
             return self._welcome(connect, peer, hub, login, attempt)
         finally:
             connections.abandon(attempt)
