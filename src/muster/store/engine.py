@@ -45,7 +45,10 @@ class Statement:
         params: its parameters; a sequence of mappings runs it once per mapping (bulk).
         expect: how many rows it must affect in all; `None` means any number.
         otherwise: raised from `Engine.write` (and everything of that write undone) when the
-            number differs. Also raised in place of a uniqueness violation.
+            number differs. Also raised in place of a uniqueness violation. It is this very
+            instance that is raised, so make one for each write.
+
+    What a write holds is read by another thread: leave `params` alone until it has returned.
     """
 
     __slots__ = ("expect", "otherwise", "params", "query")
@@ -68,14 +71,24 @@ class Engine(Protocol):
     """What must survive."""
 
     async def read(self, query: Query, params: Params) -> list[Row]:
-        """Run a query and return all its rows; sees every write that has returned."""
+        """Run a query and return all its rows; sees every write that has returned.
+
+        Raises:
+            UnavailableError: the store is closing or cannot be read; code `store-unavailable`.
+        """
 
     async def write(self, *statements: Statement) -> None:
         """Apply all statements or none; returns only when they would survive a power cut.
 
+        A caller that stops waiting (cancellation) does not undo the write, and does not learn
+        whether it happened.
+
         Raises:
             Exception: the `otherwise` of the first statement whose expectation failed.
-            UnavailableError: the store is closing or the disk refuses.
+            AlreadyExistsError: a uniqueness violation of a statement without `otherwise`.
+            ConflictError: a wrong number of rows of a statement without `otherwise`.
+            UnavailableError: the store is closing or the disk refuses; code `store-unavailable`.
+                Nothing of the write is kept; later ones are tried again.
         """
 
     async def close(self) -> None:

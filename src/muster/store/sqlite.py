@@ -252,7 +252,7 @@ def _unavailable(error: sqlite3.Error) -> UnavailableError:
 def _prepare(path: Path) -> None:
     connection = _connect(path)
     try:
-        migrations.apply(connection)
+        migrations.migrate(connection, migrations.packaged(), str(path))
     finally:
         connection.close()
 

@@ -10,7 +10,7 @@ SELECT key, keys, document FROM enrollment_groups
 WHERE key IN (SELECT value FROM json_each(:keys));
 
 -- name: all scan
-SELECT keys, document FROM enrollment_groups ORDER BY key;
+SELECT key, keys, document FROM enrollment_groups ORDER BY key;
 
 -- name: insert
 INSERT INTO enrollment_groups (key, etag, keys, document) VALUES (:key, :etag, :keys, :document);
