@@ -252,7 +252,7 @@ def _unavailable(error: sqlite3.Error) -> UnavailableError:
 def _prepare(path: Path) -> None:
     connection = _connect(path)
     try:
-        migrations.migrate(connection, migrations.packaged(), str(path))
+        migrations.apply(connection)
     finally:
         connection.close()
 
