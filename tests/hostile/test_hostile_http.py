@@ -63,7 +63,7 @@ async def test_slow_loris(listen: Listen, log: list[Any], head: bytes, drop: byt
 
 
 async def test_nothing_at_all_or_only_line_ends(listen: Listen) -> None:
-    listener = await start(listen, keep_alive_s=1)
+    listener = await start(listen, keep_alive_s=0.4)
     silent = raw_socket(listener.port)
     reader, writer = await connect(listener.port)
     writer.write(b"\r\n" * 100)

@@ -113,7 +113,8 @@ class Stream(asyncio.Transport, asyncio.Protocol):
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._raw: asyncio.Transport = cast("asyncio.Transport", None)
-        self._inner: asyncio.Protocol | None = None
+        # None before the connection may speak and after the protocol was told of its end.
+        self._inner: asyncio.Protocol = cast("asyncio.Protocol", None)
         self._phase = CONNECTING
         self._eof = False
         self._heard = False
@@ -169,13 +170,12 @@ class Stream(asyncio.Transport, asyncio.Protocol):
         if self.timer_slot == NO_SLOT:
             shared = self._shared
             shared.wheel.start(self, shared.loop.time() + shared.limits.write_stall_s)
-        if self._inner is not None:
-            self._inner.pause_writing()
+        self._inner.pause_writing()
 
     def resume_writing(self) -> None:
         """The raw transport's buffer is below its low-water mark."""
         self._write_paused = False
-        if self._phase == OPEN and self._inner is not None:
+        if self._phase == OPEN:
             self._inner.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -269,7 +269,7 @@ class Stream(asyncio.Transport, asyncio.Protocol):
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         """Return the application protocol."""
-        return self._inner if self._inner is not None else self
+        return self._inner
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Replace the application protocol, as an upgrade to WebSocket does."""
@@ -341,7 +341,7 @@ class Stream(asyncio.Transport, asyncio.Protocol):
             self._shared.wheel.stop(self)
         # Not through `_call`: this is the hot path.
         try:
-            cast("asyncio.Protocol", self._inner).data_received(data)
+            self._inner.data_received(data)
         except Exception:  # noqa: BLE001 - one connection's failure must not touch the others
             self._broken("data_received")
 
@@ -350,10 +350,7 @@ class Stream(asyncio.Transport, asyncio.Protocol):
         self._inner.connection_made(self)
 
     def _peer_finished(self) -> None:
-        inner = self._inner
-        if self._phase != OPEN or inner is None:
-            return
-        if not self._call("eof_received", inner.eof_received):
+        if self._phase == OPEN and not self._call("eof_received", self._inner.eof_received):
             self.close()
 
     def _finish(self) -> None:
@@ -370,10 +367,9 @@ class Stream(asyncio.Transport, asyncio.Protocol):
         self.abort()
 
     def _release(self, exc: Exception | None) -> None:
-        inner, self._inner = self._inner, None
-        if inner is None:
-            return
-        self._call("connection_lost", partial(inner.connection_lost, exc))
+        inner, self._inner = self._inner, cast("asyncio.Protocol", None)
+        if inner is not None:
+            self._call("connection_lost", partial(inner.connection_lost, exc))
 
     def _call(self, where: str, function: Callable[[], _T]) -> _T | None:
         """Call into the application protocol; a mistake there costs this connection only."""

@@ -204,14 +204,24 @@ class TlsShared(Shared):
 class TlsStream(Stream):
     """A TLS connection. Writes of one turn leave as one record and one system call."""
 
-    __slots__ = ("_held", "_pending", "_pending_size", "_tls", "since")
+    __slots__ = (
+        "_gone",
+        "_held",
+        "_pending",
+        "_pending_size",
+        "_started",
+        "_tls",
+        "since",
+    )
 
     _shared: TlsShared
 
     def __init__(self, shared: TlsShared) -> None:
         super().__init__(shared)
         # Made with the first bytes: whoever connects and says nothing costs no TLS state.
-        self._tls: ssl.SSLObject | None = None
+        self._tls: ssl.SSLObject = cast("ssl.SSLObject", None)
+        self._started = False
+        self._gone = False
         self._held = b""
         self._pending: list[bytes] | None = None
         self._pending_size = 0
@@ -226,15 +236,16 @@ class TlsStream(Stream):
             return
         shared = self._shared
         incoming = shared.incoming
-        tls = cast("ssl.SSLObject", self._tls)
         if self._held:
             data, self._held = self._held + data, b""
         incoming.write(data)
+        size = len(data) if len(data) < _RECORD else _RECORD  # noqa: FURB136 - `min` is slow
         try:
-            plain = tls.read(min(len(data), _RECORD))
+            plain = self._tls.read(size)
             ended = not plain
-            # Asking is cheaper than the exception that reading from an empty buffer raises.
-            if plain and (incoming.pending or tls.pending()):
+            # Asking is cheaper than the exception that reading from an empty buffer raises. A
+            # plaintext as long as asked for may be the first part of an earlier, longer record.
+            if plain and (incoming.pending or len(plain) >= size):
                 plain, ended = self._read_on(plain)
         except ssl.SSLWantReadError:
             plain, ended = b"", False
@@ -242,7 +253,7 @@ class TlsStream(Stream):
             self._fail_open(error)
             return
         if shared.outgoing.pending:
-            self._raw.write(shared.outgoing.read())
+            self._emit()
         if incoming.pending:
             left = incoming.read()
             self._held = b"" if ended else left
@@ -259,18 +270,22 @@ class TlsStream(Stream):
         """Note that the peer sends no more."""
         if self._phase == CONNECTING:
             # Not worth a line when nothing was sent: load balancers and port scans do it.
-            if self._tls is not None:
+            if self._started:
                 self._shared.failures.add("connection closed by peer", self.remote)
             self.abort()
             return True
-        return super().eof_received()
+        self._gone = True
+        super().eof_received()
+        # Still open if the application protocol has something to say to a half-closed peer.
+        self._gone = False
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone for good."""
         self._shared.handshakes.leave(self)
         super().connection_lost(exc)
         self._pending = None
-        self._tls = None
+        self._tls = cast("ssl.SSLObject", None)
 
     # The transport of the application protocol.
 
@@ -359,7 +374,8 @@ class TlsStream(Stream):
     def _shake(self, data: bytes) -> None:
         shared = self._shared
         incoming, outgoing = shared.incoming, shared.outgoing
-        if self._tls is None:
+        if not self._started:
+            self._started = True
             self._tls = shared.context.wrap_bio(incoming, outgoing, server_side=True)
         if self._held:
             data, self._held = self._held + data, b""
@@ -370,7 +386,7 @@ class TlsStream(Stream):
             if incoming.pending:
                 self._held = incoming.read()
             if outgoing.pending:
-                self._raw.write(outgoing.read())
+                self._emit()
                 shared.handshakes.answered(self, shared.loop.time())
             return
         except (ssl.SSLError, ssl.CertificateError) as error:
@@ -379,17 +395,18 @@ class TlsStream(Stream):
             return
         shared.handshakes.leave(self)
         # Empty the shared buffers before application code runs.
-        if outgoing.pending:
-            self._raw.write(outgoing.read())
         early = incoming.read()
+        # The session ticket could wait for the first answer. But sending it acknowledges the
+        # client's last flight, for which Nagle's algorithm makes a client wait (40 ms, measured).
+        if outgoing.pending:
+            self._emit()
         self._open()
         if early:
             self.data_received(early)
 
     def _read_on(self, first: bytes) -> tuple[bytes, bool]:
         """Read the further records of a chunk. Returns all plaintext and whether the peer ended."""
-        incoming = self._shared.incoming
-        tls = cast("ssl.SSLObject", self._tls)
+        incoming, tls = self._shared.incoming, self._tls
         parts = [first]
         ended = False
         try:
@@ -402,27 +419,29 @@ class TlsStream(Stream):
         return b"".join(parts), ended
 
     def _encrypt(self, data: bytes) -> None:
-        tls = cast("ssl.SSLObject", self._tls)
-        outgoing = self._shared.outgoing
         if len(data) <= _SLICE:
-            tls.write(data)
-            self._raw.write(outgoing.read())
+            self._tls.write(data)
+            self._emit()
             return
         view = memoryview(data)
         for start in range(0, len(data), _SLICE):
-            tls.write(view[start : start + _SLICE])
-            self._raw.write(outgoing.read())
+            self._tls.write(view[start : start + _SLICE])
+            self._emit()
+
+    def _emit(self) -> None:
+        """Send the records that OpenSSL has written."""
+        self._raw.write(self._shared.outgoing.read())
 
     def _finish(self) -> None:
         self.flush()
-        if self._tls is None or self._phase != OPEN:
+        # A close_notify for a peer that has just hung up would only provoke a reset.
+        if self._phase != OPEN or self._gone:
             return
         # Sends our close_notify; that the peer's has not come yet is said by an exception.
         with contextlib.suppress(ssl.SSLError):
             self._tls.unwrap()
         self._shared.incoming.read()
-        if self._shared.outgoing.pending:
-            self._raw.write(self._shared.outgoing.read())
+        self._emit()
 
     def _fail_open(self, error: ssl.SSLError) -> None:
         """Drop an established connection whose peer broke the TLS protocol."""
@@ -433,9 +452,8 @@ class TlsStream(Stream):
     def _drain_alert(self) -> None:
         """Empty the shared buffers after a failure and tell the peer what OpenSSL has to say."""
         self._shared.incoming.read()
-        alert = self._shared.outgoing.read()
-        if alert:
-            self._raw.write(alert)
+        if self._shared.outgoing.pending:
+            self._emit()
 
 
 def _nothing() -> None:

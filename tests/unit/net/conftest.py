@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from unit.net.net_fixtures import certificate, listen, log
+from unit.net.net_fixtures import certificate, fine_wheel, listen, log
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable
 
-__all__ = ["certificate", "listen", "log"]
+__all__ = ["certificate", "fine_wheel", "listen", "log"]
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], AbstractEventLoop]]:

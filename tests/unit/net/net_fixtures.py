@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
 
+from muster.net import timers
 from muster.net.listener import Listener
 from muster.net.tls import server_context
 from unit.net.loopback import HOST, Certificate
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import MutableMapping
 
     from muster.net.stream import Limits
@@ -24,6 +25,12 @@ Listen = Callable[..., Awaitable[Listener]]
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     return Certificate.make(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(autouse=True)
+async def fine_wheel() -> None:
+    """Wake sleepers more precisely than the service does, so that tests need not wait."""
+    timers._wheels[asyncio.get_running_loop()] = timers.TimerWheel(0.02)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from muster.clock import ManualClock
 from muster.net.http import HttpLimits, http_protocol_factory
 from unit.net.http_peers import DATE, NOW, app, read_response
-from unit.net.loopback import Certificate, connect, hang_up, read, read_all, until
+from unit.net.loopback import HOST, Certificate, connect, hang_up, read, read_all, until
 
 if TYPE_CHECKING:
     from unit.net.net_fixtures import Listen
@@ -55,6 +56,25 @@ async def test_request_and_response(server: Server) -> None:
     assert seen["scheme"] == ("https" if server._tls else "http")
     await hang_up(writer)
     await until(lambda: server.listener.connections == 0)
+
+
+async def test_header_and_body_leave_as_one_record(
+    listen: Listen, certificate: Certificate
+) -> None:
+    listener = await listen(http_protocol_factory(app, ManualClock(NOW)))
+
+    def talk() -> bytes:
+        with (
+            socket.create_connection((HOST, listener.port)) as tcp,
+            certificate.client().wrap_socket(tcp, server_hostname="localhost") as tls,
+        ):
+            tls.sendall(b"GET /one HTTP/1.1\r\n\r\n")
+            # Gives at most one record.
+            return tls.recv(65_536)
+
+    response = await asyncio.to_thread(talk)
+    assert response.startswith(b"HTTP/1.1 200")
+    assert b'"path": "/one"' in response
 
 
 async def test_keep_alive_and_pipelining(server: Server) -> None:
@@ -105,7 +125,7 @@ async def test_expect_100_continue(server: Server) -> None:
 
 async def test_answered_before_the_body_has_arrived(server: Server) -> None:
     """The connection stays usable, as clients expect that are still sending."""
-    await server.start(keep_alive_s=1)
+    await server.start(keep_alive_s=0.4)
     reader, writer = await server.connect()
     writer.write(b"PUT /early HTTP/1.1\r\nContent-Length: 50000\r\n\r\n" + b"x" * 100)
     status, _, _ = await read_response(reader)

@@ -158,6 +158,28 @@ async def test_writes_of_one_read_leave_as_one_record(
     await hang_up(writer)
 
 
+async def test_no_client_waits_for_an_acknowledgement(
+    listen: Listen, certificate: Certificate
+) -> None:
+    """Clients that leave Nagle's algorithm on would lose 40 ms per connection."""
+    listener = await listen(Echo)
+    context = certificate.client()
+
+    def talk() -> None:
+        for _ in range(20):
+            with (
+                socket.create_connection((HOST, listener.port)) as tcp,
+                context.wrap_socket(tcp, server_hostname="localhost") as tls,
+            ):
+                tls.sendall(b"x")
+                assert tls.recv(1) == b"x"
+
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await asyncio.to_thread(talk)
+    assert loop.time() - began < 20 * 0.04
+
+
 class Farewell(asyncio.Protocol):
     """Sends much, then closes at once."""
 
