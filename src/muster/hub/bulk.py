@@ -20,6 +20,7 @@ from muster.errors import (
 from muster.hub.twins import TwinProperties, TwinRequest
 from muster.ids import check_device_id
 from muster.model.identity import (
+    ANY,
     BulkEntry,
     DeviceRequest,
     IdentityRef,
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from muster.hub.twins import Twins
 
 MAX_ENTRIES: Final = 100
-
-ANY: Final = "*"
 
 
 class ImportMode(enum.StrEnum):

@@ -332,6 +332,10 @@ class Connections:
             return modules.get(ref.module_id) if modules else None
         return self._devices.get(ref[:2])
 
+    def sessions(self, hub: int, device_id: str) -> int:
+        """Return how many connections a device and its modules have."""
+        return sum(1 for _ in self._of_device(hub, device_id))
+
     def connected_devices(self, hub: int) -> int:
         """Return how many devices of a hub are connected (modules not counted)."""
         return self._device_counts.get(hub, 0)

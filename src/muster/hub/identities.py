@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from muster.auth.symmetric_keys import SymmetricKeys
     from muster.clock import Clock
     from muster.hub.connections import Connections, Presence
+    from muster.hub.module_rows import ArrivingModule
     from muster.ids import Randomness
     from muster.model.twin import JsonObject, Twin
     from muster.store.engine import Engine, Row
@@ -153,7 +154,7 @@ class Identities:
         statements = await edge_devices.parent_checks(self._engine, device)
         statements += self._insertion(device, twin_rules.new(tags, desired, self._clock.now()))
         if device.iot_edge:
-            statements += self.system_modules(device.ref)
+            statements += self._system_modules(device.ref)
         await self._engine.write(*statements)
         return device.to_wire(self._connections.presence(device.ref, None, None, None, None))
 
@@ -163,30 +164,41 @@ class Identities:
         device_id: str,
         request: DeviceRequest,
         twin: Twin,
-        modules: Sequence[Statement],
+        modules: Sequence[ArrivingModule],
     ) -> None:
         """Put a device that moves here in place, with its modules, in one piece.
 
-        Whatever had its name here before is gone afterwards, connections included.
+        Whatever had its name here before is gone afterwards, connections included. System
+        modules come and go with the IoT Edge capability, whatever it brings.
 
         Args:
             hub: the hub's number.
             device_id: its ID.
             request: what it is to be.
             twin: its own twin.
-            modules: the steps that insert its modules and their twins, system modules too.
+            modules: what it brings.
 
         Raises:
             InvalidArgumentError: a value is wrong; `code` says which.
         """
         device = self._new(IdentityRef(hub, device_id), request)
         names: dict[str, str | int] = {"hub": hub, "device_id": device_id}
-        await self._engine.write(
+        statements = [
             Statement(SQL["delete_device_if_present"], names),
             *_removal(names),
             *self._insertion(device, twin),
-            *modules,
-        )
+        ]
+        brought = {module.module_id: module for module in modules}
+        for module_id, module in brought.items():
+            if device.iot_edge or module_id not in SYSTEM_MODULES:
+                own = Credentials(AuthenticationType.SAS, module.keys)
+                statements += self._module(
+                    device.ref, module_id, module.managed_by, own, module.twin
+                )
+        if device.iot_edge:
+            missing = [module_id for module_id in SYSTEM_MODULES if module_id not in brought]
+            statements += self._system_modules(device.ref, missing)
+        await self._engine.write(*statements)
         self._connections.announce_barred(
             device.ref, "the device was moved here again", deleted=True
         )
@@ -390,7 +402,7 @@ class Identities:
         )
         ref = after.ref
         if after.iot_edge and not before.iot_edge:
-            statements += self.system_modules(ref)
+            statements += self._system_modules(ref)
         if before.iot_edge and not after.iot_edge:
             await edge_devices.check_childless(self._engine, before)
             # One may have come since: a child of a device that is no edge device is no child.
@@ -406,20 +418,33 @@ class Identities:
                     deleted=True,
                 )
 
-    def system_modules(self, device: IdentityRef) -> list[Statement]:
-        """Return the steps that give an edge device its two modules, keys and twins included."""
+    def _system_modules(
+        self, device: IdentityRef, module_ids: Sequence[str] = SYSTEM_MODULES
+    ) -> list[Statement]:
+        """Return the steps that give an edge device its modules, keys and twins included."""
         statements: list[Statement] = []
-        for module_id in SYSTEM_MODULES:
-            module = Module(
-                IdentityRef(device.hub, device.device_id, module_id),
-                self._generations.next(),
-                new_etag(self._randomness),
-                MANAGED_BY_EDGE,
-                credentials.wanted(None, None, self._randomness),
-            )
+        for module_id in module_ids:
+            own = credentials.wanted(None, None, self._randomness)
             twin = twin_rules.new(None, None, self._clock.now())
-            statements += module_rows.insertion(self._keyring, module, twin)
+            statements += self._module(device, module_id, MANAGED_BY_EDGE, own, twin)
         return statements
+
+    def _module(
+        self,
+        device: IdentityRef,
+        module_id: str,
+        managed_by: str | None,
+        own: Credentials,
+        twin: Twin,
+    ) -> list[Statement]:
+        module = Module(
+            IdentityRef(device.hub, device.device_id, module_id),
+            self._generations.next(),
+            new_etag(self._randomness),
+            managed_by,
+            own,
+        )
+        return module_rows.insertion(self._keyring, module, twin)
 
 
 def _removal(names: dict[str, str | int]) -> list[Statement]:

@@ -13,6 +13,7 @@ from muster.store.engine import Statement
 
 if TYPE_CHECKING:
     from muster.auth.keyring import Keyring
+    from muster.auth.symmetric_keys import SymmetricKeys
     from muster.hub.connections import Presence
     from muster.hub.credentials import Credentials
     from muster.model.twin import Twin
@@ -41,6 +42,22 @@ class Module(Struct):
             cloud_to_device_message_count=0,
             authentication=self.credentials.to_wire(),
         )
+
+
+class ArrivingModule(Struct):
+    """A module that comes with its device from another hub.
+
+    Attributes:
+        module_id: its ID.
+        managed_by: who looks after it.
+        keys: as it had them.
+        twin: its twin here.
+    """
+
+    module_id: str
+    managed_by: str | None
+    keys: SymmetricKeys
+    twin: Twin
 
 
 def to_params(keyring: Keyring, module: Module) -> dict[str, str | bytes | int | float | None]:

@@ -25,6 +25,9 @@ SYSTEM_MODULES: Final = (EDGE_AGENT, EDGE_HUB)
 MANAGED_BY_EDGE: Final = "iotEdge"
 """`managedBy` of the modules the edge runtime owns."""
 
+ANY: Final = "*"
+"""If-Match that admits any etag."""
+
 MAX_STATUS_REASON: Final = 128
 """Characters of `statusReason`."""
 
