@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from muster.errors import MusterError
-from muster.hub.pacing import Pace, Pacer
+from muster.model.pacing import Pace, Pacer
 from muster.model.identity import IdentityRef
 from muster.store.engine import Statement
 from muster.store.queries import load

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster.hub.pacing import Pace, Pacer
+from muster.model.pacing import Pace, Pacer
 
 
 def test_a_burst_and_then_the_rate() -> None:

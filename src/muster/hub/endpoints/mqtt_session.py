@@ -18,7 +18,7 @@ from muster.hub import subscriptions
 from muster.hub.connections import TOKEN_EXPIRED
 from muster.hub.endpoints import errors, mqtt_names
 from muster.hub.endpoints.mqtt_names import METHOD_REPLY, TWIN_GET, TWIN_PATCH
-from muster.hub.pacing import Pace
+from muster.model.pacing import Pace
 from muster.hub.subscriptions import TWIN_DESIRED
 from muster.hub.telemetry import MAX_PENDING, MAX_PENDING_ALL, partition_of
 from muster.model.decision import Decision
