@@ -55,11 +55,9 @@ class EnrollmentGroups(Entries[EnrollmentGroup]):
 
     async def open(self) -> None:
         """Load all groups; call once, before anything else."""
-        for sealed, document in await self._engine.read(_SQL["all"], {}):
-            # The key column is derived from the document, and opening needs it first.
-            group = self._decoder.decode(document)  # type: ignore[arg-type]
-            key = registration_key(group.enrollment_group_id)
-            self._know(key, self.stored(key, (sealed, document)))
+        for row in await self._engine.read(_SQL["all"], {}):
+            key = str(row[0])
+            self._know(key, self.stored(key, row[1:]))
 
     def known(self, group_id: str) -> KnownGroup | None:
         """Return a group from memory."""

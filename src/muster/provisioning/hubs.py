@@ -74,8 +74,9 @@ class LinkedHub(Protocol):
         """Whether calls finish at once, because the hub is in this process."""
 
     async def provision(self, device: ProvisionedDevice) -> bool:
-        """Create the device with its twin and system modules, or bring keys and capability up to
-        date; `True` when created. Writes nothing when nothing differs.
+        """Create the device with its twin and system modules, or update keys and capability.
+
+        Returns `True` when created. Writes nothing when nothing differs.
         """
 
     async def export(self, device_id: str) -> DeviceSnapshot | None:

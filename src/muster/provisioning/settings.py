@@ -41,7 +41,7 @@ class ServiceSettings:
 
     async def open(self) -> None:
         """Load, and make what a new service starts with."""
-        stored = dict(await self._engine.read(_SETTINGS["all"], {}))
+        stored = {str(row[0]): row[1] for row in await self._engine.read(_SETTINGS["all"], {})}
         self.allocation_policy = str(stored.get(_ALLOCATION, self.allocation_policy))
         self.id_scope = str(stored.get(_ID_SCOPE, ""))
         for name, rights, sealed in cast(
