@@ -110,7 +110,7 @@ class Authenticator:
         try:
             token = sas_token.parse(text)
         except UnauthorizedError as error:
-            raise _refused(error) from None
+            raise RefusedError(error.message, "token-malformed", reason=error.message) from None
         if token.key_name is not None:
             self._check_policy(hub, ref, token)
         query = SQL["login_module" if ref.module_id else "login_device"]
@@ -206,30 +206,40 @@ class Authenticator:
     def _explained(
         self, error: UnauthorizedError, hub: Hub, ref: IdentityRef, token: SasToken
     ) -> RefusedError:
-        refused = _refused(error)
-        if refused.check == "token-expired":
-            now = self._clock.time()
-            refused.facts = {
-                "expired_for_s": round(now - token.expiry),
-                "token_expiry": wire_time(token.expiry),
-            }
-        elif refused.check == "wrong-audience":
-            expected = f"{hub.host}/devices/{ref.device_id}"
-            if ref.module_id:
-                expected += f"/modules/{ref.module_id}"
-            refused.facts = {"token_resource": token.resource[:512], "expected": expected}
-        elif token.key_name is not None:
-            refused.facts = {
-                "policy": token.key_name[:128],
-                "needs": Right.DEVICE_CONNECT.value,
-            }
+        expected = f"{hub.host}/devices/{ref.device_id}"
+        if ref.module_id:
+            expected += f"/modules/{ref.module_id}"
+        return explained(
+            error,
+            token,
+            expected=expected,
+            needs=Right.DEVICE_CONNECT.value,
+            now=self._clock.time(),
+        )
+
+
+def explained(
+    error: UnauthorizedError, token: SasToken | None, *, expected: str, needs: str, now: float
+) -> RefusedError:
+    """Return a refusal of `muster.auth` with the facts it was decided on.
+
+    Args:
+        error: the refusal.
+        token: what was checked, where it could be read.
+        expected: the resource it should have been for.
+        needs: the rights it should have had.
+        now: unix seconds of the check.
+    """
+    refused = RefusedError(error.message, _CHECKS.get(error.code, error.code), reason=error.message)
+    if token is None:
         return refused
-
-
-def _refused(error: UnauthorizedError) -> RefusedError:
-    return RefusedError(error.message, check_of(error.code), reason=error.message)
-
-
-def check_of(code: str) -> str:
-    """Return the decision log's name for a code of `muster.auth`."""
-    return _CHECKS.get(code, code)
+    if refused.check == "token-expired":
+        refused.facts["expired_for_s"] = round(now - token.expiry)
+        refused.facts["token_expiry"] = wire_time(token.expiry)
+    elif refused.check == "wrong-audience":
+        refused.facts["token_resource"] = token.resource[:512]
+        refused.facts["expected"] = expected
+    elif token.key_name is not None:
+        refused.facts["policy"] = token.key_name[:128]
+        refused.facts["needs"] = needs
+    return refused

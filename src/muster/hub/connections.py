@@ -13,6 +13,7 @@ checked.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast, final
 
 import msgspec
@@ -446,7 +447,7 @@ class Connections:
 
     async def _write_presence(self) -> None:
         now = self._clock.time()
-        batch = dict(list(self._unwritten.items())[:FLUSH_LIMIT])
+        batch = dict(itertools.islice(self._unwritten.items(), FLUSH_LIMIT))
         statements: list[Statement] = []
         if batch:
             rows: list[Params] = [

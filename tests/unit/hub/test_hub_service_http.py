@@ -563,5 +563,15 @@ async def test_rights_and_their_explanation(rest: Rest, parts: Parts) -> None:
     (decision,) = await parts.decisions.find(reply.headers["x-ms-request-id"])
     assert (decision.check, decision.subject) == ("missing-right", "/devices/d1")
     assert decision.facts["needs"] == "RegistryRead"
+    expired = sas_token.sign(
+        "elsewhere",
+        symmetric_keys.decode(parts.hub.policies["service"].keys.primary),
+        int(parts.clock.time()) + 60,
+        "service",
+    )
+    await rest.call("GET", "/statistics/devices", authorization=expired)
+    (decision,) = await parts.decisions.find("/statistics/devices")
+    assert decision.check == "wrong-audience"
+    assert (decision.facts["token_resource"], decision.facts["expected"]) == ("elsewhere", HOST)
     reply = await rest.call("GET", "/devices/d1", authorization="")
     assert reply.json["Message"].endswith(";Authorization header missing")

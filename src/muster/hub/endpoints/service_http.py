@@ -15,7 +15,7 @@ from starlette.responses import Response
 from muster.auth import sas_token
 from muster.auth.access_policies import Right, authorize
 from muster.errors import InvalidArgumentError, UnauthorizedError
-from muster.hub.authentication import RefusedError, check_of
+from muster.hub.authentication import RefusedError, explained
 from muster.hub.endpoints import errors
 from muster.hub.registry import require_if_match
 from muster.hub.twins import TwinRequest
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from muster.auth.sas_token import SasToken
     from muster.clock import Clock
     from muster.decisions.log import DecisionLog
     from muster.hub.authentication import Authenticator
@@ -229,26 +230,26 @@ class HubServiceEndpoint:
         self, hub: Hub, request: Request, rights: tuple[Right, ...], *, own: bool
     ) -> None:
         header = request.headers.get("authorization")
+        token: SasToken | None = None
+        now = self._clock.time()
         try:
-            if own and header and sas_token.parse(header).key_name is None:
+            token = sas_token.parse(header) if header else None
+            if own and token is not None and token.key_name is None:
                 ref = IdentityRef(hub.id, request.path_params["id"])
                 await self._authenticator.login(hub, ref, header)
                 return
-            authorize(
-                header,
-                hosts=hub.names,
-                policies=hub.policy,
-                needs=rights,
-                now=self._clock.time(),
-            )
+            authorize(header, hosts=hub.names, policies=hub.policy, needs=rights, now=now)
+        except RefusedError as refused:
+            self._record(hub, request, refused)
+            raise
         except UnauthorizedError as error:
-            self._record(hub, request, rights, error)
+            needs = " or ".join(rights)
+            self._record(
+                hub, request, explained(error, token, expected=hub.host, needs=needs, now=now)
+            )
             raise
 
-    def _record(
-        self, hub: Hub, request: Request, rights: tuple[Right, ...], error: UnauthorizedError
-    ) -> None:
-        facts = error.facts if isinstance(error, RefusedError) else {}
+    def _record(self, hub: Hub, request: Request, refused: RefusedError) -> None:
         self._decisions.record(
             Decision(
                 tracking_id=tracking_id(request),
@@ -257,13 +258,8 @@ class HubServiceEndpoint:
                 operation="service",
                 subject=request.url.path[:256],
                 outcome="refused",
-                check=check_of(error.code),
-                facts={
-                    "reason": error.message,
-                    "policy": error.subject or None,
-                    "needs": " or ".join(rights),
-                    **facts,
-                },
+                check=refused.check,
+                facts=refused.facts,
             )
         )
 
