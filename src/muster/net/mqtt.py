@@ -196,9 +196,10 @@ class MqttConnection(asyncio.Protocol):
         self._service = service
         self._wire = ServerConnection()
         self._sink: asyncio.Transport = cast("asyncio.Transport", None)
-        self._session: MqttSession | None = None
+        # None before it is accepted and after it was told of the end.
+        self._session: MqttSession = cast("MqttSession", None)
         self._phase = _CONNECTING
-        self._held: list[Packet] | None = None
+        self._held: list[Packet] = []
         self._keep_alive_s = 0.0
         self._read_paused = False
         self._write_paused = False
@@ -277,7 +278,10 @@ class MqttConnection(asyncio.Protocol):
         except RemoteProtocolError as error:
             self._violated(error)
             return
-        self._take(packets)
+        if self._phase == _OPEN:
+            self._dispatch(packets)
+        elif packets:
+            self._take_early(packets)
 
     def eof_received(self) -> bool | None:
         """The client is gone, and did not say DISCONNECT."""
@@ -296,8 +300,8 @@ class MqttConnection(asyncio.Protocol):
         """Tell the session, whoever closed."""
         if self._phase != _CLOSED:
             self._end("connection lost")
-        self._held = None
-        session, self._session = self._session, None
+        self._held = []
+        session, self._session = self._session, cast("MqttSession", None)
         if session is not None:
             self._tell_closed(session)
 
@@ -321,14 +325,13 @@ class MqttConnection(asyncio.Protocol):
             self.close("no CONNECT in time")
         return 0.0
 
-    def _take(self, packets: list[Packet]) -> None:
-        if self._phase == _OPEN:
-            self._dispatch(packets)
-        elif self._phase == _ACCEPTING:
-            # Read once more than announced: the chunk was on its way. Nothing follows it.
-            cast("list[Packet]", self._held).extend(packets)
+    def _take_early(self, packets: list[Packet]) -> None:
+        """Take CONNECT, and hold what comes before it is answered."""
+        if self._phase == _ACCEPTING:
+            # One chunk is held; nothing follows it until there is an answer.
+            self._held.extend(packets)
             self.pause_reading()
-        elif packets:
+        else:
             self._phase = _ACCEPTING
             self._service.wheel.stop(self)
             self._held = packets[1:]
@@ -360,14 +363,14 @@ class MqttConnection(asyncio.Protocol):
         self._session = session
         self._phase = _OPEN
         self._sink.write(codec.encode(Connack(0, answer.session_present)))
-        held, self._held = self._held, None
+        held, self._held = self._held, []
         try:
             session.started()
         except Exception:  # noqa: BLE001 - costs this connection only
             self._failed("started")
             return
         if held:
-            self._take(held)
+            self._dispatch(held)
         self.resume_reading()
 
     def _refuse(self, return_code: int, reason: str) -> None:
@@ -376,9 +379,11 @@ class MqttConnection(asyncio.Protocol):
             self.close(reason)
 
     def _dispatch(self, packets: list[Packet]) -> None:
-        if not _OURS.isdisjoint(map(type, packets)):
-            self._dispatch_mixed(packets)
-        elif packets:
+        for packet in packets:
+            if type(packet) in _OURS:
+                self._dispatch_mixed(packets)
+                return
+        if packets:
             self._hand_on(packets)
 
     def _dispatch_mixed(self, packets: list[Packet]) -> None:
@@ -401,7 +406,7 @@ class MqttConnection(asyncio.Protocol):
 
     def _hand_on(self, packets: list[Packet]) -> None:
         try:
-            cast("MqttSession", self._session).received(packets)
+            self._session.received(packets)
         except Exception:  # noqa: BLE001 - costs this connection only
             self._failed("received")
 
