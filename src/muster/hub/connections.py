@@ -20,8 +20,8 @@ import msgspec
 import structlog
 
 from muster.errors import MusterError
-from muster.model.pacing import Pace, Pacer
 from muster.model.identity import IdentityRef
+from muster.model.pacing import Pace, Pacer
 from muster.store.engine import Statement
 from muster.store.queries import load
 

@@ -13,9 +13,9 @@ from muster.hub.authentication import RefusedError
 from muster.hub.connections import CONNECT_PACE, CONNECT_PATIENCE_S
 from muster.hub.endpoints.mqtt_names import parse_user_name
 from muster.hub.endpoints.mqtt_session import DeviceSession, telemetry_topic
-from muster.model.pacing import Pacer
 from muster.model.identity import IdentityRef
 from muster.model.message import Stamp, encode_stamp
+from muster.model.pacing import Pacer
 from muster.net.mqtt import Accepted, Refused
 
 if TYPE_CHECKING:

@@ -18,12 +18,12 @@ from muster.hub import subscriptions
 from muster.hub.connections import TOKEN_EXPIRED
 from muster.hub.endpoints import errors, mqtt_names
 from muster.hub.endpoints.mqtt_names import METHOD_REPLY, TWIN_GET, TWIN_PATCH
-from muster.model.pacing import Pace
 from muster.hub.subscriptions import TWIN_DESIRED
 from muster.hub.telemetry import MAX_PENDING, MAX_PENDING_ALL, partition_of
 from muster.model.decision import Decision
 from muster.model.identity import wire_time
 from muster.model.message import MAX_MESSAGE_SIZE, encode_head
+from muster.model.pacing import Pace
 from muster.net.routing import decode_json
 from muster.net.tasks import spawn
 from muster.wire.mqtt import codec, property_bag
