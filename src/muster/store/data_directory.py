@@ -19,32 +19,40 @@ _INSTANCE: Final = "instance.json"
 
 @final
 class DataDirectory:
-    """Takes possession of a data directory, made as needed with access for its owner only.
+    """A data directory in the possession of this process. Made by `open`.
 
     The lock is the kernel's (`flock`), so it is gone when the process is, whatever ended it; the
     file that carries it stays and holds the process number of the last owner.
 
-    Args:
-        path: of the directory.
-
-    Raises:
-        ConflictError: another instance uses it; code `data-directory-in-use`. The message names
-            its process.
-        UnavailableError: it cannot be made or written; code `data-directory-unusable`.
+    Attributes:
+        path: of the directory, absolute.
     """
 
     __slots__ = ("_lock", "path")
 
-    def __init__(self, path: Path) -> None:
-        self.path = path.absolute()
+    def __init__(self, path: Path, lock: int) -> None:
+        """Use `open`."""
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Take possession of a directory, made as needed with access for its owner only.
+
+        Raises:
+            ConflictError: another instance uses it; code `data-directory-in-use`. The message
+                names its process.
+            UnavailableError: it cannot be made or written; code `data-directory-unusable`.
+        """
+        path = path.absolute()
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = _take(self.path)
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return cls(path, _take(path))
         except OSError as error:
             raise UnavailableError(
-                f"The data directory {self.path} cannot be used: {error.strerror or error}",
+                f"The data directory {path} cannot be used: {error.strerror or error}",
                 code="data-directory-unusable",
-                subject=str(self.path),
+                subject=str(path),
             ) from error
 
     def __enter__(self) -> Self:
@@ -73,13 +81,13 @@ class DataDirectory:
         """The key that seals all keys in the database."""
         return self.path / "master.key"
 
-    def telemetry(self, hub: str) -> Path:
-        """Return the directory of a hub's telemetry log.
+    def journal_directory(self, hub_host: str) -> Path:
+        """Return the directory of a hub's telemetry journal.
 
         Args:
-            hub: host name, checked to be one.
+            hub_host: host name of the hub, checked to be one.
         """
-        return self.path / "telemetry" / hub
+        return self.path / "telemetry" / hub_host
 
     @staticmethod
     def instance_file(path: Path) -> Path:
