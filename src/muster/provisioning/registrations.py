@@ -148,8 +148,11 @@ class Registrations:
         """
         registration_id = request.claim.registration_id
         operation_id = self._operations.new(registration_id)
-        async with self._alone(registration_id):
-            proof = await self._proof(request)
+        # Outside the turn: whoever fails to prove itself must not hold up the real device.
+        proof = await self._proof(request)
+        async with self._turn(registration_id) as waited:
+            if waited:
+                proof.record = await self.find(registration_id)
             hub = self._choose(request, proof)
             if isinstance(hub, _Outcome):
                 await self._finish(request, hub)
@@ -294,12 +297,10 @@ class Registrations:
         name = entry.allocation_policy or self._settings.allocation_policy
         candidates = self._hubs.candidates(entry.iot_hubs)
         policy = allocation.find(name)
-        try:
-            if policy is None:
-                raise NotFoundError(f"The policy {name} is not supported", code="no-hub-available")
-            hub = self._hubs.find(policy.choose(request.claim.registration_id, candidates))
-        except NotFoundError:
-            hub = None
+        hub: LinkedHub | None = None
+        if policy is not None:
+            with contextlib.suppress(NotFoundError):
+                hub = self._hubs.find(policy.choose(request.claim.registration_id, candidates))
         if hub is not None:
             return hub
         return _Outcome(
@@ -472,14 +473,14 @@ class Registrations:
         )
 
     @contextlib.asynccontextmanager
-    async def _alone(self, registration_id: str) -> AsyncIterator[None]:
-        """Work on one registration ID at a time; what nobody waits for takes no memory."""
+    async def _turn(self, registration_id: str) -> AsyncIterator[bool]:
+        """Work on one registration ID at a time; tells whether somebody else came before."""
         key = registration_key(registration_id)
         lock, waiting = self._working.get(key) or (asyncio.Lock(), 0)
         self._working[key] = (lock, waiting + 1)
         try:
             async with lock:
-                yield
+                yield waiting > 0
         finally:
             lock, waiting = self._working[key]
             if waiting == 1:

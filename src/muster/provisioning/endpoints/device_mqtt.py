@@ -1,0 +1,218 @@
+"""The device API over MQTT and MQTT over WebSockets (dps.md 1.3).
+
+A connection is always let in; a bad key is told at register, as the real service does (dps.md 0.6).
+Sessions never persist. Requests of a connection are answered one after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from typing import Final
+from urllib.parse import unquote
+
+import structlog
+
+from muster.clock import Clock
+from muster.errors import MusterError
+from muster.ids import Randomness, registration_key
+from muster.model.registration import ASSIGNING
+from muster.net.mqtt import Accepted, MqttPeer, Refused
+from muster.net.tasks import spawn
+from muster.provisioning.authentication import Claim, RefusalError
+from muster.provisioning.endpoints import device_json, errors
+from muster.provisioning.endpoints.device_http import BODY_LIMIT
+from muster.provisioning.registrations import (
+    RETRY_AFTER_S,
+    Operation,
+    RegisterRequest,
+    Registrations,
+)
+from muster.wire.mqtt import codec
+from muster.wire.mqtt.packets import (
+    Connect,
+    Packet,
+    Publish,
+    Suback,
+    Subscribe,
+    Unsuback,
+    Unsubscribe,
+)
+
+_RESPONSES: Final = "$dps/registrations/res/#"
+_REGISTER: Final = "$dps/registrations/PUT/iotdps-register/"
+_POLL: Final = "$dps/registrations/GET/iotdps-get-operationstatus/"
+_USER_NAME: Final = re.compile(
+    r"([^/]+)/registrations/([^/]+)(?:/(?:\?)?(?:api-version=([^&]*))?(?:&.*)?)?", re.IGNORECASE
+)
+_MALFORMED: Final = Refused(4)
+_WRONG_CLIENT_ID: Final = Refused(2)
+_MAX_WAITING: Final = 32
+_UNAUTHORIZED: Final = 401000
+"""What MQTT clients see instead of 401002 (dps.md 3.6)."""
+
+_log = structlog.get_logger(__name__)
+
+
+class DeviceMqttEndpoint:
+    """Accepts devices that want to register (`net.mqtt.MqttAcceptor`)."""
+
+    def __init__(self, registrations: Registrations, clock: Clock, randomness: Randomness) -> None:
+        self.registrations = registrations
+        self.clock = clock
+        self.randomness = randomness
+        self.live: dict[str, _Session] = {}
+
+    async def accept(self, connect: Connect, peer: MqttPeer) -> Accepted | Refused:
+        """Let a device in; a newer connection of the same registration replaces the older."""
+        parts = _USER_NAME.fullmatch(connect.username or "")
+        if parts is None:
+            return _MALFORMED
+        if registration_key(connect.client_id) != registration_key(parts[2]):
+            return _WRONG_CLIENT_ID
+        password = connect.password
+        token = password.decode("utf-8", "replace") if password else None
+        session = _Session(self, peer, Claim(parts[1], parts[2], token), parts[3] or "")
+        older = self.live.get(session.key)
+        self.live[session.key] = session
+        if older is not None:
+            older.peer.close("replaced by a newer connection")
+        return Accepted(session, session_present=False)
+
+
+class _Session:
+    """One connection (`net.mqtt.MqttSession`)."""
+
+    __slots__ = (
+        "_answering",
+        "_api_version",
+        "_claim",
+        "_endpoint",
+        "_packet_id",
+        "_qos",
+        "_waiting",
+        "key",
+        "peer",
+    )
+
+    def __init__(
+        self, endpoint: DeviceMqttEndpoint, peer: MqttPeer, claim: Claim, api_version: str
+    ) -> None:
+        self.key = registration_key(claim.registration_id)
+        self.peer = peer
+        self._endpoint = endpoint
+        self._claim = claim
+        self._api_version = api_version
+        self._qos: int | None = None
+        self._packet_id = 0
+        self._waiting: deque[Publish] = deque()
+        self._answering: asyncio.Task[None] | None = None
+
+    def started(self) -> None:
+        """Nothing is sent unasked."""
+
+    def received(self, packets: list[Packet]) -> None:
+        """Take requests; every publish is acknowledged at once, its answer follows."""
+        for packet in packets:
+            if isinstance(packet, Publish):
+                self._take(packet)
+            elif isinstance(packet, Subscribe):
+                self._subscribe(packet)
+            elif isinstance(packet, Unsubscribe):
+                if _RESPONSES in packet.filters:
+                    self._qos = None
+                self.peer.write(codec.encode(Unsuback(packet.packet_id)))
+            # PUBACKs of answers need nothing: a device that missed one asks again.
+
+    def closed(self, graceful: bool, reason: str) -> None:  # noqa: FBT001 - the port's form
+        """Forget the connection; a registration that is under way is finished all the same."""
+        if self._endpoint.live.get(self.key) is self:
+            del self._endpoint.live[self.key]
+        self._waiting.clear()
+
+    def _subscribe(self, packet: Subscribe) -> None:
+        granted = []
+        for topic_filter, qos in packet.filters:
+            if topic_filter != _RESPONSES:
+                self.peer.close("subscribed to something else than the responses")
+                return
+            self._qos = min(qos, 1)
+            granted.append(self._qos)
+        self.peer.write(codec.encode(Suback(packet.packet_id, granted)))
+
+    def _take(self, publish: Publish) -> None:
+        if not publish.topic.startswith((_REGISTER, _POLL)):
+            self.peer.close("published to an unknown topic")
+            return
+        if len(publish.payload) > BODY_LIMIT or len(self._waiting) >= _MAX_WAITING:
+            self.peer.close("too much at once")
+            return
+        if publish.qos and publish.packet_id is not None:
+            self.peer.write(codec.encode_puback(publish.packet_id))
+        self._waiting.append(publish)
+        if self._answering is None:
+            self._answering = spawn(self._answer_all(), "dps mqtt answers")
+
+    async def _answer_all(self) -> None:
+        while self._waiting:
+            await self._answer(self._waiting.popleft())
+        self._answering = None
+
+    async def _answer(self, publish: Publish) -> None:
+        query = publish.topic.partition("/?")[2]
+        fields = dict(item.partition("=")[::2] for item in query.split("&"))
+        rid = fields.get("$rid", "")
+        endpoint = self._endpoint
+        tracking = endpoint.randomness.uuid()
+        try:
+            operation = await self._do(publish, fields, tracking)
+        except MusterError as error:
+            status = errors.official(error).status
+            number = _UNAUTHORIZED if isinstance(error, RefusalError) else None
+            self._respond(
+                status,
+                rid,
+                errors.body(error, tracking, endpoint.clock, number),
+                retry=status >= 429,
+            )
+        except Exception as error:  # noqa: BLE001 - answered as 500, logged with its trace
+            _log.exception("registration failed", tracking_id=tracking)
+            self._respond(500, rid, errors.body(error, tracking, endpoint.clock), retry=True)
+        else:
+            waiting = operation.status == ASSIGNING
+            body = device_json.polled_json(operation, self._claim.registration_id)
+            if publish.topic.startswith(_REGISTER):
+                body = device_json.operation_json(operation)
+            self._respond(202 if waiting else 200, rid, body, retry=waiting)
+
+    async def _do(self, publish: Publish, fields: dict[str, str], tracking: str) -> Operation:
+        registers = publish.topic.startswith(_REGISTER)
+        body = publish.payload if registers else b""
+        sent = device_json.read_registration(body, self._claim.registration_id)
+        request = RegisterRequest(
+            claim=self._claim,
+            tracking_id=tracking,
+            payload=sent.payload,
+            api_version=self._api_version,
+            transport=self.peer.transport,
+            remote=self.peer.remote,
+        )
+        registrations = self._endpoint.registrations
+        if registers:
+            return await registrations.register(request)
+        operation_id = unquote(fields.get("operationId", ""))
+        return await registrations.operation_status(request, operation_id)
+
+    def _respond(self, status: int, rid: str, body: bytes, *, retry: bool) -> None:
+        # `$rid` first and as it came, then retry-after: clients parse by position (dps.md 0.7).
+        topic = f"$dps/registrations/res/{status}/?$rid={rid}"
+        if retry:
+            topic += f"&retry-after={RETRY_AFTER_S}"
+        # Java publishes before its SUBACK is there; it is answered all the same.
+        qos = 1 if self._qos is None else self._qos
+        packet_id = None
+        if qos:
+            self._packet_id = self._packet_id % 0xFFFF + 1
+            packet_id = self._packet_id
+        self.peer.write(codec.encode_publish(topic, body, qos=qos, packet_id=packet_id))
