@@ -1,1 +1,20 @@
-"""The `muster` command."""
+"""The `muster` command: a client of the running service, and the way to start one.
+
+Every noun is a module of its own, imported when it is asked for, so that `muster --help` and each
+command start fast; `requests` and `rich` are imported by the calls that need them.
+"""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code.
+
+    0 done, 1 the service said no or the operation failed, 2 wrong usage, 3 the service cannot be
+    reached (design.md 3).
+    """
+    from muster.cli.output import make_printable  # noqa: PLC0415 - importing a noun needs no root
+    from muster.cli.root import muster  # noqa: PLC0415 - likewise
+
+    make_printable()
+    muster(prog_name="muster")

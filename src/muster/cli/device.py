@@ -1,0 +1,254 @@
+"""`muster device`: device identities of a hub."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from muster.cli import identity_fields as fields
+from muster.cli.device_revoke import restore, revoke
+from muster.cli.enrollment_fields import is_edge
+from muster.cli.options import (
+    ENABLED,
+    etag_option,
+    hub_option,
+    key_options,
+    read_keys,
+    service_command,
+    show_keys_option,
+)
+from muster.cli.output import remark, show_json, show_record, show_table, without_secrets
+
+if TYPE_CHECKING:
+    from muster.cli.connection import Invocation
+
+COLLECTION: Final = "/devices"
+MAX_LIST: Final = 1000
+"""Devices that the registry API lists at most (hub-service.md 1.1 row 1)."""
+
+
+@click.group()
+def device() -> None:
+    """Device identities of a hub; revoke a device and let it in again."""
+
+
+device.add_command(revoke)
+device.add_command(restore)
+
+_status_options = (
+    click.option("--status", type=ENABLED, help="Whether it may connect."),
+    click.option("--status-reason", metavar="TEXT", help="Why; up to 128 characters."),
+)
+
+
+@device.command()
+@click.argument("device_id")
+@click.option("--edge/--no-edge", default=False, help="Whether it is an IoT Edge device.")
+@_status_options[0]
+@_status_options[1]
+@key_options
+@hub_option
+@show_keys_option
+@service_command
+def create(
+    invocation: Invocation,
+    *,
+    device_id: str,
+    edge: bool,
+    status: str | None,
+    status_reason: str | None,
+    primary_key: str | None,
+    secondary_key: str | None,
+    key_file: str | None,
+    hub_host: str | None,
+    show_keys: bool,
+) -> None:
+    """Create a device identity by hand. Devices that provision themselves need none.
+
+    \b
+    Examples:
+      muster device create press-1
+      muster device create gateway-02 --edge --hub plant-a.example.org
+    """
+    body: dict[str, Any] = {
+        "deviceId": device_id,
+        "status": status or "enabled",
+        "authentication": fields.sas(read_keys(primary_key, secondary_key, key_file)),
+        "capabilities": {"iotEdge": edge},
+    }
+    if status_reason is not None:
+        body["statusReason"] = status_reason
+    created = invocation.hub(hub_host).put(COLLECTION, device_id, body=body)
+    _show(invocation, created, show_keys=show_keys)
+    if not invocation.as_json:
+        remark(f"For the device: muster device connection-string {device_id}")
+
+
+@device.command()
+@click.argument("device_id")
+@hub_option
+@show_keys_option
+@service_command
+def show(
+    invocation: Invocation, *, device_id: str, hub_host: str | None, show_keys: bool
+) -> None:
+    """Show a device identity.
+
+    \b
+    Example:
+      muster device show gateway-01
+    """
+    found = invocation.hub(hub_host).get(COLLECTION, device_id)
+    _show(invocation, found, show_keys=show_keys)
+
+
+@device.command("list")
+@click.option(
+    "--top",
+    type=click.IntRange(1, MAX_LIST),
+    default=MAX_LIST,
+    show_default=True,
+    metavar="N",
+    help="Show N at most.",
+)
+@hub_option
+@service_command
+def list_devices(invocation: Invocation, *, top: int, hub_host: str | None) -> None:
+    """List the devices of a hub, in the order of their IDs.
+
+    \b
+    Examples:
+      muster device list
+      muster device list --hub plant-a.example.org --json
+    """
+    client = invocation.hub(hub_host)
+    found = client.get(COLLECTION, params={"top": str(top)})
+    if invocation.as_json:
+        show_json(without_secrets(found))
+    else:
+        show_table(
+            ("DEVICE ID", "STATUS", "CONNECTION", "EDGE", "LAST ACTIVITY"),
+            [
+                (
+                    each.get("deviceId"),
+                    each.get("status"),
+                    each.get("connectionState"),
+                    is_edge(each),
+                    fields.moment(each.get("lastActivityTime")),
+                )
+                for each in found
+            ],
+            empty="The hub has no devices.",
+        )
+    if len(found) == top:
+        total = client.get("/statistics/devices").get("totalDeviceCount", top)
+        if total > top:
+            remark(f"These are {top:,} of {total:,} devices; the registry lists {MAX_LIST:,} at most.")
+
+
+@device.command()
+@click.argument("device_id")
+@click.option("--edge/--no-edge", default=None, help="Whether it is an IoT Edge device.")
+@_status_options[0]
+@_status_options[1]
+@key_options
+@etag_option
+@hub_option
+@show_keys_option
+@service_command
+def update(
+    invocation: Invocation,
+    *,
+    device_id: str,
+    edge: bool | None,
+    status: str | None,
+    status_reason: str | None,
+    primary_key: str | None,
+    secondary_key: str | None,
+    key_file: str | None,
+    etag: str | None,
+    hub_host: str | None,
+    show_keys: bool,
+) -> None:
+    """Change what is given, leave the rest. Disabling a device ends its connection.
+
+    \b
+    Examples:
+      muster device update gateway-01 --status disabled --status-reason maintenance
+      muster device update press-1 --edge
+    """
+    keys = read_keys(primary_key, secondary_key, key_file)
+    client = invocation.hub(hub_host)
+    identity: dict[str, Any] = client.get(COLLECTION, device_id)
+    if edge is not None:
+        identity["capabilities"] = {**(identity.get("capabilities") or {}), "iotEdge": edge}
+    if status is not None:
+        identity["status"] = status
+    if status_reason is not None:
+        identity["statusReason"] = status_reason or None
+    fields.put_keys(identity, keys)
+    updated = client.put(
+        COLLECTION, device_id, body=identity, if_match=fields.quoted(etag or identity.get("etag"))
+    )
+    _show(invocation, updated, show_keys=show_keys)
+
+
+@device.command()
+@click.argument("device_id")
+@etag_option
+@hub_option
+@service_command
+def delete(
+    invocation: Invocation, *, device_id: str, etag: str | None, hub_host: str | None
+) -> None:
+    """Delete a device identity with its modules and twins. It can provision itself again.
+
+    \b
+    Example:
+      muster device delete press-1
+    """
+    invocation.hub(hub_host).delete(COLLECTION, device_id, if_match=fields.quoted(etag))
+    if not invocation.as_json:
+        remark(f"The device {device_id} is deleted. To keep it out: muster device revoke")
+
+
+@device.command("connection-string")
+@click.argument("device_id")
+@fields.secondary_option
+@hub_option
+@service_command
+def connection_string(
+    invocation: Invocation, *, device_id: str, secondary: bool, hub_host: str | None
+) -> None:
+    """Print the connection string of a device, key included.
+
+    \b
+    Example:
+      muster device connection-string press-1
+    """
+    client = invocation.hub(hub_host)
+    identity = client.get(COLLECTION, device_id)
+    fields.show_connection_string(invocation, client, identity, secondary=secondary)
+
+
+def _show(invocation: Invocation, identity: dict[str, Any], *, show_keys: bool) -> None:
+    shown = identity if show_keys else without_secrets(identity)
+    if invocation.as_json:
+        show_json(shown)
+        return
+    show_record(
+        [
+            ("Device ID", shown.get("deviceId")),
+            ("Status", shown.get("status")),
+            ("Status reason", shown.get("statusReason")),
+            ("Status changed", fields.moment(shown.get("statusUpdatedTime"))),
+            ("IoT Edge", is_edge(shown)),
+            *fields.connection_fields(shown),
+            ("Device scope", shown.get("deviceScope")),
+            ("Parent scopes", shown.get("parentScopes")),
+            ("Generation", shown.get("generationId")),
+            ("ETag", shown.get("etag")),
+            *fields.key_fields(shown),
+        ]
+    )

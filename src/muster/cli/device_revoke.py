@@ -1,0 +1,83 @@
+"""`muster device revoke` and its undo, `muster device restore`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from muster.cli.options import confirm, service_command, yes_option
+from muster.cli.output import remark, show_json, show_record
+
+if TYPE_CHECKING:
+    from muster.cli.connection import Invocation
+
+
+@click.command()
+@click.argument("registration_id")
+@click.option("--reason", default="", metavar="TEXT", help="Kept with the revocation.")
+@yes_option
+@service_command
+def revoke(invocation: Invocation, *, registration_id: str, reason: str, yes: bool) -> None:
+    """Shut a device out at once: it cannot register, and its connection ends.
+
+    Takes the registration ID, which is the device ID unless the enrollment says otherwise. One
+    device of a group is revoked without touching the others. Undo it with `muster device restore`.
+
+    \b
+    Examples:
+      muster device revoke gateway-01 --reason stolen
+      muster device revoke sensor-03 --yes
+    """
+    confirm(
+        f"Shut {registration_id} out: block its enrollment, disable its identity and end its "
+        "connection?",
+        yes=yes,
+    )
+    done = _call(invocation, registration_id, "revoke", reason)
+    if invocation.as_json:
+        show_json(done)
+        return
+    _show(done)
+    remark(f"{registration_id} is shut out. To undo it: muster device restore {registration_id}")
+
+
+@click.command()
+@click.argument("registration_id")
+@click.option("--reason", default="", metavar="TEXT", help="Kept with the record of it.")
+@yes_option
+@service_command
+def restore(invocation: Invocation, *, registration_id: str, reason: str, yes: bool) -> None:
+    """Undo `muster device revoke`: the device may register and connect again.
+
+    \b
+    Example:
+      muster device restore gateway-01 --yes
+    """
+    confirm(f"Let {registration_id} in again?", yes=yes, needed=False)
+    done = _call(invocation, registration_id, "restore", reason)
+    if invocation.as_json:
+        show_json(done)
+        return
+    _show(done)
+    remark(f"{registration_id} may register and connect again.")
+
+
+def _call(invocation: Invocation, registration_id: str, verb: str, reason: str) -> dict[str, Any]:
+    done: dict[str, Any] = invocation.dps().post(
+        "/admin/v1/registrations", registration_id, verb, body={"reason": reason}
+    )
+    return done
+
+
+def _show(done: dict[str, Any]) -> None:
+    show_record(
+        [
+            ("Registration ID", done.get("registrationId")),
+            ("Enrollment", done.get("entry")),
+            ("Hub", done.get("hub")),
+            ("Device ID", done.get("deviceId")),
+            ("Device disabled", done.get("deviceDisabled")),
+            ("Connections ended", done.get("sessionsDropped")),
+        ]
+    )

@@ -1,0 +1,157 @@
+"""What commands print: data to stdout as tables or JSON, remarks to stderr.
+
+Plain text when stdout is no terminal or NO_COLOR is set, so that scripts and screen readers get
+one record a line; `rich` draws tables otherwise. Text that came from a device is stripped of
+control characters: a device must not be able to steer an operator's terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import unicodedata
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+NOTHING: Final = "-"
+"""Shown in tables for what is not there."""
+
+_SECRET_NAMES: Final = frozenset({"primaryKey", "secondaryKey", "connectionString"})
+_UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+# json.dumps escapes the rest of the control characters itself.
+_UNSAFE_IN_JSON: Final = re.compile(r"[\x7f-\x9f\ud800-\udfff]")
+
+
+def make_printable() -> None:
+    """Let stdout and stderr escape what their encoding cannot carry, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Return the text with control characters written as escapes.
+
+    Args:
+        text: of whatever origin.
+        keep: control characters to let through.
+    """
+    return _UNSAFE.sub(lambda found: found[0] if found[0] in keep else _escape(found), text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    number = ord(found[0])
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
+
+
+def to_json(value: Any, *, indent: int | None = 2) -> str:
+    """Write JSON that is safe on a terminal; on one line with `indent=None`."""
+    separators = (",", ":") if indent is None else (",", ": ")
+    text = json.dumps(value, indent=indent, ensure_ascii=False, separators=separators)
+    return _UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def show_json(value: Any) -> None:
+    """Print JSON."""
+    click.echo(to_json(value))
+
+
+def without_secrets(value: Any) -> Any:
+    """Return JSON with every key and connection string replaced by null."""
+    if isinstance(value, dict):
+        return {
+            name: None if name in _SECRET_NAMES else without_secrets(each)
+            for name, each in value.items()
+        }
+    if isinstance(value, list):
+        return [without_secrets(each) for each in value]
+    return value
+
+
+def remark(text: str) -> None:
+    """Tell something beside the data, on stderr."""
+    click.echo(printable(text, keep="\n"), err=True)
+
+
+def warn(text: str) -> None:
+    """Warn, on stderr."""
+    remark(f"Warning: {text}")
+
+
+def decorated() -> bool:
+    """Tell whether stdout is a terminal that wants more than plain text."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def cell(value: Any) -> str:
+    """Return the text of one value: JSON for documents, yes and no for booleans."""
+    if value is None or value in ("", [], {}):
+        return NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        return printable(", ".join(value))
+    if isinstance(value, dict | list):
+        return printable(to_json(value, indent=None))
+    return printable(str(value))
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
+    """Print a table.
+
+    Args:
+        columns: headings.
+        rows: a value for each column; see `cell`.
+        empty: said on stderr when there are no rows.
+    """
+    texts = [[cell(value) for value in row] for row in rows]
+    if not texts:
+        remark(empty)
+        return
+    if decorated():
+        _draw(columns, texts)
+        return
+    table = [list(columns), *texts]
+    widths = [max(map(_width, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        padded = (text + " " * (width - _width(text)) for text, width in zip(row, widths, strict=True))
+        click.echo("  ".join(padded).rstrip())
+
+
+def show_record(fields: Iterable[tuple[str, Any]]) -> None:
+    """Print one thing, a field a line; fields that are `None` or empty are left out."""
+    shown = [(label, text) for label, value in fields if (text := cell(value)) != NOTHING]
+    width = max((len(label) for label, _ in shown), default=0) + 2
+    for label, text in shown:
+        head = f"{label:{width}}"
+        click.echo((click.style(head, bold=True) if decorated() else head) + text)
+
+
+def _draw(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich import box  # noqa: PLC0415 - only on a terminal, and slow to import
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(text) for text in row))
+    Console(highlight=False).print(table)
+
+
+def _width(text: str) -> int:
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(each) else 1 + (unicodedata.east_asian_width(each) in "WF")
+        for each in text
+    )

@@ -1,0 +1,231 @@
+"""`muster registration`: what became of registrations, and why."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from muster.cli.failures import FailedError, canonical_tracking_id
+from muster.cli.options import etag_option, service_command, top_option
+from muster.cli.output import (
+    decorated,
+    printable,
+    remark,
+    show_json,
+    show_record,
+    show_table,
+    without_secrets,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from muster.cli.client import RestClient
+    from muster.cli.connection import Invocation
+
+COLLECTION: Final = "/registrations"
+
+_ALL: Final = {"query": "SELECT *"}
+_PATIENCE_S: Final = 1.0
+"""How long an explanation is waited for: decisions are written within 0.2 s after the answer."""
+_PAUSE_S: Final = 0.1
+_GUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@click.group()
+def registration() -> None:
+    """Registration records, and why the service decided as it did."""
+
+
+@registration.command()
+@click.argument("registration_id")
+@service_command
+def show(invocation: Invocation, *, registration_id: str) -> None:
+    """Show the registration record of a device.
+
+    \b
+    Example:
+      muster registration show gateway-01
+    """
+    state = invocation.dps().get(COLLECTION, registration_id)
+    if invocation.as_json:
+        show_json(without_secrets(state))
+        return
+    show_record(
+        [
+            ("Registration ID", state.get("registrationId")),
+            ("Status", state.get("status")),
+            ("Substatus", state.get("substatus")),
+            ("Assigned hub", state.get("assignedHub")),
+            ("Device ID", state.get("deviceId")),
+            ("Enrollment group", _group(state)),
+            ("Error", _error(state)),
+            ("Payload", state.get("payload")),
+            ("Created", state.get("createdDateTimeUtc")),
+            ("Last updated", state.get("lastUpdatedDateTimeUtc")),
+            ("ETag", state.get("etag")),
+        ]
+    )
+
+
+@registration.command("list")
+@click.option("--group", metavar="ID", help="Only those of this enrollment group.")
+@top_option
+@service_command
+def list_registrations(invocation: Invocation, *, group: str | None, top: int | None) -> None:
+    """List registration records, of a group or of every enrollment.
+
+    \b
+    Examples:
+      muster registration list --group line-7
+      muster registration list --json
+    """
+    show_registrations(invocation, group, top)
+
+
+@registration.command()
+@click.argument("registration_id")
+@etag_option
+@service_command
+def delete(invocation: Invocation, *, registration_id: str, etag: str | None) -> None:
+    """Delete a registration record. The enrollment stays, and so does the device in its hub.
+
+    \b
+    Example:
+      muster registration delete gateway-01
+    """
+    invocation.dps().delete(COLLECTION, registration_id, if_match=etag)
+    if not invocation.as_json:
+        remark(f"The registration record {registration_id} is deleted.")
+
+
+@registration.command()
+@click.argument("identifier", metavar="TRACKING_ID|REGISTRATION_ID")
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many, at most."
+)
+@service_command
+def explain(invocation: Invocation, *, identifier: str, limit: int) -> None:
+    """Say why a device was assigned or refused, and what to do about it.
+
+    Takes the tracking ID that the device or tool was told, or a registration or device ID for
+    the latest decisions about it, newest first.
+
+    \b
+    Examples:
+      muster registration explain gateway-01
+      muster registration explain 3f2b8c1e-5f0e-4a57-9a40-0d2d6f3a9b11
+    """
+    wanted = canonical_tracking_id(identifier)
+    found = _explanations(invocation.dps(), wanted, limit)
+    if not found:
+        raise FailedError(
+            f"Nothing is recorded about {identifier}",
+            details=(
+                "The service recorded no decision under this tracking ID."
+                if _GUID.fullmatch(wanted)
+                else "No device has tried to register or connect under this ID.",
+            ),
+            next_step="check the spelling, and that the device uses this service's host and port "
+            "(muster info)",
+        )
+    if invocation.as_json:
+        show_json(found)
+        return
+    for number, each in enumerate(found):
+        if number:
+            click.echo()
+        _show_explanation(each)
+
+
+def show_registrations(invocation: Invocation, group: str | None, top: int | None) -> None:
+    """Print the registration records of a group, or with no group those of every enrollment."""
+    client = invocation.dps()
+    if group is not None:
+        found = client.pages("POST", COLLECTION, group, "query", body=_ALL, top=top)
+    else:
+        found = _everyones(client, top)
+    if invocation.as_json:
+        show_json(list(found))
+        return
+    show_table(
+        ("REGISTRATION ID", "STATUS", "HUB", "DEVICE ID", "GROUP", "LAST UPDATED", "ERROR"),
+        [
+            (
+                state.get("registrationId"),
+                state.get("status"),
+                state.get("assignedHub"),
+                state.get("deviceId"),
+                _group(state) or group,
+                state.get("lastUpdatedDateTimeUtc"),
+                _error(state),
+            )
+            for state in found
+        ],
+        empty="No device has registered"
+        + (f" with the enrollment group {group}." if group else " yet."),
+    )
+
+
+def _everyones(client: RestClient, top: int | None) -> Iterator[dict[str, Any]]:
+    """Yield all records. The service lists them by group only (dps.md 3.1)."""
+    left = top
+    for entry in client.pages("POST", "/enrollments/query", body=_ALL):
+        state = entry.get("registrationState") or {}
+        if state.get("status", "unassigned") == "unassigned":
+            continue
+        if left == 0:
+            return
+        left = None if left is None else left - 1
+        yield state
+    for entry in client.pages("POST", "/enrollmentGroups/query", body=_ALL):
+        group = entry["enrollmentGroupId"]
+        for state in client.pages("POST", COLLECTION, group, "query", body=_ALL, top=left):
+            left = None if left is None else left - 1
+            yield state
+        if left == 0:
+            return
+
+
+def _explanations(client: RestClient, identifier: str, limit: int) -> list[dict[str, Any]]:
+    waited_s = 0.0
+    while True:
+        found: list[dict[str, Any]] = client.get(
+            "/admin/v1/explanations", identifier, params={"limit": str(limit)}
+        )
+        if found or waited_s >= _PATIENCE_S:
+            return found
+        time.sleep(_PAUSE_S)
+        waited_s += _PAUSE_S
+
+
+def _show_explanation(each: dict[str, Any]) -> None:
+    title = f"{each.get('subject')}: {each.get('title')}"
+    click.echo(click.style(printable(title), bold=True) if decorated() else printable(title))
+    show_record(
+        [
+            ("  Outcome", f"{each.get('outcome')} ({each.get('operation')} at {each.get('service')})"),
+            ("  Check", each.get("check")),
+            ("  Cause", each.get("cause")),
+            ("  Remedy", each.get("remedy")),
+            ("  Time", each.get("time")),
+            ("  Tracking ID", each.get("trackingId")),
+            *((f"  {name}", value) for name, value in (each.get("facts") or {}).items()),
+        ]
+    )
+
+
+def _group(state: dict[str, Any]) -> str | None:
+    group = (state.get("symmetricKey") or {}).get("enrollmentGroupId")
+    return str(group) if group else None
+
+
+def _error(state: dict[str, Any]) -> str | None:
+    text = state.get("errorMessage")
+    if not text:
+        return None
+    code = state.get("errorCode")
+    return f"{code}: {text}" if code else str(text)
