@@ -22,7 +22,7 @@ from typing import Any, Final, final
 
 import structlog
 
-from muster.errors import UnavailableError
+from muster.errors import AlreadyExistsError, ConflictError, UnavailableError
 from muster.store import migrations
 from muster.store.engine import Params, Query, Row, Statement
 
@@ -31,6 +31,25 @@ _MAX_READS_AT_ONCE: Final = 64
 _MAX_WRITES_AT_ONCE: Final = 2_000
 _CHECKPOINT_PAGES: Final = 4_000
 _READ_CACHE_KIB: Final = 16_384
+
+# What a statement can get wrong by itself. Everything else is the disk's or the file's doing.
+_MISTAKES: Final = frozenset(
+    {
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_TOOBIG,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_MISUSE,
+        sqlite3.SQLITE_RANGE,
+    }
+)
+_DUPLICATES: Final = frozenset(
+    {
+        sqlite3.SQLITE_CONSTRAINT_UNIQUE,
+        sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY,
+        sqlite3.SQLITE_CONSTRAINT_ROWID,
+    }
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -70,7 +89,7 @@ class _Worker:
     def put(self, item: object) -> None:
         with self._condition:
             if self._closing:
-                raise UnavailableError("The store is closing", code="store-closing")
+                raise UnavailableError("The store is closing", code="store-unavailable")
             self._queue.append(item)
             if len(self._queue) == 1:
                 self._condition.notify()
@@ -117,6 +136,9 @@ class SqliteEngine:
     async def open(cls, path: Path) -> SqliteEngine:
         """Open the database, made and migrated as needed.
 
+        Args:
+            path: of the file; its directory exists.
+
         Raises:
             UnavailableError: it cannot be opened, or was written by a newer version (codes
                 `store-unavailable`, `store-too-new`).
@@ -140,6 +162,8 @@ class SqliteEngine:
 
         Raises:
             Exception: the `otherwise` of the first statement whose expectation failed.
+            AlreadyExistsError: a uniqueness violation of a statement without `otherwise`.
+            ConflictError: a wrong number of rows of a statement without `otherwise`.
             UnavailableError: the store is closing or the disk refuses.
         """
         future: asyncio.Future[None] = self._loop.create_future()
@@ -173,9 +197,9 @@ class SqliteEngine:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             _log.error("write failed", reason=str(error), writes=len(batch))
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+            _roll_back(connection)
             for write in batch:
+                # One of its own for each: whoever catches it may well change it.
                 write.error = _unavailable(error)
         self._post(_settle_writes, batch)
 
@@ -185,10 +209,11 @@ class SqliteEngine:
         for read in batch:
             try:
                 read.rows = connection.execute(read.query.sql, read.params).fetchall()
-            except sqlite3.OperationalError as error:
-                read.error = _unavailable(error)
             except sqlite3.Error as error:
-                # A mistake of ours (a missing parameter), not of the disk.
+                if not _is_mistake(error):
+                    _log.error("read failed", query=read.query.name, reason=str(error))
+                read.error = error if _is_mistake(error) else _unavailable(error)
+            except (ValueError, TypeError, OverflowError) as error:
                 read.error = error
         self._post(_settle_reads, batch)
 
@@ -230,19 +255,44 @@ def _apply(connection: sqlite3.Connection, write: _Write) -> None:
                 affected = connection.execute(statement.query.sql, params).rowcount
             else:
                 affected = connection.executemany(statement.query.sql, params).rowcount
-        except sqlite3.IntegrityError as error:
-            write.error = statement.otherwise or error
-        except sqlite3.ProgrammingError as error:
+        except sqlite3.Error as error:
+            if not _is_mistake(error):
+                raise
+            if error.sqlite_errorcode in _DUPLICATES:
+                write.error = statement.otherwise or AlreadyExistsError(
+                    f"{statement.query.name} met a row that is there already"
+                )
+            else:
+                write.error = error
+        except (ValueError, TypeError, OverflowError) as error:
+            # A value SQLite cannot hold (a lone surrogate, a number over 64 bits).
             write.error = error
         else:
             if statement.expect is None or affected == statement.expect:
                 continue
-            write.error = statement.otherwise or RuntimeError(
+            write.error = statement.otherwise or ConflictError(
                 f"{statement.query.name} affected {affected} rows, not {statement.expect}"
             )
         connection.execute("ROLLBACK TO one")
         break
     connection.execute("RELEASE one")
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    """Undo a batch; SQLite may have done so itself."""
+    try:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        _log.error("roll-back failed", reason=str(error))
+
+
+def _is_mistake(error: sqlite3.Error) -> bool:
+    """Whether the statement is to blame, so that the others of the batch can go on."""
+    if not hasattr(error, "sqlite_errorcode"):
+        # Raised before SQLite saw the statement: a missing parameter, a type it does not know.
+        error.sqlite_errorcode = sqlite3.SQLITE_MISUSE
+    return error.sqlite_errorcode & 0xFF in _MISTAKES
 
 
 def _unavailable(error: sqlite3.Error) -> UnavailableError:

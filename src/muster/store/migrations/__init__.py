@@ -85,7 +85,7 @@ def apply(connection: sqlite3.Connection, steps: list[Migration] | None = None) 
         # `executescript` would commit first; one text with BEGIN and COMMIT keeps the step whole.
         try:
             connection.executescript(
-                f"BEGIN IMMEDIATE;\n{step.sql}\n;REPLACE INTO schema_version "
+                f"BEGIN IMMEDIATE;\n{step.sql}\n;REPLACE INTO schema_version "  # noqa: S608 - ours
                 f"VALUES (1, {step.number}, {compat});\nCOMMIT;"
             )
         except sqlite3.Error:
