@@ -59,7 +59,7 @@ class RemoteHub:
         """Create the device, or bring its keys and capability up to date."""
         path = f"/devices/{quote(device.device_id, safe='')}"
         present = await self._call("GET", path)
-        wanted = {
+        wanted: dict[str, Any] = {
             "deviceId": device.device_id,
             "status": "enabled",
             "authentication": _authentication(device.keys),
