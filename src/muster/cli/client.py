@@ -48,9 +48,7 @@ class _Signature(requests.auth.AuthBase):
         if now >= self._renew_at:
             key = symmetric_keys.decode(self._login.key or "")
             expiry = int(now) + TOKEN_LIFETIME_S
-            self._token = sas_token.sign(
-                self._login.host_name, key, expiry, self._login.key_name
-            )
+            self._token = sas_token.sign(self._login.host_name, key, expiry, self._login.key_name)
             self._renew_at = now + TOKEN_LIFETIME_S * 0.75
         request.headers["Authorization"] = self._token
         return request
@@ -68,6 +66,9 @@ class RestClient:
     def __init__(self, target: Target, clock: Clock | None = None) -> None:
         self.target = target
         self._session = requests.Session()
+        context = click.get_current_context(silent=True)
+        if context is not None:
+            context.call_on_close(self._session.close)
         self._session.auth = _Signature(target, clock or SystemClock())
         self._session.headers["User-Agent"] = f"muster-cli/{__version__}"
 
@@ -87,9 +88,7 @@ class RestClient:
         """
         return _json(self.call("GET", path(base, *segments), params=params))
 
-    def put(
-        self, base: str, *segments: str, body: Any = None, if_match: str | None = None
-    ) -> Any:
+    def put(self, base: str, *segments: str, body: Any = None, if_match: str | None = None) -> Any:
         """Return what a PUT answers; raises like `get`."""
         return _json(self.call("PUT", path(base, *segments), body=body, if_match=if_match))
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from muster.auth import symmetric_keys
+from muster.cli.examples import examples
 from muster.cli.failures import FailedError
 from muster.cli.options import check_key, read_text, service_command
 from muster.cli.output import show_json, show_table, warn
@@ -108,6 +109,11 @@ def _command(name: str, *, hidden: bool) -> Callable[[Callable[..., None]], clic
     return decorate
 
 
+@examples(
+    "muster enrollment-group derive-key --group line-7 sensor-01",
+    "muster enrollment-group derive-key --group line-7 --from-file ids.txt --csv > keys.csv",
+    "muster enrollment-group derive-key --key-file group.key sensor-01 sensor-02",
+)
 def _derive(
     invocation: Invocation,
     *,
@@ -124,12 +130,6 @@ def _derive(
 
     One registration ID prints just the key. The group's key comes from the service (--group), or
     offline from a file (--key-file), and never shows.
-
-    \b
-    Examples:
-      muster enrollment-group derive-key --group line-7 sensor-01
-      muster enrollment-group derive-key --group line-7 --from-file ids.txt --csv > keys.csv
-      muster enrollment-group derive-key --key-file group.key sensor-01 sensor-02
     """
     if sum(each is not None for each in (group, key, key_file)) != 1:
         raise click.UsageError("Give exactly one of --group, --key-file and --key.")
@@ -143,7 +143,9 @@ def _derive(
     if not wanted:
         raise click.UsageError("Give a registration ID, or many with --from-file.")
     group_key = _group_key(invocation, group, key, key_file, secondary=secondary)
-    derived = [(each, symmetric_keys.encode(symmetric_keys.derive(group_key, each))) for each in wanted]
+    derived = [
+        (each, symmetric_keys.encode(symmetric_keys.derive(group_key, each))) for each in wanted
+    ]
     if invocation.as_json:
         show_json([{"registrationId": each, "key": found} for each, found in derived])
     elif as_csv:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from muster.cli import identity_fields as fields
-from muster.cli.device_revoke import restore, revoke
+from muster.cli.device_revoke import restore, revocations, revoke
 from muster.cli.enrollment_fields import is_edge
+from muster.cli.examples import examples
 from muster.cli.options import (
     ENABLED,
     etag_option,
@@ -35,6 +36,7 @@ def device() -> None:
 
 device.add_command(revoke)
 device.add_command(restore)
+device.add_command(revocations)
 
 _status_options = (
     click.option("--status", type=ENABLED, help="Whether it may connect."),
@@ -51,6 +53,10 @@ _status_options = (
 @hub_option
 @show_keys_option
 @service_command
+@examples(
+    "muster device create press-1",
+    "muster device create gateway-02 --edge --hub plant-a.example.org",
+)
 def create(
     invocation: Invocation,
     *,
@@ -64,13 +70,7 @@ def create(
     hub_host: str | None,
     show_keys: bool,
 ) -> None:
-    """Create a device identity by hand. Devices that provision themselves need none.
-
-    \b
-    Examples:
-      muster device create press-1
-      muster device create gateway-02 --edge --hub plant-a.example.org
-    """
+    """Create a device identity by hand. Devices that provision themselves need none."""
     body: dict[str, Any] = {
         "deviceId": device_id,
         "status": status or "enabled",
@@ -90,15 +90,9 @@ def create(
 @hub_option
 @show_keys_option
 @service_command
-def show(
-    invocation: Invocation, *, device_id: str, hub_host: str | None, show_keys: bool
-) -> None:
-    """Show a device identity.
-
-    \b
-    Example:
-      muster device show gateway-01
-    """
+@examples("muster device show gateway-01")
+def show(invocation: Invocation, *, device_id: str, hub_host: str | None, show_keys: bool) -> None:
+    """Show a device identity."""
     found = invocation.hub(hub_host).get(COLLECTION, device_id)
     _show(invocation, found, show_keys=show_keys)
 
@@ -114,14 +108,9 @@ def show(
 )
 @hub_option
 @service_command
+@examples("muster device list", "muster device list --hub plant-a.example.org --json")
 def list_devices(invocation: Invocation, *, top: int, hub_host: str | None) -> None:
-    """List the devices of a hub, in the order of their IDs.
-
-    \b
-    Examples:
-      muster device list
-      muster device list --hub plant-a.example.org --json
-    """
+    """List the devices of a hub, in the order of their IDs."""
     client = invocation.hub(hub_host)
     found = client.get(COLLECTION, params={"top": str(top)})
     if invocation.as_json:
@@ -144,7 +133,9 @@ def list_devices(invocation: Invocation, *, top: int, hub_host: str | None) -> N
     if len(found) == top:
         total = client.get("/statistics/devices").get("totalDeviceCount", top)
         if total > top:
-            remark(f"These are {top:,} of {total:,} devices; the registry lists {MAX_LIST:,} at most.")
+            remark(
+                f"These are {top:,} of {total:,} devices; the registry lists {MAX_LIST:,} at most."
+            )
 
 
 @device.command()
@@ -157,6 +148,10 @@ def list_devices(invocation: Invocation, *, top: int, hub_host: str | None) -> N
 @hub_option
 @show_keys_option
 @service_command
+@examples(
+    "muster device update gateway-01 --status disabled --status-reason maintenance",
+    "muster device update press-1 --edge",
+)
 def update(
     invocation: Invocation,
     *,
@@ -171,13 +166,7 @@ def update(
     hub_host: str | None,
     show_keys: bool,
 ) -> None:
-    """Change what is given, leave the rest. Disabling a device ends its connection.
-
-    \b
-    Examples:
-      muster device update gateway-01 --status disabled --status-reason maintenance
-      muster device update press-1 --edge
-    """
+    """Change what is given, leave the rest. Disabling a device ends its connection."""
     keys = read_keys(primary_key, secondary_key, key_file)
     client = invocation.hub(hub_host)
     identity: dict[str, Any] = client.get(COLLECTION, device_id)
@@ -199,15 +188,11 @@ def update(
 @etag_option
 @hub_option
 @service_command
+@examples("muster device delete press-1")
 def delete(
     invocation: Invocation, *, device_id: str, etag: str | None, hub_host: str | None
 ) -> None:
-    """Delete a device identity with its modules and twins. It can provision itself again.
-
-    \b
-    Example:
-      muster device delete press-1
-    """
+    """Delete a device identity with its modules and twins. It can provision itself again."""
     invocation.hub(hub_host).delete(COLLECTION, device_id, if_match=fields.quoted(etag))
     if not invocation.as_json:
         remark(f"The device {device_id} is deleted. To keep it out: muster device revoke")
@@ -218,15 +203,11 @@ def delete(
 @fields.secondary_option
 @hub_option
 @service_command
+@examples("muster device connection-string press-1")
 def connection_string(
     invocation: Invocation, *, device_id: str, secondary: bool, hub_host: str | None
 ) -> None:
-    """Print the connection string of a device, key included.
-
-    \b
-    Example:
-      muster device connection-string press-1
-    """
+    """Print the connection string of a device, key included."""
     client = invocation.hub(hub_host)
     identity = client.get(COLLECTION, device_id)
     fields.show_connection_string(invocation, client, identity, secondary=secondary)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from muster.cli.examples import examples
 from muster.cli.options import confirm, service_command, yes_option
-from muster.cli.output import remark, show_json, show_record
+from muster.cli.output import remark, show_json, show_record, show_table
 
 if TYPE_CHECKING:
     from muster.cli.connection import Invocation
@@ -18,23 +19,19 @@ if TYPE_CHECKING:
 @click.option("--reason", default="", metavar="TEXT", help="Kept with the revocation.")
 @yes_option
 @service_command
+@examples("muster device revoke gateway-01 --reason stolen", "muster device revoke sensor-03 --yes")
 def revoke(invocation: Invocation, *, registration_id: str, reason: str, yes: bool) -> None:
     """Shut a device out at once: it cannot register, and its connection ends.
 
     Takes the registration ID, which is the device ID unless the enrollment says otherwise. One
     device of a group is revoked without touching the others. Undo it with `muster device restore`.
-
-    \b
-    Examples:
-      muster device revoke gateway-01 --reason stolen
-      muster device revoke sensor-03 --yes
     """
     confirm(
         f"Shut {registration_id} out: block its enrollment, disable its identity and end its "
         "connection?",
         yes=yes,
     )
-    done = _call(invocation, registration_id, "revoke", reason)
+    done = _call(invocation, registration_id, "revoke", {"reason": reason})
     if invocation.as_json:
         show_json(done)
         return
@@ -44,18 +41,13 @@ def revoke(invocation: Invocation, *, registration_id: str, reason: str, yes: bo
 
 @click.command()
 @click.argument("registration_id")
-@click.option("--reason", default="", metavar="TEXT", help="Kept with the record of it.")
 @yes_option
 @service_command
-def restore(invocation: Invocation, *, registration_id: str, reason: str, yes: bool) -> None:
-    """Undo `muster device revoke`: the device may register and connect again.
-
-    \b
-    Example:
-      muster device restore gateway-01 --yes
-    """
+@examples("muster device restore gateway-01 --yes")
+def restore(invocation: Invocation, *, registration_id: str, yes: bool) -> None:
+    """Undo `muster device revoke`: the device may register and connect again."""
     confirm(f"Let {registration_id} in again?", yes=yes, needed=False)
-    done = _call(invocation, registration_id, "restore", reason)
+    done = _call(invocation, registration_id, "restore", {})
     if invocation.as_json:
         show_json(done)
         return
@@ -63,9 +55,33 @@ def restore(invocation: Invocation, *, registration_id: str, reason: str, yes: b
     remark(f"{registration_id} may register and connect again.")
 
 
-def _call(invocation: Invocation, registration_id: str, verb: str, reason: str) -> dict[str, Any]:
+@click.command()
+@service_command
+@examples("muster device revocations")
+def revocations(invocation: Invocation) -> None:
+    """List the devices that are shut out by `muster device revoke`."""
+    found = invocation.dps().get("/admin/v1/revocations")
+    if invocation.as_json:
+        show_json(found)
+        return
+    show_table(
+        ("REGISTRATION ID", "SINCE", "HUB", "DEVICE ID", "REASON"),
+        [
+            [
+                each.get(name)
+                for name in ("registrationId", "revokedAt", "hub", "deviceId", "reason")
+            ]
+            for each in found
+        ],
+        empty="No device is revoked.",
+    )
+
+
+def _call(
+    invocation: Invocation, registration_id: str, verb: str, body: dict[str, str]
+) -> dict[str, Any]:
     done: dict[str, Any] = invocation.dps().post(
-        "/admin/v1/registrations", registration_id, verb, body={"reason": reason}
+        "/admin/v1/registrations", registration_id, verb, body=body
     )
     return done
 
@@ -77,7 +93,7 @@ def _show(done: dict[str, Any]) -> None:
             ("Enrollment", done.get("entry")),
             ("Hub", done.get("hub")),
             ("Device ID", done.get("deviceId")),
-            ("Device disabled", done.get("deviceDisabled")),
-            ("Connections ended", done.get("sessionsDropped")),
+            ("Device disabled", done.get("deviceDisabled", False)),
+            ("Connections ended", done.get("sessionsDropped", 0)),
         ]
     )

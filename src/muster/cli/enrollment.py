@@ -9,6 +9,7 @@ import click
 from muster.cli import enrollment_fields as fields
 from muster.cli.enrollment_export import export_enrollments
 from muster.cli.enrollment_import import import_enrollments
+from muster.cli.examples import examples
 from muster.cli.options import (
     REGISTRATION_ID,
     etag_option,
@@ -45,8 +46,14 @@ _device_id = click.option(
 @fields.field_options
 @show_keys_option
 @service_command
+@examples(
+    'muster enrollment create gateway-01 --edge --tags \'{"site": "plant-a"}\'',
+    "muster enrollment create sensor-7 --device-id line-7-sensor --show-keys",
+    "printf '%s\\n' \"$KEY\" | muster enrollment create sensor-8 --key-file -",
+)
 def create(
     invocation: Invocation,
+    /,
     *,
     registration_id: str,
     device_id: str | None,
@@ -57,14 +64,7 @@ def create(
     key_file: str | None,
     **given: Any,
 ) -> None:
-    """Enroll a device. Without keys the service makes a pair.
-
-    \b
-    Examples:
-      muster enrollment create gateway-01 --edge --tags '{"site": "plant-a"}'
-      muster enrollment create sensor-7 --device-id line-7-sensor --show-keys
-      printf '%s\\n' "$KEY" | muster enrollment create sensor-8 --key-file -
-    """
+    """Enroll a device. Without keys the service makes a pair."""
     entry = fields.new_entry("registrationId", registration_id)
     if device_id:
         entry["deviceId"] = device_id
@@ -81,14 +81,11 @@ def create(
 @click.argument("registration_id")
 @show_keys_option
 @service_command
+@examples(
+    "muster enrollment show gateway-01", "muster enrollment show gateway-01 --show-keys --json"
+)
 def show(invocation: Invocation, *, registration_id: str, show_keys: bool) -> None:
-    """Show an enrollment and what became of it.
-
-    \b
-    Examples:
-      muster enrollment show gateway-01
-      muster enrollment show gateway-01 --show-keys --json
-    """
+    """Show an enrollment and what became of it."""
     client = invocation.dps()
     _show(invocation, client, client.get(COLLECTION, registration_id), show_keys=show_keys)
 
@@ -96,14 +93,9 @@ def show(invocation: Invocation, *, registration_id: str, show_keys: bool) -> No
 @enrollment.command("list")
 @top_option
 @service_command
+@examples("muster enrollment list", "muster enrollment list --top 20 --json")
 def list_enrollments(invocation: Invocation, *, top: int | None) -> None:
-    """List the enrollments.
-
-    \b
-    Examples:
-      muster enrollment list
-      muster enrollment list --top 20 --json
-    """
+    """List the enrollments."""
     query = {"query": "SELECT *"}
     found = invocation.dps().pages("POST", f"{COLLECTION}/query", body=query, top=top)
     if invocation.as_json:
@@ -133,8 +125,13 @@ def list_enrollments(invocation: Invocation, *, top: int | None) -> None:
 @click.option("--any-hub", is_flag=True, help="Let every linked hub be chosen again.")
 @show_keys_option
 @service_command
+@examples(
+    "muster enrollment update gateway-01 --provisioning-status disabled",
+    'muster enrollment update gateway-01 --tags \'{"site": "plant-b"}\' --hub plant-b.example.org',
+)
 def update(
     invocation: Invocation,
+    /,
     *,
     registration_id: str,
     device_id: str | None,
@@ -146,13 +143,7 @@ def update(
     key_file: str | None,
     **given: Any,
 ) -> None:
-    """Change what is given, leave the rest. `--device-id ''` removes the device ID.
-
-    \b
-    Examples:
-      muster enrollment update gateway-01 --provisioning-status disabled
-      muster enrollment update gateway-01 --tags '{"site": "plant-b"}' --hub plant-b.example.org
-    """
+    """Change what is given, leave the rest. `--device-id ''` removes the device ID."""
     keys = read_keys(primary_key, secondary_key, key_file)
 
     def change(entry: dict[str, Any]) -> None:
@@ -173,13 +164,9 @@ def update(
 @click.argument("registration_id")
 @etag_option
 @service_command
+@examples("muster enrollment delete gateway-01")
 def delete(invocation: Invocation, *, registration_id: str, etag: str | None) -> None:
-    """Delete an enrollment. The device in its hub stays; to stop it, revoke it first.
-
-    \b
-    Example:
-      muster enrollment delete gateway-01
-    """
+    """Delete an enrollment. The device in its hub stays; to stop it, revoke it first."""
     invocation.dps().delete(COLLECTION, registration_id, if_match=etag or "*")
     if not invocation.as_json:
         remark(f"The enrollment {registration_id} is deleted.")
@@ -212,4 +199,3 @@ def _show(
 def _state(entry: dict[str, Any]) -> dict[str, Any]:
     state: dict[str, Any] = entry.get("registrationState") or {}
     return state
-

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import click
 
 from muster.cli.enrollment_fields import READ_ONLY, is_edge, reprovision_name
+from muster.cli.examples import examples
 from muster.cli.failures import FailedError
 from muster.cli.import_rows import COLUMNS
 from muster.cli.options import service_command
@@ -35,6 +36,9 @@ _SUFFIXES: Final = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
     help="Of FILE [default: by its name; csv for stdout].",
 )
 @service_command
+@examples(
+    "muster enrollment export devices.csv", "muster enrollment export backup.jsonl --show-keys"
+)
 def export_enrollments(
     invocation: Invocation, *, file: str, with_keys: bool, file_format: str | None
 ) -> None:
@@ -42,11 +46,6 @@ def export_enrollments(
 
     JSON Lines keep every field; CSV has the columns of `import`. A file with keys can be read by
     its owner only. An existing file is replaced when the export is complete, not before.
-
-    \b
-    Examples:
-      muster enrollment export devices.csv
-      muster enrollment export backup.jsonl --show-keys
     """
     chosen = file_format or ("csv" if file == "-" else _SUFFIXES.get(Path(file).suffix.lower()))
     if chosen is None:

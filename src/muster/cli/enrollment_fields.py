@@ -70,8 +70,7 @@ def field_options(command: F) -> F:
         click.option(
             "--reprovision-policy",
             type=click.Choice(list(REPROVISION_POLICIES)),
-            help="What happens when a device registers again "
-            "[default: reprovisionandmigratedata].",
+            help="What happens when a device registers again [default: reprovisionandmigratedata].",
         ),
         click.option(
             "--provisioning-status",
@@ -99,25 +98,24 @@ def apply_fields(
     """Put what was given into an enrollment's JSON, leave the rest, and return it."""
     if edge is not None:
         entry["capabilities"] = {**(entry.get("capabilities") or {}), "iotEdge": edge}
-    if tags is not None or desired is not None:
-        twin = dict(entry.get("initialTwin") or {})
-        if tags is not None:
-            twin["tags"] = tags
-        if desired is not None:
-            twin["properties"] = {**(twin.get("properties") or {}), "desired": desired}
+    twin = dict(entry.get("initialTwin") or {})
+    if tags is not None:
+        twin["tags"] = tags
+    if desired is not None:
+        twin["properties"] = {**(twin.get("properties") or {}), "desired": desired}
+    if twin:
         entry["initialTwin"] = twin
     if allocation_policy == SERVICE_DEFAULT:
         entry.pop("allocationPolicy", None)
-    elif allocation_policy is not None:
-        entry["allocationPolicy"] = allocation_policy
-    if iot_hubs:
-        entry["iotHubs"] = list(iot_hubs)
-    if reprovision_policy is not None:
-        entry["reprovisionPolicy"] = REPROVISION_POLICIES[reprovision_policy]
-    if provisioning_status is not None:
-        entry["provisioningStatus"] = provisioning_status
-    if keys:
-        entry["attestation"] = {"type": "symmetricKey", "symmetricKey": keys}
+        allocation_policy = None
+    values = {
+        "allocationPolicy": allocation_policy,
+        "iotHubs": list(iot_hubs) or None,
+        "reprovisionPolicy": reprovision_policy and REPROVISION_POLICIES[reprovision_policy],
+        "provisioningStatus": provisioning_status,
+        "attestation": {"type": "symmetricKey", "symmetricKey": keys} if keys else None,
+    }
+    entry.update({name: value for name, value in values.items() if value is not None})
     return entry
 
 

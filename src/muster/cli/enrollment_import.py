@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import click
 import msgspec
 
+from muster.cli.examples import examples
 from muster.cli.failures import FailedError, RefusedError, UnreachableError
 from muster.cli.import_rows import Row, RowError, UnreadableFileError, read_rows
 from muster.cli.options import service_command
@@ -30,6 +31,8 @@ CHUNK_BYTES: Final = 1 << 20
 """And bytes of one call: rows with large twins go in smaller calls."""
 
 _JSON_LINES: Final = (".jsonl", ".ndjson")
+_SPLIT: Final = (400, 413)
+"""Statuses by which the service refuses a whole call for the sake of a row."""
 _DONE: Final = {"create": "created", "update": "updated", "createOrUpdate": "saved"}
 
 
@@ -56,21 +59,27 @@ class _Import:
 
     def send(self, client: RestClient, *, skip_existing: bool, progress: Progress) -> None:
         """Send all rows. When a call breaks off, `doubtful` has the rows of that call."""
-        for chunk in _chunks(self.rows):
-            body = b'{"mode":"%s","enrollments":[%s]}' % (
-                self.mode.encode(),
-                b",".join(row.body for row in chunk),
-            )
+        waiting = list(_chunks(self.rows))
+        waiting.reverse()
+        while waiting:
+            chunk = waiting.pop()
             self.doubtful = chunk
             try:
-                answer = client.post("/admin/v1/enrollments/import", body=body)
-            except FailedError as failure:
-                if isinstance(failure, RefusedError) and failure.status < 500:
-                    self.doubtful = []  # the service said no to all of them
-                raise
+                results = _call(client, self.mode, chunk)
+            except RefusedError as refused:
+                if refused.status < 500:
+                    self.doubtful = []  # the service took none of them
+                if refused.status not in _SPLIT:
+                    raise
+                if len(chunk) > 1:
+                    # One row spoils the call: find it by halving.
+                    middle = len(chunk) // 2
+                    waiting += [chunk[middle:], chunk[:middle]]
+                    continue
+                results = [{"errorCode": refused.code, "error": refused.text}]
             self.doubtful = []
             self.sent += len(chunk)
-            for row, result in zip(chunk, answer["results"], strict=True):
+            for row, result in zip(chunk, results, strict=True):
                 self._take(row, result, skip_existing=skip_existing)
             progress.advance(len(chunk))
 
@@ -121,6 +130,16 @@ class _Import:
         return tuple(lines)
 
 
+def _call(client: RestClient, mode: str, chunk: list[Row]) -> list[dict[str, Any]]:
+    body = b'{"mode":"%s","enrollments":[%s]}' % (
+        mode.encode(),
+        b",".join(row.body for row in chunk),
+    )
+    answer = client.post("/admin/v1/enrollments/import", body=body)
+    results: list[dict[str, Any]] = answer["results"]
+    return results
+
+
 @click.command("import")
 @click.argument("file", metavar="FILE")
 @click.option(
@@ -145,6 +164,11 @@ class _Import:
     help="Of FILE [default: by its name; csv for stdin].",
 )
 @service_command
+@examples(
+    "muster enrollment import devices.csv --dry-run",
+    "muster enrollment import devices.csv --errors-file bad-rows.csv",
+    "muster enrollment import devices.jsonl --mode createOrUpdate",
+)
 def import_enrollments(
     invocation: Invocation,
     *,
@@ -164,12 +188,6 @@ def import_enrollments(
     keys the service makes them. JSON Lines have the same names, or what `export` wrote.
 
     All rows are checked before the first is sent.
-
-    \b
-    Examples:
-      muster enrollment import devices.csv --dry-run
-      muster enrollment import devices.csv --errors-file bad-rows.csv
-      muster enrollment import devices.jsonl --mode createOrUpdate
     """
     if skip_existing and mode != "create":
         raise click.UsageError("--skip-existing goes with --mode create only.")

@@ -8,6 +8,7 @@ import click
 
 from muster.auth import connection_string as connection_strings
 from muster.cli.enrollment_fields import ALLOCATION_POLICIES
+from muster.cli.examples import examples
 from muster.cli.failures import FailedError, RefusedError
 from muster.cli.options import confirm, read_text, service_command, yes_option
 from muster.cli.output import remark, show_json, show_record, show_table, warn, without_secrets
@@ -40,13 +41,9 @@ _apply = click.option(
 
 @hub.command("list")
 @service_command
+@examples("muster hub list")
 def list_hubs(invocation: Invocation) -> None:
-    """List the hubs.
-
-    \b
-    Example:
-      muster hub list
-    """
+    """List the hubs."""
     found = invocation.dps().get(COLLECTION)
     if invocation.as_json:
         show_json(without_secrets(found))
@@ -64,13 +61,9 @@ def list_hubs(invocation: Invocation) -> None:
 @hub.command()
 @click.argument("host")
 @service_command
+@examples("muster hub show plant-a.example.org")
 def show(invocation: Invocation, *, host: str) -> None:
-    """Show a hub and how many devices it has.
-
-    \b
-    Example:
-      muster hub show plant-a.example.org
-    """
+    """Show a hub and how many devices it has."""
     found = invocation.dps().get(COLLECTION, host)
     if found.get("local"):
         found["statistics"] = _statistics(invocation.hub(host))
@@ -82,15 +75,15 @@ def show(invocation: Invocation, *, host: str) -> None:
 @_weight
 @_apply
 @service_command
+@examples("muster hub create plant-b.example.org --allocation-weight 3")
 def create(
-    invocation: Invocation, *, host: str, allocation_weight: int | None, apply_allocation: bool | None
+    invocation: Invocation,
+    *,
+    host: str,
+    allocation_weight: int | None,
+    apply_allocation: bool | None,
 ) -> None:
-    """Create a hub in this service and let devices be assigned to it.
-
-    \b
-    Example:
-      muster hub create plant-b.example.org --allocation-weight 3
-    """
+    """Create a hub in this service and let devices be assigned to it."""
     client = invocation.dps()
     _must_be_new(client, host)
     body = {"host": host, "local": True, **_allocation(allocation_weight, apply_allocation)}
@@ -112,6 +105,7 @@ def create(
 @_weight
 @_apply
 @service_command
+@examples("muster hub link --connection-string-file hub.txt")
 def link(
     invocation: Invocation,
     *,
@@ -121,12 +115,7 @@ def link(
     allocation_weight: int | None,
     apply_allocation: bool | None,
 ) -> None:
-    """Link a hub that runs elsewhere: another Muster, or an Azure IoT Hub.
-
-    \b
-    Example:
-      muster hub link --connection-string-file hub.txt
-    """
+    """Link a hub that runs elsewhere: another Muster, or an Azure IoT Hub."""
     text = _connection_string(connection_string, connection_string_file)
     try:
         named = connection_strings.parse(text)
@@ -158,6 +147,10 @@ def link(
 @_weight
 @_apply
 @service_command
+@examples(
+    "muster hub update plant-a.example.org --no-apply-allocation",
+    "muster hub update plant-b.example.org --allocation-weight 5",
+)
 def update(
     invocation: Invocation,
     *,
@@ -167,13 +160,7 @@ def update(
     allocation_weight: int | None,
     apply_allocation: bool | None,
 ) -> None:
-    """Change how a hub takes part in allocation, or how a linked one is reached.
-
-    \b
-    Examples:
-      muster hub update plant-a.example.org --no-apply-allocation
-      muster hub update plant-b.example.org --allocation-weight 5
-    """
+    """Change how a hub takes part in allocation, or how a linked one is reached."""
     client = invocation.dps()
     current: dict[str, Any] = client.get(COLLECTION, host)
     body = {
@@ -192,13 +179,9 @@ def update(
 @click.argument("host")
 @yes_option
 @service_command
+@examples("muster hub unlink plant-b.example.org --yes")
 def unlink(invocation: Invocation, *, host: str, yes: bool) -> None:
-    """Take a hub out of this service. Devices that are in it stay there.
-
-    \b
-    Example:
-      muster hub unlink plant-b.example.org --yes
-    """
+    """Take a hub out of this service. Devices that are in it stay there."""
     _delete(invocation, host, yes=yes)
 
 
@@ -206,27 +189,18 @@ def unlink(invocation: Invocation, *, host: str, yes: bool) -> None:
 @click.argument("host")
 @yes_option
 @service_command
+@examples("muster hub delete plant-b.example.org --yes")
 def delete(invocation: Invocation, *, host: str, yes: bool) -> None:
-    """Take a hub out of this service; the same as unlink.
-
-    \b
-    Example:
-      muster hub delete plant-b.example.org --yes
-    """
+    """Take a hub out of this service; the same as unlink."""
     _delete(invocation, host, yes=yes)
 
 
 @hub.command("allocation-policy")
 @click.argument("policy", type=click.Choice(ALLOCATION_POLICIES), required=False)
 @service_command
+@examples("muster hub allocation-policy", "muster hub allocation-policy hashed")
 def allocation_policy(invocation: Invocation, *, policy: str | None) -> None:
-    """Show or set how a hub is chosen where an enrollment does not say.
-
-    \b
-    Examples:
-      muster hub allocation-policy
-      muster hub allocation-policy hashed
-    """
+    """Show or set how a hub is chosen where an enrollment does not say."""
     client = invocation.dps()
     if policy is not None:
         client.patch("/admin/v1/dps", body={"allocationPolicy": policy})

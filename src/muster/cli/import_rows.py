@@ -78,6 +78,12 @@ class RowError(msgspec.Struct, frozen=True, rename="camel"):
     error_code: int = 0
 
 
+class _NoRecord(msgspec.Struct, frozen=True):
+    """Stands for a line that holds no record, and says why."""
+
+    reason: str
+
+
 class UnreadableFileError(Exception):
     """The file as a whole makes no sense; the message says why."""
 
@@ -107,19 +113,19 @@ def read_rows(file: IO[str], *, json_lines: bool) -> tuple[list[Row], list[RowEr
         for line, record in records:
             registration_id = ""
             try:
-                if isinstance(record, str):
-                    raise _BadValueError(record)
+                if isinstance(record, _NoRecord):
+                    errors.append(RowError(line, "", record.reason))
+                    continue
                 registration_id = _registration_id(record)
-                entry = _entry(registration_id, record)
-                first = first_lines.setdefault(registration_key(registration_id), line)
-                if first != line:
-                    raise _BadValueError(f"registrationId: the same as in line {first}")
-                rows.append(Row(line, registration_id, msgspec.json.encode(entry)))
+                body = msgspec.json.encode(_entry(registration_id, record))
+                _first_time(registration_id, line, first_lines)
             except _BadValueError as error:
                 errors.append(RowError(line, registration_id, str(error)))
             except (RecursionError, UnicodeEncodeError):
                 reason = "nested too deeply, or half of a surrogate pair in a text"
                 errors.append(RowError(line, registration_id, reason))
+            else:
+                rows.append(Row(line, registration_id, body))
     except UnicodeDecodeError:
         raise UnreadableFileError(
             "it is not UTF-8 text; save it as UTF-8 (in a spreadsheet: CSV UTF-8)"
@@ -129,10 +135,7 @@ def read_rows(file: IO[str], *, json_lines: bool) -> tuple[list[Row], list[RowEr
     return rows, errors
 
 
-# A record is a mapping, or a text that says why it is none.
-
-
-def _csv_records(file: IO[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def _csv_records(file: IO[str]) -> Iterator[tuple[int, dict[str, Any] | _NoRecord]]:
     reader = csv.reader(file)
     heading = next(reader, None)
     if not heading:
@@ -144,12 +147,11 @@ def _csv_records(file: IO[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
         if not any(field.strip() for field in fields):
             continue
         if len(fields) > len(columns):
-            yield line, f"{len(fields)} values for {len(columns)} columns; quote values with commas"
+            reason = f"{len(fields)} values for {len(columns)} columns; quote values with commas"
+            yield line, _NoRecord(reason)
         else:
             values = (field.strip() for field in fields)
-            yield line, {
-                name: value for name, value in zip(columns, values, strict=False) if value
-            }
+            yield line, {name: value for name, value in zip(columns, values, strict=False) if value}
 
 
 def _columns(heading: list[str]) -> list[str]:
@@ -170,19 +172,25 @@ def _columns(heading: list[str]) -> list[str]:
     return columns
 
 
-def _json_records(file: IO[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
+def _json_records(file: IO[str]) -> Iterator[tuple[int, dict[str, Any] | _NoRecord]]:
     for line, text in enumerate(file, 1):
         if not text.strip():
             continue
         try:
             record = _parse(text)
         except (ValueError, RecursionError) as error:
-            yield line, f"not JSON: {error}"
+            yield line, _NoRecord(f"not JSON: {error}")
             continue
         if not isinstance(record, dict):
-            yield line, "not a JSON object"
+            yield line, _NoRecord("not a JSON object")
             continue
         yield line, {name: value for name, value in record.items() if value is not None}
+
+
+def _first_time(registration_id: str, line: int, first_lines: dict[str, int]) -> None:
+    first = first_lines.setdefault(registration_key(registration_id), line)
+    if first != line:
+        raise _BadValueError(f"registrationId: the same as in line {first}")
 
 
 def _registration_id(record: dict[str, Any]) -> str:

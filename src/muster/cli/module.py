@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from muster.cli import identity_fields as fields
+from muster.cli.examples import examples
 from muster.cli.options import (
     etag_option,
     hub_option,
@@ -37,6 +38,7 @@ _arguments = (click.argument("device_id"), click.argument("module_id"))
 @hub_option
 @show_keys_option
 @service_command
+@examples("muster module create gateway-01 filter")
 def create(
     invocation: Invocation,
     *,
@@ -49,12 +51,7 @@ def create(
     hub_host: str | None,
     show_keys: bool,
 ) -> None:
-    """Create a module identity.
-
-    \b
-    Example:
-      muster module create gateway-01 filter
-    """
+    """Create a module identity."""
     body: dict[str, Any] = {
         "deviceId": device_id,
         "moduleId": module_id,
@@ -72,6 +69,7 @@ def create(
 @hub_option
 @show_keys_option
 @service_command
+@examples("muster module show gateway-01 '$edgeAgent'")
 def show(
     invocation: Invocation,
     *,
@@ -80,12 +78,7 @@ def show(
     hub_host: str | None,
     show_keys: bool,
 ) -> None:
-    r"""Show a module identity.
-
-    \b
-    Example:
-      muster module show gateway-01 '$edgeAgent'
-    """
+    """Show a module identity."""
     found = invocation.hub(hub_host).get("/devices", device_id, "modules", module_id)
     _show(invocation, found, show_keys=show_keys)
 
@@ -94,13 +87,9 @@ def show(
 @_arguments[0]
 @hub_option
 @service_command
+@examples("muster module list gateway-01")
 def list_modules(invocation: Invocation, *, device_id: str, hub_host: str | None) -> None:
-    """List the modules of a device.
-
-    \b
-    Example:
-      muster module list gateway-01
-    """
+    """List the modules of a device."""
     found = invocation.hub(hub_host).get("/devices", device_id, "modules")
     if invocation.as_json:
         show_json(without_secrets(found))
@@ -129,6 +118,7 @@ def list_modules(invocation: Invocation, *, device_id: str, hub_host: str | None
 @hub_option
 @show_keys_option
 @service_command
+@examples("muster module update gateway-01 filter --key-file module.keys")
 def update(
     invocation: Invocation,
     *,
@@ -142,12 +132,7 @@ def update(
     hub_host: str | None,
     show_keys: bool,
 ) -> None:
-    """Change what is given, leave the rest.
-
-    \b
-    Example:
-      muster module update gateway-01 filter --key-file module.keys
-    """
+    """Change what is given, leave the rest."""
     keys = read_keys(primary_key, secondary_key, key_file)
     client = invocation.hub(hub_host)
     place = ("/devices", device_id, "modules", module_id)
@@ -165,6 +150,7 @@ def update(
 @etag_option
 @hub_option
 @service_command
+@examples("muster module delete gateway-01 filter")
 def delete(
     invocation: Invocation,
     *,
@@ -173,12 +159,7 @@ def delete(
     etag: str | None,
     hub_host: str | None,
 ) -> None:
-    """Delete a module identity with its twin.
-
-    \b
-    Example:
-      muster module delete gateway-01 filter
-    """
+    """Delete a module identity with its twin."""
     client = invocation.hub(hub_host)
     client.delete("/devices", device_id, "modules", module_id, if_match=fields.quoted(etag))
     if not invocation.as_json:
@@ -191,6 +172,7 @@ def delete(
 @fields.secondary_option
 @hub_option
 @service_command
+@examples("muster module connection-string gateway-01 filter")
 def connection_string(
     invocation: Invocation,
     *,
@@ -199,12 +181,7 @@ def connection_string(
     secondary: bool,
     hub_host: str | None,
 ) -> None:
-    """Print the connection string of a module, key included.
-
-    \b
-    Example:
-      muster module connection-string gateway-01 filter
-    """
+    """Print the connection string of a module, key included."""
     client = invocation.hub(hub_host)
     identity = client.get("/devices", device_id, "modules", module_id)
     fields.show_connection_string(invocation, client, identity, secondary=secondary)

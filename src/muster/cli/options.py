@@ -167,7 +167,7 @@ def read_text(name: str, what: str) -> str:
 
 
 @final
-class JsonDocument(click.ParamType):
+class JsonDocument(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases only
     """A JSON object, on the command line or as `@FILE` (`@-` for stdin)."""
 
     name = "JSON"
@@ -185,7 +185,7 @@ class JsonDocument(click.ParamType):
             self.fail("the JSON is nested too deeply.", param, ctx)
         except ValueError as error:
             self.fail(
-                f"this is not JSON: {error}. Put it in single quotes: '{{\"site\": \"a\"}}', or "
+                f'this is not JSON: {error}. Put it in single quotes: \'{{"site": "a"}}\', or '
                 "give a file: @tags.json",
                 param,
                 ctx,
@@ -207,14 +207,12 @@ JSON_DOCUMENT: Final = JsonDocument()
 
 
 @final
-class RegistrationId(click.ParamType):
+class RegistrationId(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases only
     """A registration ID or enrollment group ID (dps.md 2.3)."""
 
     name = "ID"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> str:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Check it."""
         try:
             return check_registration_id(str(value))

@@ -23,9 +23,11 @@ NOTHING: Final = "-"
 """Shown in tables for what is not there."""
 
 _SECRET_NAMES: Final = frozenset({"primaryKey", "secondaryKey", "connectionString"})
-_UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-# json.dumps escapes the rest of the control characters itself.
-_UNSAFE_IN_JSON: Final = re.compile(r"[\x7f-\x9f\ud800-\udfff]")
+# Control characters, halves of surrogate pairs, and what reverses the order of a line.
+_HIGH_UNSAFE: Final = r"\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+_UNSAFE: Final = re.compile(rf"[\x00-\x1f{_HIGH_UNSAFE}]")
+_UNSAFE_IN_JSON: Final = re.compile(rf"[{_HIGH_UNSAFE}]")
+"""json.dumps escapes the others itself."""
 
 
 def make_printable() -> None:
@@ -54,7 +56,13 @@ def _escape(found: re.Match[str]) -> str:
 def to_json(value: Any, *, indent: int | None = 2) -> str:
     """Write JSON that is safe on a terminal; on one line with `indent=None`."""
     separators = (",", ":") if indent is None else (",", ": ")
-    text = json.dumps(value, indent=indent, ensure_ascii=False, separators=separators)
+    return printable_json(
+        json.dumps(value, indent=indent, ensure_ascii=False, separators=separators)
+    )
+
+
+def printable_json(text: str) -> str:
+    """Return JSON text with what could steer a terminal written as escapes."""
     return _UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
@@ -121,7 +129,9 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: 
     table = [list(columns), *texts]
     widths = [max(map(_width, column)) for column in zip(*table, strict=True)]
     for row in table:
-        padded = (text + " " * (width - _width(text)) for text, width in zip(row, widths, strict=True))
+        padded = (
+            text + " " * (width - _width(text)) for text, width in zip(row, widths, strict=True)
+        )
         click.echo("  ".join(padded).rstrip())
 
 

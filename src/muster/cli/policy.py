@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from muster.auth.access_policies import Right
+from muster.cli.examples import examples
 from muster.cli.failures import FailedError, RefusedError
 from muster.cli.options import key_options, read_keys, service_command, show_keys_option
 from muster.cli.output import remark, show_json, show_record, show_table, without_secrets
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from muster.cli.connection import Invocation
+
+F = TypeVar("F", bound="Callable[..., Any]")
 
 COLLECTION: Final = "/admin/v1/policies"
 
@@ -35,7 +40,7 @@ _hub = click.option(
 
 
 def _read_rights(
-    context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
+    _context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]
 ) -> list[str]:
     names = [name.strip() for text in given for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name.lower() not in _RIGHTS]
@@ -46,7 +51,7 @@ def _read_rights(
     return [_RIGHTS[name.lower()] for name in names]
 
 
-def _rights_option(*, required: bool) -> Any:
+def _rights_option(*, required: bool) -> Callable[[F], F]:
     return click.option(
         "--rights",
         multiple=True,
@@ -61,14 +66,9 @@ def _rights_option(*, required: bool) -> Any:
 @_hub
 @show_keys_option
 @service_command
+@examples("muster policy list", "muster policy list --hub plant-a.example.org")
 def list_policies(invocation: Invocation, *, hub_host: str | None, show_keys: bool) -> None:
-    """List the access policies.
-
-    \b
-    Examples:
-      muster policy list
-      muster policy list --hub plant-a.example.org
-    """
+    """List the access policies."""
     found = invocation.dps().get(*_place(hub_host))
     if invocation.as_json:
         show_json(found if show_keys else without_secrets(found))
@@ -87,13 +87,9 @@ def list_policies(invocation: Invocation, *, hub_host: str | None, show_keys: bo
 @_hub
 @show_keys_option
 @service_command
+@examples("muster policy show iothubowner --hub plant-a.example.org --show-keys")
 def show(invocation: Invocation, *, name: str, hub_host: str | None, show_keys: bool) -> None:
-    """Show an access policy; with --show-keys its keys and connection string, too.
-
-    \b
-    Example:
-      muster policy show iothubowner --hub plant-a.example.org --show-keys
-    """
+    """Show an access policy; with --show-keys its keys and connection string, too."""
     _show(invocation, invocation.dps().get(*_place(hub_host), name), show_keys=show_keys)
 
 
@@ -104,6 +100,7 @@ def show(invocation: Invocation, *, name: str, hub_host: str | None, show_keys: 
 @_hub
 @show_keys_option
 @service_command
+@examples("muster policy create enroller --rights EnrollmentRead,EnrollmentWrite --show-keys")
 def create(
     invocation: Invocation,
     *,
@@ -115,12 +112,7 @@ def create(
     hub_host: str | None,
     show_keys: bool,
 ) -> None:
-    """Create an access policy. Without keys the service makes a pair.
-
-    \b
-    Example:
-      muster policy create enroller --rights EnrollmentRead,EnrollmentWrite --show-keys
-    """
+    """Create an access policy. Without keys the service makes a pair."""
     keys = read_keys(primary_key, secondary_key, key_file)
     client = invocation.dps()
     place = _place(hub_host)
@@ -144,6 +136,10 @@ def create(
 @_hub
 @show_keys_option
 @service_command
+@examples(
+    "muster policy update enroller --rights EnrollmentRead",
+    "muster policy update enroller --key-file new.keys",
+)
 def update(
     invocation: Invocation,
     *,
@@ -155,13 +151,7 @@ def update(
     hub_host: str | None,
     show_keys: bool,
 ) -> None:
-    """Change the rights or the keys of an access policy; what is not given stays.
-
-    \b
-    Examples:
-      muster policy update enroller --rights EnrollmentRead
-      muster policy update enroller --key-file new.keys
-    """
+    """Change the rights or the keys of an access policy; what is not given stays."""
     keys = read_keys(primary_key, secondary_key, key_file)
     if not rights and not keys:
         raise click.UsageError("Give --rights or keys.")
@@ -177,13 +167,9 @@ def update(
 @click.argument("name")
 @_hub
 @service_command
+@examples("muster policy delete enroller")
 def delete(invocation: Invocation, *, name: str, hub_host: str | None) -> None:
-    """Delete an access policy. Whoever uses it is shut out at once.
-
-    \b
-    Example:
-      muster policy delete enroller
-    """
+    """Delete an access policy. Whoever uses it is shut out at once."""
     invocation.dps().delete(*_place(hub_host), name)
     if not invocation.as_json:
         remark(f"The access policy {name} is deleted.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from muster.cli.examples import examples
 from muster.cli.failures import FailedError, canonical_tracking_id
 from muster.cli.options import etag_option, service_command, top_option
 from muster.cli.output import (
@@ -43,13 +44,9 @@ def registration() -> None:
 @registration.command()
 @click.argument("registration_id")
 @service_command
+@examples("muster registration show gateway-01")
 def show(invocation: Invocation, *, registration_id: str) -> None:
-    """Show the registration record of a device.
-
-    \b
-    Example:
-      muster registration show gateway-01
-    """
+    """Show the registration record of a device."""
     state = invocation.dps().get(COLLECTION, registration_id)
     if invocation.as_json:
         show_json(without_secrets(state))
@@ -75,14 +72,9 @@ def show(invocation: Invocation, *, registration_id: str) -> None:
 @click.option("--group", metavar="ID", help="Only those of this enrollment group.")
 @top_option
 @service_command
+@examples("muster registration list --group line-7", "muster registration list --json")
 def list_registrations(invocation: Invocation, *, group: str | None, top: int | None) -> None:
-    """List registration records, of a group or of every enrollment.
-
-    \b
-    Examples:
-      muster registration list --group line-7
-      muster registration list --json
-    """
+    """List registration records, of a group or of every enrollment."""
     show_registrations(invocation, group, top)
 
 
@@ -90,13 +82,9 @@ def list_registrations(invocation: Invocation, *, group: str | None, top: int | 
 @click.argument("registration_id")
 @etag_option
 @service_command
+@examples("muster registration delete gateway-01")
 def delete(invocation: Invocation, *, registration_id: str, etag: str | None) -> None:
-    """Delete a registration record. The enrollment stays, and so does the device in its hub.
-
-    \b
-    Example:
-      muster registration delete gateway-01
-    """
+    """Delete a registration record. The enrollment stays, and so does the device in its hub."""
     invocation.dps().delete(COLLECTION, registration_id, if_match=etag)
     if not invocation.as_json:
         remark(f"The registration record {registration_id} is deleted.")
@@ -105,19 +93,18 @@ def delete(invocation: Invocation, *, registration_id: str, etag: str | None) ->
 @registration.command()
 @click.argument("identifier", metavar="TRACKING_ID|REGISTRATION_ID")
 @click.option(
-    "--limit", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many, at most."
+    "--limit", type=click.IntRange(1, 100), default=5, show_default=True, help="How many, at most."
 )
 @service_command
+@examples(
+    "muster registration explain gateway-01",
+    "muster registration explain 3f2b8c1e-5f0e-4a57-9a40-0d2d6f3a9b11",
+)
 def explain(invocation: Invocation, *, identifier: str, limit: int) -> None:
     """Say why a device was assigned or refused, and what to do about it.
 
     Takes the tracking ID that the device or tool was told, or a registration or device ID for
     the latest decisions about it, newest first.
-
-    \b
-    Examples:
-      muster registration explain gateway-01
-      muster registration explain 3f2b8c1e-5f0e-4a57-9a40-0d2d6f3a9b11
     """
     wanted = canonical_tracking_id(identifier)
     found = _explanations(invocation.dps(), wanted, limit)
@@ -207,7 +194,10 @@ def _show_explanation(each: dict[str, Any]) -> None:
     click.echo(click.style(printable(title), bold=True) if decorated() else printable(title))
     show_record(
         [
-            ("  Outcome", f"{each.get('outcome')} ({each.get('operation')} at {each.get('service')})"),
+            (
+                "  Outcome",
+                f"{each.get('outcome')} ({each.get('operation')} at {each.get('service')})",
+            ),
             ("  Check", each.get("check")),
             ("  Cause", each.get("cause")),
             ("  Remedy", each.get("remedy")),

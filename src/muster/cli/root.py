@@ -1,4 +1,4 @@
-"""The tree of commands. Only their names and one-line summaries are known before one is asked for."""
+"""The tree of commands; a command is imported when it is asked for."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple, final
 import click
 
 from muster import __version__
+from muster.cli.examples import examples
 
 
 class _Entry(NamedTuple):
@@ -36,7 +37,7 @@ _COMMANDS: Final = {
     "hub": _Entry("hub", "hub", "The hubs that devices are assigned to."),
     "policy": _Entry("policy", "policy", "Access policies: who may call the service."),
 }
-"""Every command, in the order `muster --help` shows them: a row here, its module beside this one."""
+"""Every command, in the order of `muster --help`: a row here, its module beside this one."""
 
 
 @final
@@ -65,15 +66,14 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="muster")
+@examples(
+    "muster up",
+    "muster enrollment create gateway-01 --edge",
+    "muster registration explain gateway-01",
+)
 def muster() -> None:
     """Zero-touch provisioning and fleet management for IoT Edge devices.
 
     Commands find a running service through its data directory (--data-dir, MUSTER_DATA_DIR,
     ./muster-data) or a connection string (--login, MUSTER_CONNECTION_STRING).
-
-    \b
-    Examples:
-      muster up
-      muster enrollment create gateway-01 --edge
-      muster registration explain gateway-01
     """

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from muster.cli.examples import examples
 from muster.cli.identity_fields import moment, quoted
 from muster.cli.options import JSON_DOCUMENT, etag_option, hub_option, service_command
 from muster.cli.output import decorated, show_json, show_record, to_json
@@ -32,16 +33,11 @@ _desired = click.option(
 @_module
 @hub_option
 @service_command
+@examples("muster twin show gateway-01", "muster twin show gateway-01 --module '$edgeHub' --json")
 def show(
     invocation: Invocation, *, device_id: str, module_id: str | None, hub_host: str | None
 ) -> None:
-    r"""Show a twin.
-
-    \b
-    Examples:
-      muster twin show gateway-01
-      muster twin show gateway-01 --module '$edgeHub' --json
-    """
+    """Show a twin."""
     _show(invocation, invocation.hub(hub_host).get(*_place(device_id, module_id)))
 
 
@@ -53,6 +49,10 @@ def show(
 @etag_option
 @hub_option
 @service_command
+@examples(
+    "muster twin update gateway-01 --desired '{\"interval\": 10}'",
+    'muster twin update gateway-01 --tags \'{"site": "plant-b", "old": null}\'',
+)
 def update(
     invocation: Invocation,
     *,
@@ -63,13 +63,7 @@ def update(
     etag: str | None,
     hub_host: str | None,
 ) -> None:
-    """Merge into a twin: what is given changes, null removes, the rest stays.
-
-    \b
-    Examples:
-      muster twin update gateway-01 --desired '{"interval": 10}'
-      muster twin update gateway-01 --tags '{"site": "plant-b", "old": null}'
-    """
+    """Merge into a twin: what is given changes, null removes, the rest stays."""
     if tags is None and desired is None:
         raise click.UsageError("Give --tags, --desired or both.")
     patch: dict[str, Any] = {}
@@ -90,6 +84,10 @@ def update(
 @etag_option
 @hub_option
 @service_command
+@examples(
+    "muster twin replace gateway-01 --desired @desired.json",
+    "muster twin replace gateway-01 --tags '{}'",
+)
 def replace(
     invocation: Invocation,
     *,
@@ -100,13 +98,7 @@ def replace(
     etag: str | None,
     hub_host: str | None,
 ) -> None:
-    """Replace tags or desired properties as a whole; what is not given stays.
-
-    \b
-    Examples:
-      muster twin replace gateway-01 --desired @desired.json
-      muster twin replace gateway-01 --tags '{}'
-    """
+    """Replace tags or desired properties as a whole; what is not given stays."""
     if tags is None and desired is None:
         raise click.UsageError("Give --tags, --desired or both.")
     client = invocation.hub(hub_host)

@@ -1,0 +1,242 @@
+"""Following a hub's telemetry over connections that break: each event once, in order.
+
+The service streams NDJSON from a position in the log (an administrative call of ours). After a
+break the stream is taken up where it was: in one partition by sequence number, in several by the
+time of the last event, with what was seen already left out.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
+
+import msgspec
+import requests
+
+from muster.cli.client import unreachable
+from muster.cli.failures import FailedError, RefusedError, UnreachableError
+from muster.cli.output import remark
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from muster.cli.client import RestClient
+
+LATEST: Final = "latest"
+SILENCE_S: Final = 40.0
+"""Without a byte for so long the connection is dead: the service sends a blank line each 15 s."""
+PATIENCE_S: Final = 60.0
+"""How long a service that is away is tried again."""
+
+_PAUSES_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
+_OVERLAP: Final = timedelta(seconds=5)
+"""Partitions become durable independently: an event may come a little after a later one."""
+_QUEUED: Final = 1000
+
+
+class Event(msgspec.Struct, rename="camel", kw_only=True):
+    """One event of the stream.
+
+    Attributes:
+        sequence_number: counts the events of the partition.
+        partition: which.
+        enqueued_time: when the service got it, ISO 8601.
+        device_id: who sent it.
+        module_id: likewise; `None` for the device itself.
+        properties: the sender's own.
+        body: as JSON; text and base64 are JSON strings.
+        body_encoding: `json`, `utf-8` or `base64`.
+        line: all of it, the JSON as it came.
+    """
+
+    sequence_number: int
+    partition: int
+    enqueued_time: str
+    device_id: str
+    module_id: str | None = None
+    properties: dict[str, str | None] = {}
+    body: msgspec.Raw = msgspec.Raw(b"null")
+    body_encoding: str = "json"
+    line: str = ""
+
+
+_Item: TypeAlias = "Event | Exception | None"
+"""What the reading thread hands over; `None` when the stream has ended."""
+
+
+@final
+class EventStream:
+    """The events of one hub.
+
+    Args:
+        client: of the hub.
+        partition: only this one.
+        device_id: only of this device.
+        start: `earliest`, `latest`, a sequence number or a time.
+        follow: go on at the end of the log, and over breaks.
+        pauses_s: between attempts to connect again, in seconds.
+    """
+
+    def __init__(
+        self,
+        client: RestClient,
+        *,
+        partition: int | None,
+        device_id: str | None,
+        start: str,
+        follow: bool,
+        pauses_s: tuple[float, ...] = _PAUSES_S,
+    ) -> None:
+        self._client = client
+        self._partition = partition
+        self._device_id = device_id
+        self._start = start
+        self._follow = follow
+        self._pauses_s = pauses_s
+        self._next: dict[int, int] = {}
+        self._first_sequence = int(start) if start.isdecimal() else 0
+        self._not_before: datetime | None = None
+        self._last: datetime | None = None
+        self._connected = False
+
+    def events(self, timeout_s: float | None) -> Iterator[Event]:
+        """Yield events as they come; end after `timeout_s` seconds, or when the log ends.
+
+        Raises:
+            RefusedError: the service said no.
+            UnreachableError: it was away for too long.
+        """
+        items: queue.Queue[_Item] = queue.Queue(_QUEUED)
+        # A thread, because a read from the network can be given up no other way on time.
+        threading.Thread(target=self._read, args=(items,), name="events", daemon=True).start()
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            # Without a limit in steps: on some systems an endless wait is deaf to Ctrl-C.
+            wait_s = 1.0 if deadline is None else deadline - time.monotonic()
+            try:
+                item = items.get(timeout=max(wait_s, 0.0))
+            except queue.Empty:
+                if deadline is not None and time.monotonic() >= deadline:
+                    return
+                continue
+            if item is None:
+                return
+            if isinstance(item, Exception):
+                raise item
+            yield item
+
+    # -- the reading thread --------------------------------------------------------------------
+
+    def _read(self, items: queue.Queue[_Item]) -> None:
+        try:
+            self._read_on(items)
+        except Exception as error:  # noqa: BLE001 - raised again where the events are taken
+            items.put(error)
+        else:
+            items.put(None)
+
+    def _read_on(self, items: queue.Queue[_Item]) -> None:
+        attempt = 0
+        lost_at = 0.0
+        while True:
+            try:
+                reply = self._connect()
+                if attempt > 1:
+                    remark("Connected again.")
+                attempt = 0
+                self._take(reply, items)
+                if not self._follow:
+                    return
+                failure: FailedError = UnreachableError("The service ended the stream")
+            except FailedError as error:
+                gone = isinstance(error, UnreachableError) or (
+                    isinstance(error, RefusedError) and error.status >= 500
+                )
+                if not gone or not self._connected or not self._follow:
+                    raise
+                failure = error
+            now = time.monotonic()
+            lost_at = now if attempt == 0 else lost_at
+            if now - lost_at > PATIENCE_S:
+                raise failure
+            if attempt == 1:  # not for a break that heals at once
+                remark(f"{failure.headline}; trying again.")
+            time.sleep(self._pauses_s[min(attempt, len(self._pauses_s) - 1)])
+            attempt += 1
+
+    def _connect(self) -> requests.Response:
+        params = {
+            "hub": self._client.target.login.host,
+            "from": self._position(),
+            "follow": "true" if self._follow else "false",
+        }
+        if self._partition is not None:
+            params["partition"] = str(self._partition)
+        if self._device_id is not None:
+            params["deviceId"] = self._device_id
+        reply = self._client.call(
+            "GET", "/admin/v1/events", params=params, stream=True, read_timeout_s=SILENCE_S
+        )
+        if not self._connected:
+            self._connected = True
+            if self._start == LATEST:
+                self._not_before = _date(reply)
+        return reply
+
+    def _position(self) -> str:
+        if self._next and (self._partition is not None or self._device_id is not None):
+            return str(next(iter(self._next.values())))  # a device's events are in one partition
+        since = self._last - _OVERLAP if self._last is not None else self._not_before
+        if since is None:
+            return self._start
+        if self._not_before is not None:
+            since = max(since, self._not_before)
+        return since.isoformat()
+
+    def _take(self, reply: requests.Response, items: queue.Queue[_Item]) -> None:
+        try:
+            for line in reply.iter_lines(chunk_size=65_536):
+                if line and (event := self._event(line)) is not None:
+                    items.put(event)
+        except (requests.RequestException, OSError) as error:
+            unreachable(self._client.target, error)
+        finally:
+            reply.close()
+
+    def _event(self, line: bytes) -> Event | None:
+        try:
+            event = msgspec.json.decode(line, type=Event)
+            moment = datetime.fromisoformat(event.enqueued_time)
+        except (msgspec.MsgspecError, ValueError):
+            raise FailedError(
+                "The service sent something that is no event",
+                next_step="check that it has the same version as this command: muster --version",
+            ) from None
+        seen_to = self._next.get(event.partition, self._first_sequence)
+        if event.sequence_number < seen_to:
+            return None
+        if self._not_before is not None and self._last is not None and moment < self._not_before:
+            return None
+        self._next[event.partition] = event.sequence_number + 1
+        self._last = moment if self._last is None else max(self._last, moment)
+        event.line = line.decode()
+        return event
+
+
+def body_text(event: Event) -> Any:
+    """Return the body for people to read: text as it is, anything else as JSON."""
+    if event.body_encoding == "json":
+        return bytes(event.body).decode()
+    return msgspec.json.decode(event.body)
+
+
+def _date(reply: requests.Response) -> datetime | None:
+    """Return the service's own time, whole seconds."""
+    try:
+        return parsedate_to_datetime(reply.headers["Date"]).astimezone(UTC)
+    except (KeyError, ValueError):
+        return None

@@ -1,0 +1,126 @@
+"""`muster events`: telemetry, as it arrives."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from muster.cli.examples import examples
+from muster.cli.failures import FailedError
+from muster.cli.options import hub_option, service_command
+from muster.cli.output import decorated, printable, printable_json
+
+if TYPE_CHECKING:
+    from muster.cli.connection import Invocation
+    from muster.cli.event_stream import Event
+
+_WORDS: Final = ("earliest", "latest")
+_SEQUENCE: Final = re.compile(r"[0-9]{1,18}")
+
+
+@click.group()
+def events() -> None:
+    """Telemetry of the devices of a hub, as it arrives."""
+
+
+def _read_position(_context: click.Context, _parameter: click.Parameter, text: str) -> str:
+    if text.lower() in _WORDS:
+        return text.lower()
+    if _SEQUENCE.fullmatch(text):
+        return text
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is neither earliest, latest, a sequence number, nor a time like "
+            "2026-01-31T12:00:00Z."
+        ) from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
+
+
+@events.command()
+@click.option("--device-id", metavar="ID", help="Only events of this device and its modules.")
+@click.option(
+    "--partition", type=click.IntRange(min=0), metavar="N", help="Only of this partition."
+)
+@click.option(
+    "--from",
+    "start",
+    default="latest",
+    show_default=True,
+    metavar="earliest|latest|SEQ|TIME",
+    callback=_read_position,
+    help="Where to begin: a sequence number counts in each partition, a time is UTC unless it "
+    "says otherwise.",
+)
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N events.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="S",
+    help="End after S seconds; with --count it fails when fewer events came.",
+)
+@click.option("--follow/--no-follow", default=True, help="Wait for more at the end [default: yes].")
+@hub_option
+@service_command
+@examples(
+    "muster events tail",
+    "muster events tail --from earliest --device-id gateway-01 --count 10",
+    "muster events tail --from 2026-01-31T12:00:00Z --no-follow --json",
+)
+def tail(
+    invocation: Invocation,
+    *,
+    device_id: str | None,
+    partition: int | None,
+    start: str,
+    count: int | None,
+    timeout_s: float | None,
+    follow: bool,
+    hub_host: str | None,
+) -> None:
+    """Show events as they arrive, until Ctrl-C. With --json an object a line.
+
+    Goes on by itself after a short break of the connection or a restart of the service.
+    """
+    from muster.cli.event_stream import EventStream  # noqa: PLC0415 - `requests` is slow to import
+
+    shown = 0
+    try:
+        stream = EventStream(
+            invocation.hub(hub_host),
+            partition=partition,
+            device_id=device_id,
+            start=start,
+            follow=follow,
+        )
+        for event in stream.events(timeout_s):
+            click.echo(printable_json(event.line) if invocation.as_json else _line(event))
+            shown += 1
+            if shown == count:
+                return
+    except KeyboardInterrupt:
+        return
+    if count is not None:
+        raise FailedError(
+            f"{shown:,} of {count:,} events came"
+            + (f" in {timeout_s:g} s" if timeout_s is not None else ""),
+            next_step="see what there is: muster events tail --from earliest --no-follow",
+        )
+
+
+def _line(event: Event) -> str:
+    from muster.cli.event_stream import body_text  # noqa: PLC0415 - imported by now
+
+    source = event.device_id + (f"/{event.module_id}" if event.module_id else "")
+    place = f"{event.partition}:{event.sequence_number}"
+    head = printable(f"{event.enqueued_time}  {source}  {place}")
+    properties = [
+        name if value is None else f"{name}={value}" for name, value in event.properties.items()
+    ]
+    text = printable("  ".join((str(body_text(event)), *properties)))
+    return f"{click.style(head, fg='cyan') if decorated() else head}  {text}"
