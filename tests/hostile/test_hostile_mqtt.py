@@ -191,7 +191,7 @@ async def test_websocket_pings_of_who_reads_nothing(
 
 
 async def test_many_who_never_connect(listen: Listen, acceptor: Acceptor, log: list[Any]) -> None:
-    listener = await start(listen, acceptor, connect_s=1.0)
+    listener = await start(listen, acceptor, connect_s=0.6)
     silent = [raw_socket(listener.port) for _ in range(300)]
     for number, client in enumerate(silent):
         client.send(b"\x10\x7f"[: number % 3])

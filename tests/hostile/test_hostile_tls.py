@@ -108,7 +108,7 @@ def client_hello(certificate: Certificate) -> bytes:
 async def test_a_thousand_handshakes_that_never_finish(
     listen: Listen, certificate: Certificate, log: list[Any]
 ) -> None:
-    listener = await listen(Echo, Limits(handshake_s=1.5))
+    listener = await listen(Echo, Limits(handshake_s=1.0))
     await served(listener.port, certificate)
     hello = client_hello(certificate)
     before = memory_kib()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from muster.net.listener import Listener
-from muster.net.stream import Limits
+from muster.net.stream import Limits, Shared, Stream, _address
 from muster.net.tls import Handshakes, TlsStream, server_context
 from unit.net.loopback import (
     HOST,
@@ -130,6 +130,22 @@ async def test_names_and_all_addresses(address: str) -> None:
     assert await read(reader, 2) == b"hi"
     await hang_up(writer)
     await listener.close(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "remote"),
+    [
+        (("192.0.2.1", 5), ("192.0.2.1", 5), "192.0.2.1:5"),
+        (("::ffff:192.0.2.1", 5, 0, 0), ("192.0.2.1", 5), "192.0.2.1:5"),
+        (("2001:db8::1", 5, 0, 0), ("2001:db8::1", 5), "[2001:db8::1]:5"),
+        (None, ("", 0), ":0"),
+    ],
+)
+async def test_remote_address(name: object, address: tuple[str, int], remote: str) -> None:
+    stream = Stream(Shared(Echo, Limits()))
+    stream.address = _address(name)
+    assert stream.address == address
+    assert stream.remote == remote
 
 
 async def test_pauses_when_handshakes_are_too_many(

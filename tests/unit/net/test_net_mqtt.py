@@ -264,7 +264,7 @@ async def test_keep_alive_is_not_counted_while_reading_is_paused(
     peer = acceptor.sessions[0].peer
     peer.pause_reading()
     client.send(telemetry(1))
-    await asyncio.sleep(0.8)
+    await asyncio.sleep(0.5)
     assert not peer.closed
     assert not acceptor.sessions[0].packets
     peer.resume_reading()

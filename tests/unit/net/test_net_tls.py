@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import shutil
 import socket
 import ssl
 import struct
+import subprocess
+import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -508,6 +511,36 @@ async def test_application_mistake_costs_one_connection(
     assert await read(reader, 10) == b"still here"
     assert [event["event"] for event in log] == ["connection failed"]
     await hang_up(writer)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
+async def test_key_update(listen: Listen, certificate: Certificate) -> None:
+    """A reading that makes OpenSSL write, which no Python client can ask for."""
+    listener = await listen(Echo)
+    words = [b"one\n", b"two\n", b"three\n"]
+
+    def talk() -> bytes:
+        command = ["openssl", "s_client", "-tls1_3", "-CAfile", str(certificate.certificate)]
+        with subprocess.Popen(
+            [*command, "-connect", f"{HOST}:{listener.port}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as client:
+            assert client.stdin is not None
+            for word in words:
+                # "K" alone on a line is a command: update the keys of both directions. Commands
+                # are only found in front of what is read in one go.
+                for line in (word, b"K\n"):
+                    time.sleep(0.1)
+                    client.stdin.write(line)
+                    client.stdin.flush()
+            time.sleep(0.2)
+            return client.communicate(timeout=10)[0]
+
+    output = (await asyncio.to_thread(talk)).splitlines(keepends=True)
+    assert [line for line in output if line in words] == words
+    assert output.count(b"KEYUPDATE\n") == 3
 
 
 async def test_reset_by_peer(listen: Listen, certificate: Certificate) -> None:
