@@ -30,6 +30,9 @@ SERVER_UNAVAILABLE: Final = 3
 """CONNACK return code that makes every SDK try again; 4 and 5 make some give up for good
 (hub-device.md 13.20)."""
 
+SERVICE_STOPS: Final = "service stops"
+"""Reason in `MqttSession.closed` when it was not the client who left."""
+
 _PINGRESP: Final = codec.encode(Pingresp())
 _OURS: Final = frozenset((Pingreq, Disconnect))
 
@@ -307,7 +310,7 @@ class MqttConnection(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """Close because the service stops; clients come again by themselves."""
-        self.close("service stops")
+        self.close(SERVICE_STOPS)
 
     # Within.
 

@@ -24,6 +24,8 @@ _FRAME: Final = 64 * 1024
 
 _NORMAL_CLOSURE: Final = 1000
 _UNSUPPORTED_DATA: Final = 1003
+_SERVICE_RESTART: Final = 1012
+"""What the server itself says on shutdown."""
 
 
 class MqttWebSocket:
@@ -88,7 +90,10 @@ class _Frames(asyncio.Transport):
             await self._readable.wait()
             message = await receive()
             if message["type"] == "websocket.disconnect":
-                connection.eof_received()
+                if message.get("code") == _SERVICE_RESTART:
+                    connection.shutdown()
+                else:
+                    connection.eof_received()
                 return
             data = message.get("bytes")
             if data is None:

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from muster.clock import ManualClock
 from muster.ids import Randomness
 from muster.net.http import http_protocol_factory
-from muster.net.mqtt import MqttLimits
+from muster.net.mqtt import SERVICE_STOPS, MqttLimits
 from muster.net.routing import RouteGroup, Router
 from muster.net.websocket import MQTT_WEBSOCKET_PATH, MqttWebSocket
 from muster.wire.mqtt import codec
@@ -297,4 +297,4 @@ async def test_service_stops(server: Server) -> None:
         with pytest.raises(ConnectionClosed):
             await receive(websocket)
     await closing
-    assert server.acceptor.sessions[0].closings[0][0] is False
+    assert server.acceptor.sessions[0].closings == [(False, SERVICE_STOPS)]
