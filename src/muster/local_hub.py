@@ -193,6 +193,9 @@ class LocalHub:
         except NotFoundError:
             return
 
+    async def close(self) -> None:
+        """Nothing is held: the hub lives on with its process."""
+
     async def set_enabled(self, device_id: str, *, enabled: bool, reason: str) -> int | None:
         """Enable or disable the device; disabling drops its sessions at once.
 

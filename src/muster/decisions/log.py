@@ -19,6 +19,7 @@ from muster.errors import MusterError
 from muster.ids import registration_key
 from muster.model.decision import Decision
 from muster.net.tasks import spawn
+from muster.observe.metrics import Metrics
 from muster.store.engine import Engine, Statement, Value
 from muster.store.queries import load
 
@@ -40,15 +41,23 @@ class DecisionLog:
     Args:
         engine: where they are kept.
         clock: for the age limit.
+        metrics: counts decisions, by what decided them.
         keep: most decisions kept.
         keep_s: longest time one is kept, in seconds.
     """
 
     def __init__(
-        self, engine: Engine, clock: Clock, *, keep: int = 1_000_000, keep_s: float = 30 * 86_400
+        self,
+        engine: Engine,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        keep: int = 1_000_000,
+        keep_s: float = 30 * 86_400,
     ) -> None:
         self._engine = engine
         self._clock = clock
+        self._metrics = metrics
         self._keep = keep
         self._keep_s = keep_s
         self._buffer: list[Decision] = []
@@ -60,6 +69,7 @@ class DecisionLog:
 
     def record(self, decision: Decision) -> None:
         """Take a decision down; it is findable within a quarter of a second."""
+        self._metrics.decided(decision.operation, decision.outcome, decision.check)
         if decision.outcome != "assigned":
             self._log_line(decision)
         if len(self._buffer) >= _MAX_BUFFERED:

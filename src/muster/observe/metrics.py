@@ -21,10 +21,14 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.decisions = Counter(
             "muster_decisions",
-            "Registration outcomes and refusals, by service, operation, outcome and check.",
-            ("service", "operation", "outcome", "check"),
+            "Registration outcomes and refusals, by operation, outcome and check.",
+            ("operation", "outcome", "check"),
             registry=self.registry,
         )
+
+    def decided(self, operation: str, outcome: str, check: str) -> None:
+        """Count a decision. Labels are names of ours only, so a client cannot multiply them."""
+        self.decisions.labels(operation, outcome, check).inc()
 
     def gauge(
         self, name: str, text: str, label: str, read: Callable[[], Iterable[tuple[str, float]]]

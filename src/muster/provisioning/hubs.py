@@ -95,6 +95,9 @@ class LinkedHub(Protocol):
             How many sessions were dropped; `None` when there is no such device.
         """
 
+    async def close(self) -> None:
+        """Release what the link holds."""
+
 
 class HubLink(msgspec.Struct, frozen=True):
     """How a hub takes part.
@@ -221,6 +224,11 @@ class LinkedHubs:
         else:
             self._keep(link, connection_string)
 
+    async def close(self) -> None:
+        """Release what the links hold."""
+        for hub in self._hubs.values():
+            await hub.close()
+
     async def unlink(self, host: str) -> None:
         """Take a hub out. Devices already assigned to it stay there until they register again.
 
@@ -234,7 +242,8 @@ class LinkedHubs:
                 "The last hub cannot be unlinked; link another one first", code="last-hub"
             )
         await self._engine.write(Statement(_SQL["delete"], {"host": link.host}))
-        del self._links[link.host], self._hubs[link.host]
+        del self._links[link.host]
+        await self._hubs.pop(link.host).close()
 
     def _keep(self, link: HubLink, connection_string: str | None) -> None:
         self._links[link.host] = link

@@ -12,6 +12,7 @@ from muster.auth.keyring import Keyring
 from muster.bus.inprocess import InProcessBus
 from muster.clock import ManualClock
 from muster.decisions.log import DecisionLog
+from muster.observe.metrics import Metrics
 from muster.hub.authentication import Authenticator
 from muster.hub.bulk import Bulk
 from muster.hub.connections import Connections
@@ -72,7 +73,7 @@ class Parts:
         self.bulk = Bulk(self.identities, self.modules, self.twins)
         self.subscriptions = Subscriptions(engine)
         self.authenticator = Authenticator(engine, keyring, clock)
-        self.decisions = DecisionLog(engine, clock)
+        self.decisions = DecisionLog(engine, clock, Metrics())
 
         async def open_log(host: str) -> Journal:
             return await Journal.open(directory / host, partitions=4, clock=clock)

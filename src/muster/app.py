@@ -1,0 +1,514 @@
+"""The composition root: builds one instance from its settings, and takes it down again.
+
+The only place that picks implementations. Everything is built by plain calls, in the order of its
+dependencies; what was opened is closed in the opposite order.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+from contextlib import AsyncExitStack
+from typing import Final, Self, final
+
+import msgspec
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+
+from muster import __version__
+from muster.auth import private_file
+from muster.auth.access_policies import HUB_RIGHTS
+from muster.auth.certificate_authority import CertificateAuthority
+from muster.auth.keyring import Keyring
+from muster.bus.inprocess import InProcessBus
+from muster.clock import Clock, SystemClock
+from muster.config import (
+    DEFAULT_HTTPS_PORT,
+    FALLBACK_HTTPS_PORT,
+    HubInfo,
+    InstanceInfo,
+    Ports,
+    Settings,
+)
+from muster.decisions.log import DecisionLog
+from muster.errors import UnavailableError
+from muster.hub.authentication import Authenticator
+from muster.hub.bulk import Bulk
+from muster.hub.connections import Connections
+from muster.hub.endpoints.admin_http import HubAdminEndpoint
+from muster.hub.endpoints.device_mqtt import HubMqttEndpoint
+from muster.hub.endpoints.mqtt_session import SessionServices
+from muster.hub.endpoints.service_http import HubServiceEndpoint
+from muster.hub.hubs import Hub, Hubs
+from muster.hub.identities import Identities
+from muster.hub.modules import Modules
+from muster.hub.subscriptions import Subscriptions
+from muster.hub.telemetry import EventLog, Telemetry
+from muster.hub.twins import Twins
+from muster.ids import Randomness
+from muster.local_hub import LocalHubs
+from muster.net.http import http_protocol_factory
+from muster.net.listener import Listener
+from muster.net.mqtt import Accepted, MqttAcceptor, MqttPeer, Refused, mqtt_protocol_factory
+from muster.net.routing import Route, RouteGroup, Router
+from muster.net.tasks import spawn
+from muster.net.tls import server_context
+from muster.net.websocket import MqttWebSocket
+from muster.observe.metrics import CONTENT_TYPE, Metrics
+from muster.provisioning.authentication import Authentication
+from muster.provisioning.endpoints.access import Access
+from muster.provisioning.endpoints.admin_http import AdminHttpEndpoint, policy_connection_string
+from muster.provisioning.endpoints.device_http import DeviceHttpEndpoint
+from muster.provisioning.endpoints.device_mqtt import DeviceMqttEndpoint
+from muster.provisioning.endpoints.errors import ErrorResponses
+from muster.provisioning.endpoints.service_http import ServiceHttpEndpoint
+from muster.provisioning.enrollment_groups import EnrollmentGroups
+from muster.provisioning.enrollments import Enrollments
+from muster.provisioning.hubs import HubLink, LinkedHubs
+from muster.provisioning.operations import OperationIds
+from muster.provisioning.registrations import Registrations
+from muster.provisioning.remote_hub import RemoteHub
+from muster.provisioning.revocations import Revocations
+from muster.provisioning.settings import ServiceSettings
+from muster.store.data_directory import DataDirectory
+from muster.store.journal import Journal
+from muster.store.sqlite import SqliteEngine
+from muster.wire.mqtt.packets import Connect
+
+_DRAIN_S: Final = 5.0
+_WEBSOCKET: Final = "/$iothub/websocket"
+_log = structlog.get_logger(__name__)
+
+
+@final
+class MqttFrontDoor:
+    """Sends each MQTT client where its user name says: to the provisioning service or a hub.
+
+    One listener serves both (design.md 3): `{idScope}/registrations/{id}/api-version=…` is a
+    device that wants to register (dps.md 1.3), anything else one that is at home in a hub.
+    """
+
+    def __init__(self, provisioning: MqttAcceptor, hub: MqttAcceptor) -> None:
+        self._provisioning = provisioning
+        self._hub = hub
+
+    async def accept(self, connect: Connect, peer: MqttPeer) -> Accepted | Refused:
+        """Hand the client to the service it talks to."""
+        parts = (connect.username or "").split("/", 3)
+        registers = len(parts) > 2 and parts[1].lower() == "registrations"
+        return await (self._provisioning if registers else self._hub).accept(connect, peer)
+
+
+@final
+class HubPlane:
+    """The hubs of this process and all that belongs to them."""
+
+    def __init__(
+        self,
+        *,
+        engine: SqliteEngine,
+        keyring: Keyring,
+        clock: Clock,
+        randomness: Randomness,
+        decisions: DecisionLog,
+        telemetry: Telemetry,
+        aliases: list[str],
+    ) -> None:
+        self.hubs = Hubs(engine, keyring, clock, randomness, aliases)
+        self.telemetry = telemetry
+        self.connections = Connections(engine, InProcessBus(), clock)
+        identities = Identities(engine, keyring, clock, randomness, self.connections)
+        modules = Modules(engine, keyring, clock, randomness, self.connections)
+        twins = Twins(engine, clock, self.connections)
+        authenticator = Authenticator(engine, keyring, clock)
+        self.local = LocalHubs(
+            hubs=self.hubs,
+            telemetry=telemetry,
+            identities=identities,
+            modules=modules,
+            twins=twins,
+            connections=self.connections,
+            clock=clock,
+            randomness=randomness,
+        )
+        self.service = HubServiceEndpoint(
+            hubs=self.hubs,
+            identities=identities,
+            modules=modules,
+            twins=twins,
+            bulk=Bulk(identities, modules, twins),
+            connections=self.connections,
+            authenticator=authenticator,
+            decisions=decisions,
+            clock=clock,
+        )
+        self.mqtt = HubMqttEndpoint(
+            self.hubs,
+            authenticator,
+            SessionServices(
+                connections=self.connections,
+                subscriptions=Subscriptions(engine),
+                telemetry=telemetry,
+                twins=twins,
+                decisions=decisions,
+                clock=clock,
+                randomness=randomness,
+            ),
+        )
+
+    async def open(self) -> None:
+        """Load what is stored; the first run makes nothing, `Instance` decides which hubs."""
+        await self.hubs.open()
+        await self.connections.open()
+        await self.local.open()
+
+
+@final
+class ProvisioningPlane:
+    """The provisioning service and all that belongs to it."""
+
+    def __init__(
+        self,
+        *,
+        engine: SqliteEngine,
+        keyring: Keyring,
+        clock: Clock,
+        randomness: Randomness,
+        decisions: DecisionLog,
+        local: LocalHubs,
+        trust: ssl.SSLContext,
+    ) -> None:
+        self.decisions = decisions
+        self.settings = ServiceSettings(engine, keyring, randomness)
+        self.enrollments = Enrollments(engine, keyring, clock, randomness)
+        self.groups = EnrollmentGroups(engine, keyring, clock, randomness)
+        self.links = LinkedHubs(
+            engine, keyring, local.get, lambda text: RemoteHub(text, clock, trust)
+        )
+        self.registrations = Registrations(
+            engine=engine,
+            settings=self.settings,
+            authentication=Authentication(self.settings, self.enrollments, self.groups, clock),
+            enrollments=self.enrollments,
+            groups=self.groups,
+            hubs=self.links,
+            decisions=decisions,
+            operations=OperationIds(keyring, clock, randomness),
+            clock=clock,
+            randomness=randomness,
+        )
+        self.revocations = Revocations(
+            engine, self.enrollments, self.registrations, self.links, clock
+        )
+        self.mqtt = DeviceMqttEndpoint(self.registrations, clock, randomness)
+
+    async def open(self) -> None:
+        """Load what is stored."""
+        await self.settings.open()
+        await self.groups.open()
+        await self.links.open()
+
+
+@final
+class Instance:
+    """One running instance. Made by `start`.
+
+    Attributes:
+        info: how to reach it.
+        notes: what its operator should know, for example that 443 could not be bound.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock, randomness: Randomness) -> None:
+        """Use `start`."""
+        self._settings = settings
+        self._clock = clock
+        self._randomness = randomness
+        self._open = AsyncExitStack()
+        self._listeners: list[Listener] = []
+        self._certificates: CertificateAuthority | None = None
+        self._ready = False
+        self.metrics = Metrics()
+        self.notes: list[str] = []
+        self.info: InstanceInfo
+
+    @classmethod
+    async def start(
+        cls, settings: Settings, clock: Clock | None = None, randomness: Randomness | None = None
+    ) -> Self:
+        """Start an instance; it serves when this returns.
+
+        Raises:
+            MusterError: it cannot start; the message says what to do.
+        """
+        instance = cls(settings, clock or SystemClock(), randomness or Randomness())
+        try:
+            await instance._start()
+        except BaseException:
+            await instance.stop()
+            raise
+        return instance
+
+    async def stop(self) -> None:
+        """Stop accepting, let everything finish, release the data directory."""
+        self._ready = False
+        await self._open.aclose()
+
+    async def _start(self) -> None:
+        settings, clock, randomness = self._settings, self._clock, self._randomness
+        directory = self._open.enter_context(DataDirectory.open(settings.data_dir))
+        keyring = Keyring.load_or_create(directory.master_key, randomness=randomness)
+        self._certificates = CertificateAuthority.load_or_create(
+            directory.ca, clock=clock, randomness=randomness
+        )
+        engine = await SqliteEngine.open(directory.database)
+        self._open.push_async_callback(engine.close)
+        decisions = DecisionLog(engine, clock, self.metrics)
+        self._open.push_async_callback(decisions.close)
+
+        async def open_log(host: str) -> EventLog:
+            return await Journal.open(
+                directory.journal_directory(host),
+                partitions=settings.partitions,
+                clock=clock,
+                max_age_s=settings.retention_s,
+                max_bytes=settings.retention_bytes,
+            )
+
+        telemetry = Telemetry(open_log, settings.partitions)
+        self._open.push_async_callback(telemetry.close)
+        hubs = HubPlane(
+            engine=engine,
+            keyring=keyring,
+            clock=clock,
+            randomness=randomness,
+            decisions=decisions,
+            telemetry=telemetry,
+            aliases=self._aliases(),
+        )
+        await hubs.open()
+        self._open.push_async_callback(hubs.connections.close)
+        trust = ssl.create_default_context()
+        trust.load_verify_locations(self._certificates.ca_file)
+        provisioning = ProvisioningPlane(
+            engine=engine,
+            keyring=keyring,
+            clock=clock,
+            randomness=randomness,
+            decisions=decisions,
+            local=hubs.local,
+            trust=trust,
+        )
+        await provisioning.open()
+        self._open.push_async_callback(provisioning.links.close)
+        await self._make_hubs(hubs, provisioning)
+        upkeep = spawn(hubs.connections.run(), "connection upkeep")
+        self._open.callback(upkeep.cancel)
+        ports = await self._listen(hubs, provisioning)
+        self._tell(directory, ports, hubs.hubs, provisioning.settings)
+        self._ready = True
+
+    async def _make_hubs(self, hubs: HubPlane, provisioning: ProvisioningPlane) -> None:
+        """Create and link the local hubs that were asked for and do not exist yet.
+
+        With nothing linked, what exists is linked: a first start may have been cut off here.
+        """
+        known = [hub.host for hub in hubs.hubs.all()]
+        wanted = self._settings.hubs or (() if known else (self._settings.hostname,))
+        new = [host for host in dict.fromkeys(map(str.lower, wanted)) if host not in known]
+        for host in new:
+            await hubs.local.create(host)
+        for host in new if provisioning.links.all() else [*known, *new]:
+            await provisioning.links.put(HubLink(host))
+
+    async def _listen(self, hubs: HubPlane, provisioning: ProvisioningPlane) -> Ports:
+        settings = self._settings
+        front = MqttFrontDoor(provisioning.mqtt, hubs.mqtt)
+        context = self._context(hubs.hubs)
+        mqtt = await self._bind(settings.mqtt_port, context, mqtt_protocol_factory(front))
+        # The connection strings name the HTTPS port, so the routes are made when it is known.
+        router = _Late()
+        factory = http_protocol_factory(router, self._clock)
+        https = await self._bind_https(context, factory)
+        router.app = self._router(hubs, provisioning, front, https.port)
+        self.metrics.gauge(
+            "muster_connections",
+            "Open connections, those in their handshake included, by port.",
+            "port",
+            lambda: [(str(each.port), each.connections) for each in self._listeners],
+        )
+        return Ports(https=https.port, mqtt=mqtt.port)
+
+    def _router(
+        self,
+        hubs: HubPlane,
+        provisioning: ProvisioningPlane,
+        front: MqttFrontDoor,
+        https_port: int,
+    ) -> Router:
+        settings = self._settings
+        errors = ErrorResponses(self._clock)
+        service, devices, admin = (
+            RouteGroup(name, errors) for name in ("dps-service", "dps-device", "admin")
+        )
+        access = Access(provisioning.settings, self._aliases(), provisioning.decisions, self._clock)
+
+        async def create_local_hub(host: str) -> None:
+            await hubs.local.create(host)
+            context = self._context(hubs.hubs)
+            for listener in self._listeners:
+                listener.use_context(context)
+
+        administration = AdminHttpEndpoint(
+            settings=provisioning.settings,
+            enrollments=provisioning.enrollments,
+            revocations=provisioning.revocations,
+            hubs=provisioning.links,
+            decisions=provisioning.decisions,
+            access=access,
+            create_local_hub=create_local_hub,
+            host_name=_host_name(settings.hostname, https_port),
+            device_host=settings.hostname,
+            group=admin,
+        )
+        endpoints = (
+            DeviceHttpEndpoint(provisioning.registrations, devices),
+            ServiceHttpEndpoint(
+                enrollments=provisioning.enrollments,
+                groups=provisioning.groups,
+                registrations=provisioning.registrations,
+                access=access,
+                group=service,
+            ),
+            administration,
+            hubs.service,
+            HubAdminEndpoint(
+                hubs=hubs.hubs,
+                telemetry=hubs.telemetry,
+                clock=self._clock,
+                authorize_admin=administration.authorize,
+                group=admin,
+            ),
+        )
+        health = [
+            Route("GET", "/healthz", self._healthz, admin),
+            Route("GET", "/readyz", self._readyz, admin),
+            Route("GET", "/metrics", self._metrics, admin),
+        ]
+        return Router(
+            [*(route for endpoint in endpoints for route in endpoint.routes()), *health],
+            service,
+            self._randomness,
+            {_WEBSOCKET: MqttWebSocket(front)},
+        )
+
+    # Listening.
+
+    async def _bind_https(self, context: ssl.SSLContext, factory: object) -> Listener:
+        asked = self._settings.https_port
+        if asked is not None:
+            return await self._bind(asked, context, factory)
+        try:
+            return await self._bind(DEFAULT_HTTPS_PORT, context, factory)
+        except UnavailableError as error:
+            listener = await self._bind(FALLBACK_HTTPS_PORT, context, factory)
+            self.notes.append(
+                f"HTTPS is on {FALLBACK_HTTPS_PORT}: {error.message} The SDKs' WebSocket and "
+                "HTTPS transports know 443 only. To get it: run as root, or once `sudo sysctl "
+                "net.ipv4.ip_unprivileged_port_start=443`."
+            )
+            return listener
+
+    async def _bind(self, port: int, context: ssl.SSLContext, factory: object) -> Listener:
+        address = self._settings.listen
+        try:
+            listener = await Listener.listen(address, port, context, factory)  # type: ignore[arg-type]
+        except OSError as error:
+            reason = {
+                errno.EACCES: "ports below 1024 need a privilege",
+                errno.EADDRINUSE: "another program listens there",
+                errno.EADDRNOTAVAIL: "this machine does not have that address",
+            }.get(error.errno or 0, os.strerror(error.errno) if error.errno else str(error))
+            raise UnavailableError(
+                f"Port {port} of {address or 'all addresses'} cannot be bound: {reason}.",
+                code="port-unavailable",
+            ) from None
+        self._listeners.append(listener)
+        self._open.push_async_callback(listener.close, _DRAIN_S)
+        return listener
+
+    def _aliases(self) -> list[str]:
+        """Return every name and address this instance is reached by, its hubs aside."""
+        settings = self._settings
+        names = [settings.hostname, "localhost", "127.0.0.1", "::1", socket.gethostname()]
+        if settings.listen not in ("", "0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+            names.append(settings.listen)
+        return list(dict.fromkeys(name.lower() for name in names))
+
+    def _context(self, hubs: Hubs) -> ssl.SSLContext:
+        if self._certificates is None:
+            raise UnavailableError("The instance is not started")
+        names = self._aliases() + [hub.host for hub in hubs.all()]
+        certificate = self._certificates.issue_server(names)
+        return server_context(certificate.chain_file, certificate.key_file, ["http/1.1"])
+
+    # What others may know.
+
+    def _tell(
+        self, directory: DataDirectory, ports: Ports, hubs: Hubs, settings: ServiceSettings
+    ) -> None:
+        """Write down how to reach this instance, for the CLI on the same machine."""
+        hostname = self._settings.hostname
+        ca_file = self._certificates.ca_file.resolve() if self._certificates else ""
+        self.info = InstanceInfo(
+            id_scope=settings.id_scope,
+            dps_host=hostname,
+            dps_connection_string=policy_connection_string(
+                _host_name(hostname, ports.https), settings.owner
+            ),
+            hubs=[_hub_info(hub, ports) for hub in hubs.all()],
+            ca_file=str(ca_file),
+            console_url=None,
+            ports=ports,
+            version=__version__,
+            pid=os.getpid(),
+        )
+        path = DataDirectory.instance_file(directory.path)
+        private_file.replace(path, msgspec.json.encode(self.info), 0o600)
+        self._open.callback(path.unlink, missing_ok=True)
+
+    async def _healthz(self, request: Request) -> Response:
+        return Response(b'{"status":"ok"}', media_type="application/json")
+
+    async def _readyz(self, request: Request) -> Response:
+        if self._ready:
+            return Response(b'{"status":"ready"}', media_type="application/json")
+        return Response(b'{"status":"not ready"}', 503, media_type="application/json")
+
+    async def _metrics(self, request: Request) -> Response:
+        return Response(self.metrics.exposition(), headers={"content-type": CONTENT_TYPE})
+
+
+@final
+class _Late:
+    """An ASGI application that is filled in once its port is known."""
+
+    app: Router
+
+    async def __call__(self, scope: object, receive: object, send: object) -> None:
+        await self.app(scope, receive, send)  # type: ignore[arg-type]
+
+
+def _hub_info(hub: Hub, ports: Ports) -> HubInfo:
+    owner = next(
+        policy
+        for policy in hub.policies.values()
+        if all(policy.allows(right) for right in HUB_RIGHTS)
+    )
+    return HubInfo(hub.host, policy_connection_string(_host_name(hub.host, ports.https), owner))
+
+
+def _host_name(host: str, port: int) -> str:
+    return host if port == DEFAULT_HTTPS_PORT else f"{host}:{port}"

@@ -1,0 +1,232 @@
+"""`muster up` runs the service; `muster info` tells how to reach it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from muster.config import (
+    DEFAULT_DATA_DIR,
+    DEFAULT_HTTPS_PORT,
+    DEFAULT_MQTT_PORT,
+    FALLBACK_HTTPS_PORT,
+    InstanceInfo,
+    Settings,
+)
+from muster.errors import MusterError
+
+if TYPE_CHECKING:
+    from muster.app import Instance
+
+
+@click.command()
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="MUSTER_DATA_DIR",
+    default=DEFAULT_DATA_DIR,
+    show_default=True,
+    help="Where everything that must survive is kept.",
+)
+@click.option("--listen", default="", metavar="ADDR", help="Address to bind [default: all].")
+@click.option(
+    "--hostname",
+    default="localhost",
+    show_default=True,
+    metavar="NAME",
+    help="Name by which devices and operators reach the provisioning service.",
+)
+@click.option(
+    "--hub",
+    "hubs",
+    multiple=True,
+    metavar="HOST",
+    help="Host name of a hub; repeat for several [default: one, named as --hostname].",
+)
+@click.option(
+    "--https-port",
+    type=click.IntRange(0, 65535),
+    help=f"HTTPS and WebSockets [default: {DEFAULT_HTTPS_PORT}, or {FALLBACK_HTTPS_PORT} where "
+    "that is not allowed].",
+)
+@click.option(
+    "--mqtt-port",
+    type=click.IntRange(0, 65535),
+    default=DEFAULT_MQTT_PORT,
+    show_default=True,
+    help="MQTT over TLS. The official SDKs know no other port.",
+)
+@click.option(
+    "--retention-days",
+    type=click.FloatRange(min=0, min_open=True),
+    default=7.0,
+    show_default=True,
+    help="How long telemetry is kept.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="Least severity logged, on stderr.",
+)
+def up(  # noqa: PLR0917 - click passes options by name
+    data_dir: Path,
+    listen: str,
+    hostname: str,
+    hubs: tuple[str, ...],
+    https_port: int | None,
+    mqtt_port: int,
+    retention_days: float,
+    log_level: str,
+) -> None:
+    r"""Run the whole service in this process, until Ctrl-C or SIGTERM.
+
+    Works without any option: data in ./muster-data, its own certificate authority, one hub.
+
+    \b
+    Examples:
+      muster up
+      muster up --hostname dps.example.org --hub plant-a.example.org --hub plant-b.example.org
+    """
+    from muster.observe.logs import configure  # noqa: PLC0415 - only this command needs it
+
+    configure(log_level)
+    settings = Settings(
+        data_dir=data_dir,
+        listen=listen,
+        hostname=hostname,
+        hubs=hubs,
+        https_port=https_port,
+        mqtt_port=mqtt_port,
+        retention_s=retention_days * 86_400.0,
+    )
+    try:
+        import uvloop  # noqa: PLC0415 - part of the `server` extra
+
+        from muster.app import Instance  # noqa: PLC0415 - the server's dependencies are an extra
+    except ImportError as error:
+        raise click.ClickException(
+            f"The service needs more than the command line does ({error.name} is missing). "
+            "Install it: pip install 'muster-iot[server]'"
+        ) from None
+    try:
+        uvloop.run(_serve(Instance.start, settings))
+    except MusterError as error:
+        raise click.ClickException(error.message) from None
+
+
+async def _serve(start: Callable[[Settings], Awaitable[Instance]], settings: Settings) -> None:
+    from muster.observe.notify import notify  # noqa: PLC0415 - only this command needs it
+
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    instance = await start(settings)
+    try:
+        click.echo(_summary(instance.info, settings, instance.notes))
+        notify("READY=1")
+        await stopping.wait()
+        notify("STOPPING=1")
+    finally:
+        await instance.stop()
+
+
+def _summary(info: InstanceInfo, settings: Settings, notes: list[str]) -> str:
+    lines = [
+        "Muster is ready.",
+        "",
+        f"  ID scope       {info.id_scope}",
+        f"  Provisioning   {info.dps_host}  (MQTT {info.ports.mqtt}, HTTPS {info.ports.https})",
+        *(f"  Hub            {hub.host}" for hub in info.hubs),
+        f"  CA file        {info.ca_file}",
+        "",
+        *(f"  Note: {note}" for note in notes),
+        *([""] if notes else []),
+        "  Next:  muster enrollment create my-first-device --edge"
+        + _data_dir_option(settings.data_dir),
+        "         muster info" + _data_dir_option(settings.data_dir),
+    ]
+    return "\n".join(lines)
+
+
+def _data_dir_option(data_dir: Path) -> str:
+    if data_dir == Path(os.environ.get("MUSTER_DATA_DIR", DEFAULT_DATA_DIR)):
+        return ""
+    return f" --data-dir {data_dir}"
+
+
+@click.command()
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="MUSTER_DATA_DIR",
+    default=DEFAULT_DATA_DIR,
+    show_default=True,
+    help="Data directory of the running instance.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, with connection strings.")
+def info(data_dir: Path, *, as_json: bool) -> None:
+    r"""Tell how to connect to the instance that runs on a data directory.
+
+    The readable form leaves the keys out; --json has the connection strings.
+
+    \b
+    Examples:
+      muster info
+      muster info --json | jq -r .dpsConnectionString
+    """
+    from muster.store.data_directory import DataDirectory  # noqa: PLC0415 - after click has spoken
+
+    path = DataDirectory.instance_file(data_dir)
+    try:
+        content = path.read_bytes()
+        found = msgspec.json.decode(content, type=InstanceInfo)
+    except FileNotFoundError:
+        raise _NotRunningError(
+            f"No instance runs on {data_dir} (there is no {path.name}). Start one with: muster up"
+            + _data_dir_option(data_dir)
+        ) from None
+    except (OSError, msgspec.DecodeError) as error:
+        raise click.ClickException(f"{path} cannot be read: {error}") from None
+    if not _alive(found.pid):
+        raise _NotRunningError(
+            f"The instance on {data_dir} (process {found.pid}) is gone. Start it again with: "
+            "muster up" + _data_dir_option(data_dir)
+        )
+    if as_json:
+        click.echo(msgspec.json.format(content, indent=2).decode())
+        return
+    rows = [
+        ("ID scope", found.id_scope),
+        ("Provisioning", found.dps_host),
+        *(("Hub", hub.host) for hub in found.hubs),
+        ("Ports", f"HTTPS {found.ports.https}, MQTT {found.ports.mqtt}"),
+        ("CA file", found.ca_file),
+        ("Version", found.version),
+    ]
+    for label, value in rows:
+        click.echo(f"{label:13} {value}")
+    click.echo("Connection strings: muster info --json")
+
+
+class _NotRunningError(click.ClickException):
+    exit_code = 3
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
