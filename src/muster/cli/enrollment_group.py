@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from muster.cli.examples import examples
 from muster.cli import enrollment_fields as fields
 from muster.cli.derive_key import compute_device_key, derive_key
+from muster.cli.examples import examples
 from muster.cli.options import (
     REGISTRATION_ID,
     etag_option,
@@ -41,7 +41,10 @@ enrollment_group.add_command(compute_device_key)
 @fields.field_options
 @show_keys_option
 @service_command
-@examples("muster enrollment-group create line-7 --edge --tags '{\"line\": 7}'", "muster enrollment-group create fleet --key-file group.key --allocation-policy hashed")
+@examples(
+    "muster enrollment-group create line-7 --edge --tags '{\"line\": 7}'",
+    "muster enrollment-group create fleet --key-file group.key --allocation-policy hashed",
+)
 def create(
     invocation: Invocation,
     /,
@@ -71,7 +74,9 @@ def create(
 @click.argument("group")
 @show_keys_option
 @service_command
-@examples("muster enrollment-group show line-7", "muster enrollment-group show line-7 --show-keys --json")
+@examples(
+    "muster enrollment-group show line-7", "muster enrollment-group show line-7 --show-keys --json"
+)
 def show(invocation: Invocation, *, group: str, show_keys: bool) -> None:
     """Show a group."""
     client = invocation.dps()
@@ -112,7 +117,10 @@ def list_groups(invocation: Invocation, *, top: int | None) -> None:
 @click.option("--any-hub", is_flag=True, help="Let every linked hub be chosen again.")
 @show_keys_option
 @service_command
-@examples("muster enrollment-group update line-7 --provisioning-status disabled", "muster enrollment-group update line-7 --reprovision-policy never")
+@examples(
+    "muster enrollment-group update line-7 --provisioning-status disabled",
+    "muster enrollment-group update line-7 --reprovision-policy never",
+)
 def update(
     invocation: Invocation,
     /,

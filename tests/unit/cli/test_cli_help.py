@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from muster.cli.root import muster
+from unit.cli.conftest import Run
+
+NOUNS = (
+    *("enrollment", "enrollment-group", "registration", "device", "module", "twin"),
+    *("events", "hub", "policy"),
+)
+
+
+def _commands(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    if not isinstance(command, click.Group):
+        yield path
+        return
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        found = command.get_command(context, name)
+        assert found is not None
+        if not found.hidden:  # an official name of a command of ours
+            yield from _commands(found, (*path, name))
+
+
+COMMANDS = list(_commands(muster, ()))
+
+
+def test_every_noun_is_there(run: Run) -> None:
+    shown = run("--help").stdout
+    assert all(f"  {noun} " in shown for noun in NOUNS)
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_has_an_example_that_begins_with_it(path: tuple[str, ...], run: Run) -> None:
+    shown = run(*path, "--help").stdout
+    assert "Example" in shown
+    assert f"muster {' '.join(path)}" in shown.partition("Example")[2]
+
+
+@pytest.mark.parametrize("path", [path for path in COMMANDS if path[0] in NOUNS], ids=" ".join)
+def test_every_command_of_a_noun_has_the_common_options(path: tuple[str, ...], run: Run) -> None:
+    shown = run(*path, "--help").stdout
+    assert all(name in shown for name in ("--json", "--data-dir", "--login", "--ca-file"))
+
+
+def test_help_imports_nothing_slow() -> None:
+    code = (
+        "import sys; sys.argv = ['muster', '--help']\n"
+        "from muster.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "slow = {'requests', 'rich', 'cryptography', 'starlette', 'uvloop'} & set(sys.modules)\n"
+        "assert not slow, slow\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=30)
+
+
+def test_an_unknown_command_is_wrong_usage(run: Run) -> None:
+    assert "No such command" in run("enrolment", code=2).stderr
