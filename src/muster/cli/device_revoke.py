@@ -35,7 +35,13 @@ def revoke(invocation: Invocation, *, registration_id: str, reason: str, yes: bo
     if invocation.as_json:
         show_json(done)
         return
-    _show(done)
+    show_record(
+        [
+            *_identity(done),
+            ("Device disabled", done.get("deviceDisabled", False)),
+            ("Connections ended", done.get("sessionsDropped", 0)),
+        ]
+    )
     remark(f"{registration_id} is shut out. To undo it: muster device restore {registration_id}")
 
 
@@ -51,7 +57,7 @@ def restore(invocation: Invocation, *, registration_id: str, yes: bool) -> None:
     if invocation.as_json:
         show_json(done)
         return
-    _show(done)
+    show_record(_identity(done))
     remark(f"{registration_id} may register and connect again.")
 
 
@@ -86,14 +92,10 @@ def _call(
     return done
 
 
-def _show(done: dict[str, Any]) -> None:
-    show_record(
-        [
-            ("Registration ID", done.get("registrationId")),
-            ("Enrollment", done.get("entry")),
-            ("Hub", done.get("hub")),
-            ("Device ID", done.get("deviceId")),
-            ("Device disabled", done.get("deviceDisabled", False)),
-            ("Connections ended", done.get("sessionsDropped", 0)),
-        ]
-    )
+def _identity(done: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [
+        ("Registration ID", done.get("registrationId")),
+        ("Enrollment", done.get("entry")),
+        ("Hub", done.get("hub")),
+        ("Device ID", done.get("deviceId")),
+    ]
