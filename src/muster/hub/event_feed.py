@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 from heapq import merge
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
-from muster.errors import InvalidArgumentError
+import structlog
+
+from muster.errors import InvalidArgumentError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -22,8 +24,17 @@ BATCH_RECORDS: Final = 500
 BATCH_BYTES: Final = 1 << 20
 """Bounds of one batch of one partition."""
 
+_log = structlog.get_logger(__name__)
+
 EARLIEST: Final = "earliest"
 LATEST: Final = "latest"
+
+
+@runtime_checkable
+class DamagedLog(Protocol):
+    """An error of a log that says from where on it can be read again."""
+
+    resume_sequence: int
 
 
 def start(log: EventLog, partitions: Iterable[int], text: str) -> dict[int, int]:
@@ -69,26 +80,19 @@ async def read(
         follow: go on at the end and wait for more, for ever.
         keep_alive_s: seconds of waiting after which an empty batch is yielded.
     """
-    ends = {partition: log.bounds(partition)[1] for partition in positions}
+    ends = {} if follow else {partition: log.bounds(partition)[1] for partition in positions}
     news = asyncio.Event()
     unsubscribe = log.subscribe(news.set)
     try:
         while True:
             news.clear()
-            batches: list[list[StoredRecord]] = []
-            for partition, position in positions.items():
-                if not follow and position >= ends[partition]:
-                    continue
-                found = await log.read(partition, position, BATCH_RECORDS, BATCH_BYTES)
-                if not found:
-                    positions[partition] = max(position, ends[partition])
-                    continue
-                positions[partition] = found[-1].sequence + 1
-                if not follow:
-                    found = [record for record in found if record.sequence < ends[partition]]
-                batches.append(list(found))
-            if batches:
+            before = dict(positions)
+            batches = [await _next(log, positions, partition, ends) for partition in before]
+            if any(batches):
                 yield list(merge(*batches, key=_arrival))
+            elif positions != before:
+                # Something was skipped; there may be more behind it.
+                continue
             elif not follow:
                 return
             else:
@@ -99,6 +103,37 @@ async def read(
                     yield []
     finally:
         unsubscribe()
+
+
+async def _next(
+    log: EventLog, positions: dict[int, int], partition: int, ends: dict[int, int]
+) -> list[StoredRecord]:
+    """Return the next records of a partition, and move its position behind them.
+
+    Args:
+        log: of the hub.
+        positions: of each partition.
+        partition: which.
+        ends: where to stop in each partition; not at all where none is given.
+    """
+    position = positions[partition]
+    end = ends.get(partition)
+    if end is not None and position >= end:
+        return []
+    try:
+        found = list(await log.read(partition, position, BATCH_RECORDS, BATCH_BYTES))
+    except UnavailableError as error:
+        if not isinstance(error, DamagedLog):
+            raise
+        # What is behind the damage is as good as ever; the gap shows in the numbers.
+        _log.error("telemetry lost", reason=error.message)
+        positions[partition] = error.resume_sequence
+        return []
+    if found:
+        positions[partition] = found[-1].sequence + 1
+    if end is not None:
+        return [record for record in found if record.sequence < end]
+    return found
 
 
 def _arrival(record: StoredRecord) -> float:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, final
 
-from muster.store.journal import Journal
-
 from muster.auth import sas_token, symmetric_keys
 from muster.auth.keyring import Keyring
 from muster.bus.inprocess import InProcessBus
 from muster.clock import ManualClock
 from muster.decisions.log import DecisionLog
-from muster.observe.metrics import Metrics
 from muster.hub.authentication import Authenticator
 from muster.hub.bulk import Bulk
 from muster.hub.connections import Connections
@@ -36,6 +33,8 @@ from muster.model.identity import (
     SymmetricKey,
 )
 from muster.net.mqtt import Accepted, Refused
+from muster.observe.metrics import Metrics
+from muster.store.journal import Journal
 from muster.store.sqlite import SqliteEngine
 from muster.wire.mqtt import codec
 from muster.wire.mqtt.packets import Connect, Publish, Will

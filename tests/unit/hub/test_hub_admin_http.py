@@ -20,6 +20,8 @@ from unit.hub.hub_parts import HOST
 from unit.hub.hub_rest import Reply, Rest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -169,6 +171,22 @@ async def test_a_quiet_follower_gets_signs_of_life(parts: Parts) -> None:
         pass
     assert len(batch) == 1
     await feed.aclose()  # type: ignore[attr-defined]
+
+
+async def test_damage_on_the_disk_costs_only_what_is_damaged(
+    rest: Rest, parts: Parts, tmp_path: Path
+) -> None:
+    await send(parts, "d1", b"first-body")
+    await send(parts, "d2", b"second-body")
+    files = [file for file in (tmp_path / "telemetry").rglob("*") if file.is_file()]
+    (damaged,) = [file for file in files if b"first-body" in file.read_bytes()]
+    damaged.write_bytes(damaged.read_bytes().replace(b"first-body", b"f1rst-body"))
+    reply = await rest.call("GET", "/admin/v1/events", query="from=earliest", authorization="admin")
+    assert [event["body"] for event in lines(reply)] == ["second-body"]
+    await send(parts, "d3", b"third-body")
+    query = "from=earliest&follow=true"
+    reply = await rest.call("GET", "/admin/v1/events", query=query, authorization="admin", until=2)
+    assert sorted(event["body"] for event in lines(reply)) == ["second-body", "third-body"]
 
 
 async def test_many_events_come_in_the_order_of_each_partition(rest: Rest, parts: Parts) -> None:
