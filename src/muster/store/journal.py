@@ -1,13 +1,19 @@
-"""The telemetry journal: an append-only, partitioned log of one hub.
+"""A journal: an append-only, partitioned log of records that survives power cuts.
 
-`append` only queues. A thread of the journal's own packs, writes and syncs what is queued as one
-frame, for all partitions together (`journal_writer`), and tells the loop once per commit. Reads run
-in other threads on files that only grow (`journal_read`); they never wait for the writer.
+Records of a partition are numbered from 0, densely, for ever: a number is never used for another
+record, whatever was deleted or crashed in between. All partitions share one sequence of files, so a
+group commit over all of them costs one sync.
+
+Who does what: the event loop only queues appends and hands out results; one thread numbers, packs,
+checksums, writes and syncs (`journal_writer`); other threads read (`journal_read`) files that only
+grow, and never wait for the writer. What the files look like says `journal_format`, what happens
+after a crash and to damage `journal_recovery`.
 """
 
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from queue import Empty
 from typing import TYPE_CHECKING, Final, Self, TypeVar, final
 
@@ -25,16 +31,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from muster.clock import Clock
+    from muster.errors import MusterError
     from muster.store.journal_segment import Segment
     from muster.store.journal_writer import Done
 
 __all__ = ["Journal", "JournalDamagedError", "JournalRecord"]
 
-DEFAULT_SEGMENT_BYTES: Final = 64 << 20
+DEFAULT_SEGMENT_BYTES: Final = 32 << 20
+"""Small enough to look at every byte of the last file at the start after a crash."""
 DEFAULT_MAX_AGE_S: Final = 7 * 86_400.0
-"""The longest the real service keeps telemetry (hub-device.md 9)."""
-DEFAULT_MAX_BYTES: Final = 16 << 30
-DEFAULT_CHECK_S: Final = 30.0
+DEFAULT_MAX_BYTES: Final = 10 << 30
+DEFAULT_CHECK_S: Final = 10.0
+_READERS: Final = 2
 
 _T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
@@ -44,25 +52,17 @@ _log = structlog.get_logger(__name__)
 class Journal:
     """The log of one hub. Made by `open`; belongs to the event loop that was running then."""
 
-    __slots__ = (
-        "_closed",
-        "_create_future",
-        "_ended",
-        "_loop",
-        "_partitions",
-        "_put",
-        "_subscribers",
-        "_writer",
-    )
-
-    def __init__(self, partitions: int) -> None:
+    def __init__(self, directory: Path, partitions: int) -> None:
         """Use `open`."""
+        self.directory = directory
+        self.partitions = partitions
         self._loop = asyncio.get_running_loop()
         self._create_future = self._loop.create_future
-        self._partitions = partitions
         self._subscribers: dict[object, Callable[[], None]] = {}
-        self._ended = asyncio.Event()
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="journal-reader")
+        self._writer: JournalWriter
         self._closed = False
+        self._ended = asyncio.Event()
 
     @classmethod
     async def open(
@@ -77,32 +77,34 @@ class Journal:
         check_s: float = DEFAULT_CHECK_S,
         randomness: Randomness | None = None,
     ) -> Self:
-        """Open a journal, made as needed; a torn end is cut, with a line in the log.
+        """Open a log, made if there is none; a torn end is cut, with a line in our own log.
 
         Args:
             directory: of its files; nothing else may lie there.
             partitions: how many; the same for the life of the data.
             clock: gives records their time.
-            segment_bytes: size at which a file is sealed; retention removes whole files.
-            max_age_s: how long records are kept at least, in seconds, if `max_bytes` allows.
-            max_bytes: how many bytes are kept.
+            segment_bytes: size at which a file is sealed and the next begun.
+            max_age_s: records older than this, in seconds, are deleted; whole files at a time, so
+                up to an eighth later.
+            max_bytes: size of the whole log above which the oldest files are deleted.
             check_s: seconds between two looks at age and size.
             randomness: gives files their markers.
 
         Raises:
             ConflictError: it has another number of partitions; code `partitions-changed`.
-            UnavailableError: it cannot be used; codes `store-unavailable`, `journal-too-new`,
-                `journal-damaged`.
+            UnavailableError: the files cannot be read or are of a newer version (codes
+                `store-unavailable`, `journal-too-new`), or are so damaged that it is unknown
+                which sequence numbers were given out (`journal-damaged`).
             ValueError: so many partitions are not possible.
         """
         if not 0 < partitions <= MAX_PARTITIONS:
             raise ValueError(f"1 to {MAX_PARTITIONS} partitions are possible, not {partitions}")
+        journal = cls(directory, partitions)
         try:
             segments = await asyncio.to_thread(_find, directory, partitions)
         except OSError as error:
             raise _unavailable(error) from error
-        journal = cls(partitions)
-        writer = journal._writer = JournalWriter(
+        journal._writer = JournalWriter(
             directory=directory,
             segments=segments,
             partitions=partitions,
@@ -112,11 +114,10 @@ class Journal:
             check_s=check_s,
             clock=clock,
             randomness=randomness or Randomness(),
-            settle=journal._settle,
-            ended=journal._end,
+            settle=journal._post_settle,
+            ended=journal._post_ended,
         )
-        journal._put = writer.queue.put
-        writer.start()
+        journal._writer.start()
         return journal
 
     def append(self, partition: int, records: list[bytes]) -> asyncio.Future[list[int]]:
@@ -124,24 +125,22 @@ class Journal:
 
         Args:
             partition: which, from 0.
-            records: leave the list alone until the future is done.
+            records: leave the list alone from now on: another thread reads it.
 
         Returns:
             Their sequence numbers, when they would survive a power cut. Fails with
-            `UnavailableError` (code `store-unavailable`) when none of them is stored: the disk is
-            full or fails (later ones are tried again) or the journal is closed; and with
-            `TooLargeError` when they are over `journal_writer.MAX_APPEND` bytes.
+            `UnavailableError` (code `store-unavailable`) when the disk refuses: none of them is
+            acknowledged, and later ones are tried again; and with `TooLargeError` when they are
+            over `journal_writer.MAX_APPEND` bytes.
 
         Raises:
+            UnavailableError: the log is closed; code `store-unavailable`.
             ValueError: there is no such partition.
         """
-        if not 0 <= partition < self._partitions:
-            raise ValueError(f"there is no partition {partition}")
+        if self._closed or not 0 <= partition < self.partitions:
+            self._refuse(partition)
         future = self._create_future()
-        if self._closed:
-            future.set_exception(_closing())
-        else:
-            self._put((partition, records, future))
+        self._writer.queue.put((partition, records, future))
         return future
 
     async def read(
@@ -156,17 +155,17 @@ class Journal:
             max_bytes: at most so many bytes of data, but one record in any case.
 
         Raises:
-            JournalDamagedError: the first record wanted is damaged; says where to go on.
-            UnavailableError: the disk fails; code `store-unavailable`.
+            JournalDamagedError: the first record wanted is damaged; says where to go on. Damage
+                further on only ends the result.
+            UnavailableError: the disk fails or the log is closed; code `store-unavailable`.
             ValueError: there is no such partition.
         """
-        if not 0 <= partition < self._partitions:
-            raise ValueError(f"there is no partition {partition}")
+        if self._closed or not 0 <= partition < self.partitions:
+            self._refuse(partition)
         if from_sequence >= self.bounds(partition)[1]:
             return []
-        return await self._loop.run_in_executor(
-            None, self._read, partition, max(from_sequence, 0), max_records, max_bytes
-        )
+        reading = Reading(partition, max(from_sequence, 0), max_records, max_bytes)
+        return await self._loop.run_in_executor(self._readers, self._look, reading.run)
 
     def bounds(self, partition: int) -> tuple[int, int]:
         """Return the earliest sequence number still there and the one that comes next."""
@@ -178,13 +177,16 @@ class Journal:
     def find_time(self, partition: int, unix_s: float) -> int:
         """Return the first sequence number that is not older than a moment.
 
-        Reads a few pages of the disk. When all records are older, it is the number that comes
-        next.
+        When all records are older, it is the number that comes next. Reads some 100 KiB at most.
+
+        Args:
+            partition: which.
+            unix_s: unix seconds.
 
         Raises:
             UnavailableError: the disk fails; code `store-unavailable`.
         """
-        return self._retry(lambda segments: find_time(segments, partition, unix_s))
+        return self._look(lambda segments: find_time(segments, partition, unix_s))
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call back in the loop whenever there are new durable records.
@@ -204,19 +206,36 @@ class Journal:
         """Store what was accepted, then let go of the files."""
         if not self._closed:
             self._closed = True
-            self._put(None)
+            self._writer.queue.put(None)
         await self._ended.wait()
+        self._readers.shutdown(wait=False)
 
-    # In the loop.
+    def _refuse(self, partition: int) -> None:
+        if self._closed:
+            raise _closing()
+        raise ValueError(f"there is no partition {partition}")
 
-    def _settled(self, done: Done, error: Exception | None) -> None:
+    def _look(self, look: Callable[[tuple[Segment, ...]], _T]) -> _T:
+        """Look at the files, again when retention took one from under the reader."""
+        while True:
+            segments = self._writer.segments
+            try:
+                return look(segments)
+            except OSError as error:
+                if self._writer.segments is segments or not isinstance(error, FileNotFoundError):
+                    raise _unavailable(error) from error
+
+    # Called in the loop.
+
+    def _settle(self, done: Done, error: MusterError | None) -> None:
         for future, first, count in done:
             if future.done():
                 continue
             if error is None:
                 future.set_result(list(range(first, first + count)))
             else:
-                future.set_exception(error)
+                # One of its own for each: a raised error collects the traces of its catchers.
+                future.set_exception(type(error)(error.message, code=error.code))
         if error is not None:
             return
         for callback in list(self._subscribers.values()):
@@ -225,7 +244,7 @@ class Journal:
             except Exception as failure:  # noqa: BLE001 - the others must hear of it all the same
                 _log.error("a reader of the telemetry log failed", exc_info=failure)
 
-    def _gone(self) -> None:
+    def _end(self) -> None:
         self._closed = True
         queue = self._writer.queue
         while True:
@@ -238,13 +257,13 @@ class Journal:
                 append[2].set_exception(_closing())
         self._ended.set()
 
-    # In the writer's thread.
+    # Called in the writer's thread.
 
-    def _settle(self, done: Done, error: Exception | None) -> None:
-        self._post(self._settled, done, error)
+    def _post_settle(self, done: Done, error: MusterError | None) -> None:
+        self._post(self._settle, done, error)
 
-    def _end(self) -> None:
-        self._post(self._gone)
+    def _post_ended(self) -> None:
+        self._post(self._end)
 
     def _post(self, callback: Callable[..., None], *arguments: object) -> None:
         try:
@@ -253,28 +272,12 @@ class Journal:
             # The loop is closed; nobody waits any more.
             return
 
-    # In a reader's thread.
-
-    def _read(
-        self, partition: int, sequence: int, max_records: int, max_bytes: int
-    ) -> list[JournalRecord]:
-        return self._retry(Reading(partition, sequence, max_records, max_bytes).run)
-
-    def _retry(self, look: Callable[[tuple[Segment, ...]], _T]) -> _T:
-        """Look again when retention took a file from under the reader."""
-        while True:
-            segments = self._writer.segments
-            try:
-                return look(segments)
-            except OSError as error:
-                if self._writer.segments is segments:
-                    raise _unavailable(error) from error
-
 
 def _find(directory: Path, partitions: int) -> list[Segment]:
-    if not directory.is_dir():
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        sync_directory(directory.parent)
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(mode=0o700)
+        sync_directory(path.parent)
     return recover(directory, partitions)
 
 
@@ -284,5 +287,7 @@ def _closing() -> UnavailableError:
 
 def _unavailable(error: OSError) -> UnavailableError:
     return UnavailableError(
-        f"The telemetry log does not answer: {error.strerror or error}", code="store-unavailable"
+        f"The telemetry log cannot be read: {error}",
+        code="store-unavailable",
+        subject=str(error.filename or ""),
     )

@@ -187,20 +187,27 @@ class JournalWriter:
             _log.error("records that are no bytes were refused", exc_info=mistake)
             done = [(future, 0, 0) for _, _, future in group]
             error = mistake
-        except OSError as failure:
-            if not self._failing:
-                _log.error("telemetry cannot be stored", file=self._path(), reason=str(failure))
-            self._failing = True
+        except Exception as failure:  # noqa: BLE001 - this thread must live; others wait for it
+            error = self._failed(failure)
             done = [(future, 0, 0) for _, _, future in group]
-            error = UnavailableError(
-                f"Telemetry cannot be stored now: {failure.strerror or failure}",
-                code="store-unavailable",
-            )
         else:
             if self._failing:
                 _log.info("telemetry is stored again", file=self._path())
             self._failing = False
         self._settle(done, error)
+
+    def _failed(self, failure: Exception) -> UnavailableError:
+        """Note that a group commit failed; return what its callers get to see."""
+        if not isinstance(failure, OSError):
+            _log.error("telemetry not stored", file=self._path(), exc_info=failure)
+            return UnavailableError("Telemetry could not be stored", code="store-unavailable")
+        if not self._failing:
+            _log.error("telemetry cannot be stored", file=self._path(), reason=str(failure))
+        self._failing = True
+        return UnavailableError(
+            f"Telemetry cannot be stored now: {failure.strerror or failure}",
+            code="store-unavailable",
+        )
 
     def _append(
         self, segment: Segment, records_of: dict[int, list[bytes]], after: list[int]
