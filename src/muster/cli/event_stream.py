@@ -32,7 +32,9 @@ SILENCE_S: Final = 40.0
 PATIENCE_S: Final = 60.0
 """How long a service that is away is tried again."""
 
-_PAUSES_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
+PAUSES_S: Final[tuple[float, ...]] = (0.2, 0.5, 1.0, 2.0, 5.0)
+"""Between attempts to connect again."""
+
 _OVERLAP: Final = timedelta(seconds=5)
 """Partitions become durable independently: an event may come a little after a later one."""
 _QUEUED: Final = 1000
@@ -78,7 +80,6 @@ class EventStream:
         device_id: only of this device.
         start: `earliest`, `latest`, a sequence number or a time.
         follow: go on at the end of the log, and over breaks.
-        pauses_s: between attempts to connect again, in seconds.
     """
 
     def __init__(
@@ -89,19 +90,18 @@ class EventStream:
         device_id: str | None,
         start: str,
         follow: bool,
-        pauses_s: tuple[float, ...] = _PAUSES_S,
     ) -> None:
         self._client = client
         self._partition = partition
         self._device_id = device_id
         self._start = start
         self._follow = follow
-        self._pauses_s = pauses_s
         self._next: dict[int, int] = {}
         self._first_sequence = int(start) if start.isdecimal() else 0
         self._not_before: datetime | None = None
         self._last: datetime | None = None
         self._connected = False
+        self._over = threading.Event()
 
     def events(self, timeout_s: float | None) -> Iterator[Event]:
         """Yield events as they come; end after `timeout_s` seconds, or when the log ends.
@@ -114,20 +114,23 @@ class EventStream:
         # A thread, because a read from the network can be given up no other way on time.
         threading.Thread(target=self._read, args=(items,), name="events", daemon=True).start()
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while True:
-            # Without a limit in steps: on some systems an endless wait is deaf to Ctrl-C.
-            wait_s = 1.0 if deadline is None else deadline - time.monotonic()
-            try:
-                item = items.get(timeout=max(wait_s, 0.0))
-            except queue.Empty:
-                if deadline is not None and time.monotonic() >= deadline:
+        try:
+            while True:
+                # In steps: on some systems an endless wait is deaf to Ctrl-C.
+                wait_s = 1.0 if deadline is None else deadline - time.monotonic()
+                try:
+                    item = items.get(timeout=max(wait_s, 0.0))
+                except queue.Empty:
+                    if deadline is not None and time.monotonic() >= deadline:
+                        return
+                    continue
+                if item is None:
                     return
-                continue
-            if item is None:
-                return
-            if isinstance(item, Exception):
-                raise item
-            yield item
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            self._over.set()
 
     # -- the reading thread --------------------------------------------------------------------
 
@@ -142,7 +145,7 @@ class EventStream:
     def _read_on(self, items: queue.Queue[_Item]) -> None:
         attempt = 0
         lost_at = 0.0
-        while True:
+        while not self._over.is_set():
             try:
                 reply = self._connect()
                 if attempt > 1:
@@ -163,9 +166,9 @@ class EventStream:
             lost_at = now if attempt == 0 else lost_at
             if now - lost_at > PATIENCE_S:
                 raise failure
-            if attempt == 1:  # not for a break that heals at once
+            if attempt == 1 and not self._over.is_set():  # not for a break that heals at once
                 remark(f"{failure.headline}; trying again.")
-            time.sleep(self._pauses_s[min(attempt, len(self._pauses_s) - 1)])
+            self._over.wait(PAUSES_S[min(attempt, len(PAUSES_S) - 1)])
             attempt += 1
 
     def _connect(self) -> requests.Response:

@@ -33,12 +33,13 @@ class Call:
 
 @dataclass
 class Reply:
-    """An answer; `lines` are streamed, and the connection breaks after them."""
+    """An answer; `lines` are streamed, and the connection may break after them."""
 
     body: Any = None
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     lines: Iterator[str] | None = None
+    breaks: bool = False
 
 
 Answer: TypeAlias = "Reply | Any | Callable[[Call], Any]"
@@ -141,11 +142,11 @@ class _Handler(BaseHTTPRequestHandler):
             json.loads(raw) if raw else None,
         )
         reply = self.owner.answer(call)
-        self.send_response(reply.status)
+        self.send_response_only(reply.status)
         for name, value in reply.headers.items():
             self.send_header(name, value)
         if reply.lines is not None:
-            self._stream(reply.lines)
+            self._stream(reply.lines, breaks=reply.breaks)
             return
         body = b"" if reply.body is None else _encode(reply.body)
         if reply.status != 204:
@@ -153,12 +154,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def _stream(self, lines: Iterator[str]) -> None:
+    def _stream(self, lines: Iterator[str], *, breaks: bool) -> None:
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         for line in lines:
             data = f"{line}\n".encode()
             self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+        if not breaks:
+            self.wfile.write(b"0\r\n\r\n")
         self.close_connection = True
 
     do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = _serve  # noqa: N815
