@@ -121,10 +121,10 @@ def encode_stamp(stamp: Stamp) -> bytes:
     return b"".join(parts)
 
 
-def encode_head(bag: str, *, retain: bool = False, will: bool = False) -> bytes:
-    """Return the part between stamp and body."""
+def encode_head(bag: str, flags: int = 0) -> bytes:
+    """Return the part between stamp and body; `flags` are `FLAG_…`."""
     raw = bag.encode()
-    return _pack_head(retain | will << 1, len(raw)) + raw
+    return _pack_head(flags, len(raw)) + raw
 
 
 def decode(record: bytes) -> Message:

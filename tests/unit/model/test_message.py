@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.model.message import (
+    FLAG_RETAIN,
+    FLAG_WILL,
     AuthScope,
     Message,
     Stamp,
@@ -34,7 +36,7 @@ def test_what_is_written_is_read(
     will: bool,  # noqa: FBT001
     body: bytes,
 ) -> None:
-    record = encode_stamp(stamp) + encode_head(bag, retain=retain, will=will) + body
+    record = encode_stamp(stamp) + encode_head(bag, FLAG_RETAIN * retain | FLAG_WILL * will) + body
     assert decode(record) == Message(stamp, retain, will, bag, body)
 
 
@@ -58,7 +60,7 @@ def test_a_record_cut_short_in_its_head_is_refused(stamp: Stamp, data: st.DataOb
 def test_version_1_on_the_disk() -> None:
     # These bytes are in the logs of running services: a change needs a new version.
     stamp = Stamp("d", "m", "7", AuthScope.HUB, "x")
-    record = encode_stamp(stamp) + encode_head("a=1", retain=True) + b"body"
+    record = encode_stamp(stamp) + encode_head("a=1", FLAG_RETAIN) + b"body"
     assert record == b"\x01\x00\x02\x01d\x01m\x017\x00\x01x\x01\x00\x03a=1body"
 
 

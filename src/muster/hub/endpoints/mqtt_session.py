@@ -22,7 +22,7 @@ from muster.hub.subscriptions import TWIN_DESIRED
 from muster.hub.telemetry import MAX_PENDING, MAX_PENDING_ALL, partition_of
 from muster.model.decision import Decision
 from muster.model.identity import wire_time
-from muster.model.message import MAX_MESSAGE_SIZE, encode_head
+from muster.model.message import FLAG_RETAIN, FLAG_WILL, MAX_MESSAGE_SIZE, encode_head
 from muster.model.pacing import Pace
 from muster.net.routing import decode_json
 from muster.net.tasks import spawn
@@ -237,6 +237,8 @@ class DeviceSession:
     def received(self, packets: list[Packet]) -> None:
         """Take a batch of packets; see the module."""
         prefix = self._prefix
+        skip = len(prefix)
+        stamp = self._stamp
         topic = self._topic
         head = self._head
         limit = self._limit
@@ -246,13 +248,10 @@ class DeviceSession:
             if type(packet) is Publish and (
                 packet.topic == topic or packet.topic.startswith(prefix)
             ):
-                if packet.retain:
-                    record = self._head_of(packet) + packet.payload
-                else:
-                    if packet.topic != topic:
-                        topic = packet.topic
-                        head = self._head_of(packet)
-                    record = head + packet.payload
+                if packet.topic != topic or packet.retain:
+                    head = stamp + encode_head(packet.topic[skip:], packet.retain)
+                    topic = "" if packet.retain else packet.topic
+                record = head + packet.payload
                 if len(record) > limit and self._too_large(packet):
                     break
                 records.append(record)
@@ -283,10 +282,6 @@ class DeviceSession:
             self._decide("connection-expired", {"token_expiry": wire_time(connection.expires_at)})
 
     # -- telemetry -----------------------------------------------------------------------------
-
-    def _head_of(self, packet: Publish) -> bytes:
-        bag = packet.topic[len(self._prefix) :]
-        return self._stamp + encode_head(bag, retain=packet.retain)
 
     def _store(self, records: list[bytes], packet_ids: list[int]) -> None:
         services = self._services
@@ -347,7 +342,8 @@ class DeviceSession:
 
     def _will_record(self, will: Will) -> bytes:
         bag = will.topic[len(self._prefix) :]
-        return self._stamp + encode_head(bag, retain=will.retain, will=True) + will.payload
+        flags = FLAG_WILL | (FLAG_RETAIN if will.retain else 0)
+        return self._stamp + encode_head(bag, flags) + will.payload
 
     def _append_unheard(self, record: bytes) -> None:
         """Store a message nobody waits for."""
@@ -390,7 +386,7 @@ class DeviceSession:
                 self._enqueue(_Request(packet, len(packet.payload), None))
             return True
         if topic == self._prefix[:-1]:
-            record = self._head_of(packet) + packet.payload
+            record = self._stamp + encode_head("", packet.retain) + packet.payload
             self._store([record], [] if packet.packet_id is None else [packet.packet_id])
             return True
         self._violation("topic-not-allowed", {"topic": topic[:512]})
