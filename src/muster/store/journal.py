@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from queue import Empty
 from typing import TYPE_CHECKING, Final, Self, TypeVar, final
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from muster.clock import Clock
-    from muster.errors import MusterError
     from muster.store.journal_segment import Segment
     from muster.store.journal_writer import Done
 
@@ -227,7 +227,7 @@ class Journal:
 
     # Called in the loop.
 
-    def _settle(self, done: Done, error: MusterError | None) -> None:
+    def _settle(self, done: Done, error: Exception | None) -> None:
         for future, first, count in done:
             if future.done():
                 continue
@@ -235,7 +235,7 @@ class Journal:
                 future.set_result(list(range(first, first + count)))
             else:
                 # One of its own for each: a raised error collects the traces of its catchers.
-                future.set_exception(type(error)(error.message, code=error.code))
+                future.set_exception(copy(error))
         if error is not None:
             return
         for callback in list(self._subscribers.values()):
@@ -259,7 +259,7 @@ class Journal:
 
     # Called in the writer's thread.
 
-    def _post_settle(self, done: Done, error: MusterError | None) -> None:
+    def _post_settle(self, done: Done, error: Exception | None) -> None:
         self._post(self._settle, done, error)
 
     def _post_ended(self) -> None:
