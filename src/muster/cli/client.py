@@ -139,7 +139,7 @@ class RestClient:
         read_timeout_s: float = READ_TIMEOUT_S,
     ) -> requests.Response:
         """Make one call; `body` goes as JSON, or as it is when it is bytes already."""
-        all_headers = dict(headers or {})
+        all_headers = {"Host": self.target.login.host_name, **(headers or {})}
         if body is not None:
             all_headers["Content-Type"] = "application/json; charset=utf-8"
             body = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -184,7 +184,7 @@ def unreachable(target: Target, error: Exception) -> NoReturn:
     Raises:
         UnreachableError: always; with the cause in plain words.
     """
-    host = target.login.host_name
+    host = target.address
     cause = _root(error)
     text = str(cause)
     if isinstance(error, requests.exceptions.SSLError):
@@ -194,7 +194,7 @@ def unreachable(target: Target, error: Exception) -> NoReturn:
     elif isinstance(cause, ConnectionRefusedError) or "Connection refused" in text:
         reason, step = "nothing listens there (connection refused)", target.lost
     elif "NameResolutionError" in repr(error) or "Failed to resolve" in str(error):
-        reason = f"the name {target.login.host} cannot be resolved"
+        reason = "its name cannot be resolved"
         step = "add it to the DNS, or to the hosts file of this machine"
     else:
         reason, step = text or type(error).__name__, target.lost

@@ -37,12 +37,16 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         login: host and access policy; its key is never shown.
+        address: host, and port where it is not 443, to connect to. For a hub of an instance it is
+            the provisioning service's: one listener serves both (design.md 3), so the hub's own
+            name need not be known to this machine.
         ca_file: certificates to trust; `None` for the system's.
         api_version: sent with every call.
         lost: what to say when nothing answers there.
     """
 
     login: ConnectionString
+    address: str
     ca_file: Path | None
     api_version: str
     lost: str
@@ -50,7 +54,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def url(self) -> str:
         """Where its paths begin."""
-        return f"https://{self.login.host_name}"
+        return f"https://{self.address}"
 
 
 @final
@@ -99,18 +103,21 @@ class Invocation:
         """
         login = self._given_login()
         if login is None:
-            return self._client(self._hub_of_instance(host), HUB_API_VERSION)
+            return self._hub_of_instance(host)
         is_dps = login.key_name == _DPS_OWNER
         if is_dps or (host is not None and not _same_host(login, host)):
-            login = self._ask_for_hub(host)
+            return self._ask_for_hub(host)
         return self._client(login, HUB_API_VERSION)
 
-    def _client(self, login: ConnectionString, api_version: str) -> RestClient:
+    def _client(
+        self, login: ConnectionString, api_version: str, address: str | None = None
+    ) -> RestClient:
         from muster.cli.client import RestClient  # noqa: PLC0415 - `requests` is slow to import
 
         return RestClient(
             Target(
                 login=login,
+                address=address or login.host_name,
                 ca_file=self._trust(login),
                 api_version=api_version,
                 lost=self._lost(login),
@@ -119,21 +126,18 @@ class Invocation:
 
     # -- hubs ----------------------------------------------------------------------------------
 
-    def _hub_of_instance(self, host: str | None) -> ConnectionString:
-        hubs = {
-            hub.host.lower(): _parse(hub.connection_string, INSTANCE_FILE)
-            for hub in self._instance().hubs
-        }
-        if host is None:
-            if len(hubs) == 1:
-                return next(iter(hubs.values()))
-            raise _which_hub(list(hubs))
-        for name, login in hubs.items():
-            if name == host.lower() or _same_host(login, host):
-                return login
+    def _hub_of_instance(self, host: str | None) -> RestClient:
+        instance = self._instance()
+        if host is None and len(instance.hubs) != 1:
+            raise _which_hub([hub.host for hub in instance.hubs])
+        dps = _parse(instance.dps_connection_string, INSTANCE_FILE)
+        for hub in instance.hubs:
+            login = _parse(hub.connection_string, INSTANCE_FILE)
+            if host is None or hub.host.lower() == host.lower() or _same_host(login, host):
+                return self._client(login, HUB_API_VERSION, dps.host_name)
         return self._ask_for_hub(host)  # it was created or linked after the instance started
 
-    def _ask_for_hub(self, host: str | None) -> ConnectionString:
+    def _ask_for_hub(self, host: str | None) -> RestClient:
         dps = self.dps()
         if host is None:
             local = [hub["host"] for hub in dps.get("/admin/v1/hubs") if hub.get("local")]
@@ -156,7 +160,8 @@ class Invocation:
         for policy in policies:
             text = policy.get("connectionString")
             if text:
-                return _parse(str(text), f"the policy {policy.get('name')} of {host}")
+                login = _parse(str(text), f"the policy {policy.get('name')} of {host}")
+                return self._client(login, HUB_API_VERSION, dps.target.address)
         raise FailedError(
             f"The hub {host} has no access policy to call it with",
             next_step=f"muster policy create {_HUB_OWNER} --hub {host} --rights RegistryWrite "

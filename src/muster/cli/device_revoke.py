@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from muster.cli.examples import examples
+from muster.cli.failures import RefusedError
 from muster.cli.options import confirm, service_command, yes_option
 from muster.cli.output import remark, show_json, show_record, show_table
 
@@ -31,7 +32,14 @@ def revoke(invocation: Invocation, *, registration_id: str, reason: str, yes: bo
         "connection?",
         yes=yes,
     )
-    done = _call(invocation, registration_id, "revoke", {"reason": reason})
+    done = _call(
+        invocation,
+        registration_id,
+        "revoke",
+        {"reason": reason},
+        "an identity that was made by hand is shut out with muster device update DEVICE_ID "
+        "--status disabled",
+    )
     if invocation.as_json:
         show_json(done)
         return
@@ -53,7 +61,9 @@ def revoke(invocation: Invocation, *, registration_id: str, reason: str, yes: bo
 def restore(invocation: Invocation, *, registration_id: str, yes: bool) -> None:
     """Undo `muster device revoke`: the device may register and connect again."""
     confirm(f"Let {registration_id} in again?", yes=yes, needed=False)
-    done = _call(invocation, registration_id, "restore", {})
+    done = _call(
+        invocation, registration_id, "restore", {}, "muster device revocations lists who is revoked"
+    )
     if invocation.as_json:
         show_json(done)
         return
@@ -84,11 +94,15 @@ def revocations(invocation: Invocation) -> None:
 
 
 def _call(
-    invocation: Invocation, registration_id: str, verb: str, body: dict[str, str]
+    invocation: Invocation, registration_id: str, verb: str, body: dict[str, str], if_unknown: str
 ) -> dict[str, Any]:
-    done: dict[str, Any] = invocation.dps().post(
-        "/admin/v1/registrations", registration_id, verb, body=body
-    )
+    client = invocation.dps()
+    try:
+        done: dict[str, Any] = client.post(
+            "/admin/v1/registrations", registration_id, verb, body=body
+        )
+    except RefusedError as error:
+        raise (error.with_next(if_unknown) if error.status == 404 else error) from None
     return done
 
 

@@ -58,7 +58,6 @@ def create(
     registration_id: str,
     device_id: str | None,
     show_keys: bool,
-    etag: str | None,
     primary_key: str | None,
     secondary_key: str | None,
     key_file: str | None,
@@ -71,7 +70,7 @@ def create(
     keys = read_keys(primary_key, secondary_key, key_file)
     fields.apply_fields(entry, keys=keys, **given)
     client = invocation.dps()
-    created = client.put(COLLECTION, registration_id, body=entry, if_match=etag)
+    created = client.put(COLLECTION, registration_id, body=entry)
     _show(invocation, client, created, show_keys=show_keys)
     if not invocation.as_json and not show_keys:
         remark(f"The device's key: muster enrollment show {registration_id} --show-keys")
@@ -122,6 +121,7 @@ def list_enrollments(invocation: Invocation, *, top: int | None) -> None:
 @click.argument("registration_id")
 @_device_id
 @fields.field_options
+@etag_option
 @click.option("--any-hub", is_flag=True, help="Let every linked hub be chosen again.")
 @show_keys_option
 @service_command

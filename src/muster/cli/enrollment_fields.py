@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from muster.cli.options import ENABLED, JSON_DOCUMENT, etag_option, key_options
+from muster.cli.options import ENABLED, JSON_DOCUMENT, key_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +80,7 @@ def field_options(command: F) -> F:
     )
     for option in reversed(options):
         command = option(command)
-    return etag_option(key_options(command))
+    return key_options(command)
 
 
 def apply_fields(

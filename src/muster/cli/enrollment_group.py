@@ -51,7 +51,6 @@ def create(
     *,
     group: str,
     show_keys: bool,
-    etag: str | None,
     primary_key: str | None,
     secondary_key: str | None,
     key_file: str | None,
@@ -62,7 +61,7 @@ def create(
     keys = read_keys(primary_key, secondary_key, key_file)
     fields.apply_fields(entry, keys=keys, **given)
     client = invocation.dps()
-    created = client.put(COLLECTION, group, body=entry, if_match=etag)
+    created = client.put(COLLECTION, group, body=entry)
     _show(invocation, client, created, show_keys=show_keys)
     if not invocation.as_json:
         remark(
@@ -114,6 +113,7 @@ def list_groups(invocation: Invocation, *, top: int | None) -> None:
 @enrollment_group.command()
 @click.argument("group")
 @fields.field_options
+@etag_option
 @click.option("--any-hub", is_flag=True, help="Let every linked hub be chosen again.")
 @show_keys_option
 @service_command

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 EXPLAINED: Final = (401, 403, 429)
 """Statuses whose reason the service keeps for `muster registration explain`."""
 
+ALREADY_THERE: Final = "409201"
+"""The provisioning service's code for a create that found the thing there."""
+
 _HUB_MESSAGE: Final = re.compile(r"ErrorCode:\s*(?P<code>\w+);?\s*(?P<text>.*)", re.DOTALL)
 _TRACKING: Final = re.compile(r"Tracking ID:\s*(?P<id>[0-9A-Fa-f-]{32,36})")
 
@@ -73,6 +76,16 @@ class RefusedError(FailedError):
             text or f"The service answered with HTTP {status}",
             details=(", ".join(facts),),
             next_step=next_step,
+        )
+
+    def with_next(self, step: str) -> RefusedError:
+        """Return the same with another next step, for a command that knows better."""
+        return RefusedError(
+            status=self.status,
+            code=self.code,
+            text=self.text,
+            tracking_id=self.tracking_id,
+            next_step=step,
         )
 
 
@@ -146,7 +159,7 @@ def _next_step(status: int, code: str, tracking_id: str, context: click.Context 
         return "muster module list DEVICE_ID (IDs are case-sensitive in a hub)"
     if status == 404:
         return f"{noun} list"
-    if status == 409:
+    if status == 409 and (code == ALREADY_THERE or "Already" in code):
         return f"it is there already: {noun} show, or {noun} update"
     if status == 412:
         return "somebody changed it meanwhile: show it again, then repeat with its new --etag"

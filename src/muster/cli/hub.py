@@ -49,7 +49,7 @@ def list_hubs(invocation: Invocation) -> None:
         show_json(without_secrets(found))
         return
     show_table(
-        ("HOST", "KIND", "WEIGHT", "ALLOCATION"),
+        ("HOST", "KIND", "WEIGHT", "TAKES PART"),
         [
             (each["host"], _kind(each), each.get("allocationWeight"), _takes_part(each))
             for each in found

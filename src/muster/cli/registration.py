@@ -131,12 +131,14 @@ def explain(invocation: Invocation, *, identifier: str, limit: int) -> None:
 def show_registrations(invocation: Invocation, group: str | None, top: int | None) -> None:
     """Print the registration records of a group, or with no group those of every enrollment."""
     client = invocation.dps()
+    found: Iterator[tuple[str | None, dict[str, Any]]]
     if group is not None:
-        found = client.pages("POST", COLLECTION, group, "query", body=_ALL, top=top)
+        records = client.pages("POST", COLLECTION, group, "query", body=_ALL, top=top)
+        found = ((group, record) for record in records)
     else:
         found = _everyones(client, top)
     if invocation.as_json:
-        show_json(list(found))
+        show_json([record for _, record in found])
         return
     show_table(
         ("REGISTRATION ID", "STATUS", "HUB", "DEVICE ID", "GROUP", "LAST UPDATED", "ERROR"),
@@ -146,19 +148,19 @@ def show_registrations(invocation: Invocation, group: str | None, top: int | Non
                 state.get("status"),
                 state.get("assignedHub"),
                 state.get("deviceId"),
-                _group(state) or group,
+                of_group,
                 state.get("lastUpdatedDateTimeUtc"),
                 _error(state),
             )
-            for state in found
+            for of_group, state in found
         ],
         empty="No device has registered"
         + (f" with the enrollment group {group}." if group else " yet."),
     )
 
 
-def _everyones(client: RestClient, top: int | None) -> Iterator[dict[str, Any]]:
-    """Yield all records. The service lists them by group only (dps.md 3.1)."""
+def _everyones(client: RestClient, top: int | None) -> Iterator[tuple[str | None, dict[str, Any]]]:
+    """Yield all records with their groups. The service lists them by group only (dps.md 3.1)."""
     left = top
     for entry in client.pages("POST", "/enrollments/query", body=_ALL):
         state = entry.get("registrationState") or {}
@@ -167,12 +169,12 @@ def _everyones(client: RestClient, top: int | None) -> Iterator[dict[str, Any]]:
         if left == 0:
             return
         left = None if left is None else left - 1
-        yield state
+        yield None, state
     for entry in client.pages("POST", "/enrollmentGroups/query", body=_ALL):
-        group = entry["enrollmentGroupId"]
+        group = str(entry["enrollmentGroupId"])
         for state in client.pages("POST", COLLECTION, group, "query", body=_ALL, top=left):
             left = None if left is None else left - 1
-            yield state
+            yield group, state
         if left == 0:
             return
 
