@@ -53,6 +53,7 @@ class HubAdminEndpoint:
         authorize_admin: checks that a request carries the right `ServiceConfig` of the
             provisioning service, and raises `UnauthorizedError` otherwise.
         group: how all administrative routes report errors.
+        port: of HTTPS, for connection strings; `None` where it is the usual one.
     """
 
     def __init__(
@@ -63,12 +64,14 @@ class HubAdminEndpoint:
         clock: Clock,
         authorize_admin: Callable[[Request], None],
         group: RouteGroup,
+        port: int | None = None,
     ) -> None:
         self._hubs = hubs
         self._telemetry = telemetry
         self._clock = clock
         self._authorize_admin = authorize_admin
         self._group = group
+        self._port = port
 
     def routes(self) -> list[Route]:
         """Return all operations."""
@@ -87,11 +90,11 @@ class HubAdminEndpoint:
 
     async def _list_policies(self, request: Request) -> Response:
         hub = self._administered(request)
-        return _json([_policy_body(hub, policy) for policy in hub.policies.values()])
+        return _json([self._shown(hub, policy) for policy in hub.policies.values()])
 
     async def _get_policy(self, request: Request) -> Response:
         hub = self._administered(request)
-        return _json(_policy_body(hub, self._hubs.policy(hub, request.path_params["name"])))
+        return _json(self._shown(hub, self._hubs.policy(hub, request.path_params["name"])))
 
     async def _put_policy(self, request: Request) -> Response:
         hub = self._administered(request)
@@ -103,12 +106,20 @@ class HubAdminEndpoint:
             body.primary_key,
             body.secondary_key,
         )
-        return _json(_policy_body(hub, policy))
+        return _json(self._shown(hub, policy))
 
     async def _delete_policy(self, request: Request) -> Response:
         hub = self._administered(request)
         await self._hubs.delete_policy(hub, request.path_params["name"])
         return Response(status_code=204)
+
+    def _shown(self, hub: Hub, policy: AccessPolicy) -> PolicyBody:
+        keys = policy.keys
+        text = connection_string.format(
+            ConnectionString(host=hub.host, port=self._port, key_name=policy.name, key=keys.primary)
+        )
+        rights = sorted(right.value for right in policy.rights)
+        return PolicyBody(policy.name, rights, keys.primary, keys.secondary, text)
 
     def _administered(self, request: Request) -> Hub:
         self._authorize_admin(request)
@@ -180,15 +191,6 @@ async def _lines(
 
 def _json(value: Any) -> Response:
     return Response(_encode(value), media_type=_JSON)
-
-
-def _policy_body(hub: Hub, policy: AccessPolicy) -> PolicyBody:
-    keys = policy.keys
-    text = connection_string.format(
-        ConnectionString(host=hub.host, key_name=policy.name, key=keys.primary)
-    )
-    rights = sorted(right.value for right in policy.rights)
-    return PolicyBody(policy.name, rights, keys.primary, keys.secondary, text)
 
 
 def _rights(names: list[str]) -> frozenset[Right]:
