@@ -155,7 +155,11 @@ class JournalWriter:
         size = 0
         while appends and size < _GROUP_BYTES:
             append = appends.popleft()
-            length = sum(map(len, append[1]))
+            try:
+                length = sum(map(len, append[1]))
+            except TypeError as mistake:
+                self._settle([(append[2], 0, 0)], mistake)
+                continue
             if length > MAX_APPEND:
                 self._settle(
                     [(append[2], 0, 0)],
@@ -180,8 +184,10 @@ class JournalWriter:
                 first = after[partition]
                 after[partition] = first + len(records)
                 done.append((future, first, len(records)))
-                records_of.setdefault(partition, []).extend(records)
-            self._append(segment, records_of, after)
+                if records:
+                    records_of.setdefault(partition, []).extend(records)
+            if records_of:
+                self._append(segment, records_of, after)
         except (TypeError, ValueError, struct.error) as mistake:
             # Not bytes: the caller's fault, but no reason to stop for the others.
             _log.error("records that are no bytes were refused", exc_info=mistake)
