@@ -48,7 +48,7 @@ def refusal(value: str | None, *needs: Right, now: float = NOW) -> UnauthorizedE
     return caught.value
 
 
-@pytest.mark.parametrize("key", [KEYS.primary, KEYS.secondary])
+@pytest.mark.parametrize("key", [KEYS.primary, KEYS.secondary], ids=["primary", "secondary"])
 @pytest.mark.parametrize(
     "resource",
     ["localhost", "LOCALHOST", "localhost:8443", "dps.muster.localhost", "https://localhost/"],
