@@ -187,18 +187,24 @@ def unreachable(target: Target, error: Exception) -> NoReturn:
     host = target.address
     cause = _root(error)
     text = str(cause)
+    arrived = not isinstance(error, requests.ConnectTimeout)
     if isinstance(error, requests.exceptions.SSLError):
         reason, step = _tls_reason(text, target.ca_file)
+        arrived = "certificate" not in text
     elif isinstance(error, requests.Timeout):
         reason, step = "it did not answer in time", target.lost
     elif isinstance(cause, ConnectionRefusedError) or "Connection refused" in text:
         reason, step = "nothing listens there (connection refused)", target.lost
+        arrived = False
     elif "NameResolutionError" in repr(error) or "Failed to resolve" in str(error):
         reason = "its name cannot be resolved"
         step = "add it to the DNS, or to the hosts file of this machine"
+        arrived = False
     else:
         reason, step = text or type(error).__name__, target.lost
-    raise UnreachableError(f"Cannot reach {host}: {reason}", next_step=step) from None
+    raise UnreachableError(
+        f"Cannot reach {host}: {reason}", next_step=step, arrived=arrived
+    ) from None
 
 
 def _tls_reason(text: str, ca_file: Path | None) -> tuple[str, str]:

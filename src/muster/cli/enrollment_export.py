@@ -14,7 +14,7 @@ import click
 from muster.cli.enrollment_fields import READ_ONLY, is_edge, reprovision_name
 from muster.cli.examples import examples
 from muster.cli.failures import FailedError
-from muster.cli.import_rows import COLUMNS
+from muster.cli.import_fields import COLUMNS
 from muster.cli.options import service_command
 from muster.cli.output import remark, show_json, to_json, warn
 

@@ -90,9 +90,27 @@ class RefusedError(FailedError):
 
 
 class UnreachableError(FailedError):
-    """There is no service, or no way to it."""
+    """There is no service, or no way to it.
+
+    Args:
+        message: what happened, one line.
+        details: more about it, a line each.
+        next_step: what to do now.
+        arrived: whether what was sent may have reached the service all the same.
+    """
 
     exit_code = 3
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        details: tuple[str, ...] = (),
+        next_step: str = "",
+        arrived: bool = False,
+    ) -> None:
+        super().__init__(message, details=details, next_step=next_step)
+        self.arrived = arrived
 
 
 def read_error(
