@@ -84,11 +84,12 @@ EXPLANATIONS: Final[dict[str, Explanation]] = {
     ),
     "wrong-key": Explanation(
         "The token was signed with a key the service does not know",
-        "No key of the enrollment, no derived key of any enrollment group, and none of the usual "
-        "mistakes (group key, undecoded key, other spelling, trailing newline) gives this "
-        "signature.",
-        "Copy the key again: muster enrollment show {subject} --show-keys for an individual "
-        "enrollment, or muster enrollment-group derive-key --group GROUP {subject}.",
+        "Neither key of {subject} at {service} gives this signature. For a registration the "
+        "derived keys of every enrollment group were tried, too, and the usual mistakes: group "
+        "key, undecoded key, other spelling, line end.",
+        "Copy the key again: muster enrollment show --show-keys or muster enrollment-group "
+        "derive-key before a registration, muster device show --show-keys for a hub. After a key "
+        "was changed in its enrollment the device must register again.",
     ),
     "group-key-used-directly": Explanation(
         "The token was signed with the group key itself",
@@ -201,6 +202,27 @@ EXPLANATIONS: Final[dict[str, Explanation]] = {
         "“{username}” is neither HOST/DEVICE[/MODULE]/?api-version=… nor "
         "IDSCOPE/registrations/REGISTRATION/api-version=….",
         "Let the SDK make the user name, or follow the form above.",
+    ),
+    "topic-not-allowed": Explanation(
+        "The topic is not one of the client's own",
+        "{subject} used the topic “{topic}”. A client may use the topics of its own identity "
+        "only, and no wildcards but the documented ones.",
+        "Correct the topic; the device ID in it is case-sensitive and not percent-encoded.",
+    ),
+    "message-too-large": Explanation(
+        "A message was larger than the limit",
+        "{subject} sent {size} bytes; the limit is {limit}.",
+        "Split the message, or upload it as a file.",
+    ),
+    "too-many-subscriptions": Explanation(
+        "Too many subscriptions",
+        "{subject} asked for more than {limit} subscriptions on one connection.",
+        "Subscribe to the documented topics only.",
+    ),
+    "connection-expired": Explanation(
+        "The token of a live connection expired",
+        "{subject} was connected longer than its token allowed (se was {token_expiry}).",
+        "The official SDKs renew in time. Make a new token and connect again before it expires.",
     ),
     "throttled": Explanation(
         "The client asks too often",
