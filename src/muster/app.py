@@ -67,10 +67,9 @@ from muster.provisioning.endpoints.errors import ErrorResponses
 from muster.provisioning.endpoints.service_http import ServiceHttpEndpoint
 from muster.provisioning.enrollment_groups import EnrollmentGroups
 from muster.provisioning.enrollments import Enrollments
-from muster.provisioning.hubs import HubLink, LinkedHubs
+from muster.provisioning.hubs import HubLink, LinkedHub, LinkedHubs
 from muster.provisioning.operations import OperationIds
 from muster.provisioning.registrations import Registrations
-from muster.provisioning.remote_hub import RemoteHub
 from muster.provisioning.revocations import Revocations
 from muster.provisioning.settings import ServiceSettings
 from muster.store.data_directory import DataDirectory
@@ -185,9 +184,14 @@ class ProvisioningPlane:
         self.settings = ServiceSettings(engine, keyring, randomness)
         self.enrollments = Enrollments(engine, keyring, clock, randomness)
         self.groups = EnrollmentGroups(engine, keyring, clock, randomness)
-        self.links = LinkedHubs(
-            engine, keyring, local.get, lambda text: RemoteHub(text, clock, trust)
-        )
+
+        def remote(connection_string: str) -> LinkedHub:
+            # Its HTTP client takes a third of the start-up time; most instances have no such hub.
+            from muster.provisioning.remote_hub import RemoteHub  # noqa: PLC0415
+
+            return RemoteHub(connection_string, clock, trust)
+
+        self.links = LinkedHubs(engine, keyring, local.get, remote)
         self.registrations = Registrations(
             engine=engine,
             settings=self.settings,
