@@ -394,6 +394,7 @@ class Instance:
                 clock=self._clock,
                 authorize_admin=administration.authorize,
                 group=admin,
+                port=None if https_port == DEFAULT_HTTPS_PORT else https_port,
             ),
         )
         health = [
