@@ -28,7 +28,7 @@ _SUFFIXES: Final = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 @click.command("export")
 @click.argument("file", metavar="FILE")
-@click.option("--show-keys", "--with-keys", "with_keys", is_flag=True, help="Write the keys, too.")
+@click.option("--keys", "--show-keys", "with_keys", is_flag=True, help="Write the keys, too.")
 @click.option(
     "--format",
     "file_format",
@@ -37,7 +37,7 @@ _SUFFIXES: Final = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 )
 @service_command
 @examples(
-    "muster enrollment export devices.csv", "muster enrollment export backup.jsonl --show-keys"
+    "muster enrollment export devices.csv", "muster enrollment export backup.jsonl --keys"
 )
 def export_enrollments(
     invocation: Invocation, *, file: str, with_keys: bool, file_format: str | None
