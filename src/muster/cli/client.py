@@ -66,9 +66,10 @@ class RestClient:
     def __init__(self, target: Target, clock: Clock | None = None) -> None:
         self.target = target
         self._session = requests.Session()
-        context = click.get_current_context(silent=True)
-        if context is not None:
-            context.call_on_close(self._session.close)
+        # Kept, because a stream is read in a thread, which has no context.
+        self._context = click.get_current_context(silent=True)
+        if self._context is not None:
+            self._context.call_on_close(self._session.close)
         self._session.auth = _Signature(target, clock or SystemClock())
         self._session.headers["User-Agent"] = f"muster-cli/{__version__}"
 
@@ -165,7 +166,7 @@ class RestClient:
                 reply.status_code,
                 reply.headers,
                 _json_if_any(reply),
-                click.get_current_context(silent=True),
+                self._context,
             )
         return reply
 

@@ -2,7 +2,7 @@
 
 The service streams NDJSON from a position in the log (an administrative call of ours). After a
 break the stream is taken up where it was: in one partition by sequence number, in several by the
-time of the last event, with what was seen already left out.
+time that the one furthest behind has reached, with what was seen already left out.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class EventStream:
         self._next: dict[int, int] = {}
         self._first_sequence = int(start) if start.isdecimal() else 0
         self._not_before: datetime | None = None
-        self._last: datetime | None = None
+        self._reached: dict[int, datetime] = {}
         self._connected = False
         self._over = threading.Event()
 
@@ -193,7 +193,9 @@ class EventStream:
     def _position(self) -> str:
         if self._next and (self._partition is not None or self._device_id is not None):
             return str(next(iter(self._next.values())))  # a device's events are in one partition
-        since = self._last - _OVERLAP if self._last is not None else self._not_before
+        # The partition that is furthest behind decides: in a backlog one can lag by hours.
+        furthest = min(self._reached.values(), default=None)
+        since = self._not_before if furthest is None else furthest - _OVERLAP
         if since is None:
             return self._start
         if self._not_before is not None:
@@ -203,12 +205,19 @@ class EventStream:
     def _take(self, reply: requests.Response, items: queue.Queue[_Item]) -> None:
         try:
             for line in reply.iter_lines(chunk_size=65_536):
-                if line and (event := self._event(line)) is not None:
+                if not line:
+                    self._caught_up()
+                elif (event := self._event(line)) is not None:
                     items.put(event)
         except (requests.RequestException, OSError) as error:
             unreachable(self._client.target, error)
         finally:
             reply.close()
+
+    def _caught_up(self) -> None:
+        """Note a blank line: every partition was read to its end."""
+        if self._reached:
+            self._reached = dict.fromkeys(self._reached, max(self._reached.values()))
 
     def _event(self, line: bytes) -> Event | None:
         try:
@@ -222,10 +231,10 @@ class EventStream:
         seen_to = self._next.get(event.partition, self._first_sequence)
         if event.sequence_number < seen_to:
             return None
-        if self._not_before is not None and self._last is not None and moment < self._not_before:
+        if self._not_before is not None and self._reached and moment < self._not_before:
             return None
         self._next[event.partition] = event.sequence_number + 1
-        self._last = moment if self._last is None else max(self._last, moment)
+        self._reached[event.partition] = moment
         event.line = line.decode()
         return event
 

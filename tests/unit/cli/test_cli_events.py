@@ -106,7 +106,24 @@ def test_a_break_over_partitions_goes_on_by_time_without_doubles(
     assert [line.split()[2] for line in shown] == ["0:1", "1:4", "2:2", "0:5"]
     assert [call.query["from"] for call in service.calls] == [
         "latest",
-        "2026-01-31T12:00:09.123000+00:00",
+        "2026-01-31T12:00:06.123000+00:00",
+    ]
+
+
+def test_a_partition_that_lags_decides_where_to_go_on_until_all_are_read(
+    run: Run, service: CliService
+) -> None:
+    answer(
+        service,
+        Reply(lines=lines(event(1), event(40, 1))),
+        Reply(lines=lines(event(2), event(41, 1), {})),
+        Reply(lines=lines(event(3))),
+    )
+    run("events", "tail", "--from", "earliest", "--count", "5")
+    assert [call.query["from"] for call in service.calls] == [
+        "earliest",
+        "2026-01-31T12:00:06.123000+00:00",
+        "2026-01-31T12:00:46.123000+00:00",
     ]
 
 
