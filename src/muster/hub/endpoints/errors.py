@@ -49,7 +49,7 @@ class OfficialError(NamedTuple):
         return self.number // 1000
 
 
-_BY_CODE: Final = {
+BY_CODE: Final = {
     "api-version-missing": OfficialError(400001, "InvalidProtocolVersion"),
     "invalid-operation": OfficialError(400003, "InvalidOperation"),
     "if-match-missing": OfficialError(400005, "ArgumentNull"),
@@ -65,9 +65,9 @@ _BY_CODE: Final = {
     "etag-mismatch": OfficialError(412001, "PreconditionFailed"),
     "version-mismatch": OfficialError(412001, "PreconditionFailed"),
 }
+"""Cases that have a row of their own, by `MusterError.code`."""
 
-# Looked through in this order, for codes that have no row of their own.
-_BY_MEANING: Final[tuple[tuple[type[MusterError], OfficialError], ...]] = (
+BY_MEANING: Final[tuple[tuple[type[MusterError], OfficialError], ...]] = (
     (InvalidArgumentError, OfficialError(400004, "ArgumentInvalid")),
     (UnauthorizedError, OfficialError(401002, "IotHubUnauthorizedAccess")),
     (ForbiddenError, OfficialError(403000, "GenericForbidden")),
@@ -81,6 +81,7 @@ _BY_MEANING: Final[tuple[tuple[type[MusterError], OfficialError], ...]] = (
     (ThrottledError, OfficialError(429001, "ThrottlingException")),
     (UnavailableError, OfficialError(503001, "ServiceUnavailable")),
 )
+"""Everything else, by class; looked through in this order."""
 
 _SERVER_ERROR: Final = OfficialError(500001, "ServerError")
 _SERVER_ERROR_TEXT: Final = "An internal error occurred. The service's log has its tracking ID."
@@ -107,10 +108,10 @@ def official(error: Exception) -> OfficialError:
     """Return the official error for an exception."""
     if not isinstance(error, MusterError):
         return _SERVER_ERROR
-    found = _BY_CODE.get(error.code)
+    found = BY_CODE.get(error.code)
     if found is not None:
         return found
-    for meaning, row in _BY_MEANING:
+    for meaning, row in BY_MEANING:
         if isinstance(error, meaning):
             return row
     return _SERVER_ERROR

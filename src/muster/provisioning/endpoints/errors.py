@@ -42,13 +42,14 @@ class OfficialError(NamedTuple):
     error_code: int
 
 
-_BY_CODE: Final = {
+BY_CODE: Final = {
     "invalid-registration-id": OfficialError(400, 400004),
     "enrollment-not-found": OfficialError(404, 404201),
     "registration-not-found": OfficialError(404, 404202),
     "operation-not-found": OfficialError(404, 404203),
 }
-_BY_MEANING: Final[tuple[tuple[type[MusterError], OfficialError], ...]] = (
+"""Cases that have a number of their own, by `MusterError.code`."""
+BY_MEANING: Final[tuple[tuple[type[MusterError], OfficialError], ...]] = (
     (InvalidArgumentError, OfficialError(400, 400000)),
     (UnauthorizedError, OfficialError(401, 401002)),
     (ForbiddenError, OfficialError(403, 403000)),
@@ -62,6 +63,7 @@ _BY_MEANING: Final[tuple[tuple[type[MusterError], OfficialError], ...]] = (
     (ThrottledError, OfficialError(429, 429001)),
     (UnavailableError, OfficialError(503, 503000)),
 )
+"""Everything else, by class; looked through in this order."""
 _INTERNAL: Final = OfficialError(500, 500000)
 
 
@@ -77,10 +79,10 @@ class ErrorBody(msgspec.Struct, rename="camel"):
 def official(error: Exception) -> OfficialError:
     """Return the official numbers of an exception."""
     if isinstance(error, MusterError):
-        found = _BY_CODE.get(error.code)
+        found = BY_CODE.get(error.code)
         if found is not None:
             return found
-        for meaning, numbers in _BY_MEANING:
+        for meaning, numbers in BY_MEANING:
             if isinstance(error, meaning):
                 return numbers
     return _INTERNAL
