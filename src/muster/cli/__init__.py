@@ -13,8 +13,12 @@ def main() -> None:
     0 done, 1 the service said no or the operation failed, 2 wrong usage, 3 the service cannot be
     reached (design.md 3).
     """
-    from muster.cli.output import make_printable  # noqa: PLC0415 - importing a noun needs no root
+    from muster.cli.output import give_up_output, make_printable  # noqa: PLC0415 - nouns need none
     from muster.cli.root import muster  # noqa: PLC0415 - likewise
 
     make_printable()
-    muster(prog_name="muster")
+    try:
+        muster(prog_name="muster")
+    except OSError as error:  # the disk that stdout goes to is full, or the like
+        give_up_output(error)
+        raise SystemExit(1) from None

@@ -38,6 +38,12 @@ def make_printable() -> None:
             reconfigure(errors="backslashreplace")
 
 
+def give_up_output(error: OSError) -> None:
+    """Say that nothing more can be written, and keep the interpreter from trying."""
+    click.echo(f"Error: {error.strerror or error}", err=True)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def printable(text: str, keep: str = "") -> str:
     """Return the text with control characters written as escapes.
 
