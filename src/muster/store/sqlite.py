@@ -2,35 +2,48 @@
 
 Invariants, where they bind:
 
-- Everything queued for the writer is taken as one unit and committed by one fsync (WAL,
-  `synchronous=FULL`); each write stands in a savepoint of its own, so a failed expectation undoes
-  that write alone. Callers hear of their write only after the commit that holds it.
-- A read starts after it was asked for, in a snapshot of its own, so it sees every write that has
-  returned. Point reads and scans (`Query.scan`) have different threads: a scan of a million rows
-  never holds up a registration.
+- A write and its future are one item of a queue, and all that is queued is taken and committed
+  together by one fsync (WAL, `synchronous=FULL`). Callers hear of their write only after the commit
+  that holds it. A failed expectation undoes that write alone.
+- A read starts after it was asked for, so it sees every write that has returned. Point reads and
+  scans (`Query.scan`) have different threads: a scan of a million rows never holds up a
+  registration.
 - Threads talk to the loop once per batch, not once per item.
+- The WAL is emptied by the writer: after some thousand pages, when there is nothing to do, at the
+  end. So the next start has little to recover.
+- No memory-mapped I/O: a failing disk must be an error of one call, not the end of the process.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
-import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Final, Self, TypeAlias, final
 
 import structlog
 
 from muster.errors import AlreadyExistsError, ConflictError, UnavailableError
 from muster.store import migrations
 from muster.store.engine import Params, Query, Row, Statement
+from muster.store.worker import Worker
 
 _BUSY_MS: Final = 10_000
-_MAX_READS_AT_ONCE: Final = 64
+_MAX_READS_AT_ONCE: Final = 128
 _MAX_WRITES_AT_ONCE: Final = 2_000
 _CHECKPOINT_PAGES: Final = 4_000
-_READ_CACHE_KIB: Final = 16_384
+"""Pages of 4 KiB in the WAL after which a commit also empties it."""
+_MAX_WAL_BYTES: Final = 128 << 20
+"""Size of the WAL at which the writer waits for the readers that kept it from being emptied ..."""
+_WAL_WAIT_MS: Final = 200
+"""... for so long at most ..."""
+_WAL_CHECK_EVERY: Final = 256
+"""... after so many commits."""
+_OPTIMIZE_EVERY_S: Final = 3_600.0
+_CACHE_KIB: Final = 16_384
 
 # What a statement can get wrong by itself. Everything else is the disk's or the file's doing.
 _MISTAKES: Final = frozenset(
@@ -51,89 +64,34 @@ _DUPLICATES: Final = frozenset(
     }
 )
 
+_Write: TypeAlias = tuple[tuple[Statement, ...], asyncio.Future[None]]
+_Read: TypeAlias = tuple[Query, Params, asyncio.Future[list[Row]]]
 _log = structlog.get_logger(__name__)
-
-
-class _Write:
-    __slots__ = ("error", "future", "statements")
-
-    def __init__(self, statements: tuple[Statement, ...], future: asyncio.Future[None]) -> None:
-        self.statements = statements
-        self.future = future
-        self.error: Exception | None = None
-
-
-class _Read:
-    __slots__ = ("error", "future", "params", "query", "rows")
-
-    def __init__(self, query: Query, params: Params, future: asyncio.Future[list[Row]]) -> None:
-        self.query = query
-        self.params = params
-        self.future = future
-        self.rows: list[Row] = []
-        self.error: Exception | None = None
-
-
-class _Worker:
-    """A thread that takes everything queued for it as one unit."""
-
-    def __init__(self, name: str, at_once: int, work: Callable[[list[Any]], None]) -> None:
-        self._queue: list[Any] = []
-        self._condition = threading.Condition()
-        self._closing = False
-        self._at_once = at_once
-        self._work = work
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
-
-    def put(self, item: object) -> None:
-        with self._condition:
-            if self._closing:
-                raise UnavailableError("The store is closing", code="store-unavailable")
-            self._queue.append(item)
-            if len(self._queue) == 1:
-                self._condition.notify()
-
-    def close(self) -> None:
-        """Work off what is queued, then end the thread."""
-        with self._condition:
-            self._closing = True
-            self._condition.notify()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while True:
-            with self._condition:
-                while not self._queue and not self._closing:
-                    self._condition.wait()
-                if not self._queue:
-                    return
-                batch = self._queue[: self._at_once]
-                del self._queue[: self._at_once]
-            self._work(batch)
 
 
 @final
 class SqliteEngine:
     """Implements `store.engine.Engine` on one SQLite file. Belongs to one event loop."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, connections: list[sqlite3.Connection]) -> None:
         """Use `SqliteEngine.open`."""
-        self._path = path
+        self._wal = path.with_name(f"{path.name}-wal")
         self._loop = asyncio.get_running_loop()
-        self._writing = _connect(path)
-        self._reading = _connect(path, read_only=True)
-        self._scanning = _connect(path, read_only=True)
-        self._writer = _Worker("store-writer", _MAX_WRITES_AT_ONCE, self._commit)
-        self._reader = _Worker(
-            "store-reader", _MAX_READS_AT_ONCE, lambda batch: self._answer(self._reading, batch)
-        )
-        self._scanner = _Worker(
-            "store-scanner", 1, lambda batch: self._answer(self._scanning, batch)
+        self._create_future = self._loop.create_future
+        self._closed = False
+        self._ended = asyncio.Event()
+        self._failing = False
+        self._commits = 0
+        self._optimized_at = time.monotonic()
+        self._writing, self._reading, self._scanning = connections
+        self._reader: Worker[_Read] = Worker("store-reader", _MAX_READS_AT_ONCE, self._answer)
+        self._scanner: Worker[_Read] = Worker("store-scanner", 1, self._scan)
+        self._writer: Worker[_Write] = Worker(
+            "store-writer", _MAX_WRITES_AT_ONCE, self._commit, idle=self._tidy, end=self._finish
         )
 
     @classmethod
-    async def open(cls, path: Path) -> SqliteEngine:
+    async def open(cls, path: Path) -> Self:
         """Open the database, made and migrated as needed.
 
         Args:
@@ -144,138 +102,244 @@ class SqliteEngine:
                 `store-unavailable`, `store-too-new`).
         """
         try:
-            await asyncio.to_thread(_prepare, path)
-            return cls(path)
-        except sqlite3.Error as error:
+            return cls(path, await asyncio.to_thread(_open, path))
+        except (sqlite3.Error, OSError) as error:
             raise UnavailableError(
                 f"The database {path} cannot be opened: {error}", code="store-unavailable"
             ) from None
 
     async def read(self, query: Query, params: Params) -> list[Row]:
-        """Run a query and return all its rows; sees every write that has returned."""
-        future: asyncio.Future[list[Row]] = self._loop.create_future()
-        (self._scanner if query.scan else self._reader).put(_Read(query, params, future))
+        """Run a query and return all its rows; sees every write that has returned.
+
+        Raises:
+            UnavailableError: the store is closing or cannot be read; code `store-unavailable`.
+            Exception: the query or its parameters are wrong.
+        """
+        if self._closed:
+            raise _closing()
+        future: asyncio.Future[list[Row]] = self._create_future()
+        (self._scanner if query.scan else self._reader).put((query, params, future))
         return await future
 
     async def write(self, *statements: Statement) -> None:
         """Apply all statements or none; returns when they would survive a power cut.
 
         Raises:
-            Exception: the `otherwise` of the first statement whose expectation failed.
+            Exception: the `otherwise` of the first statement whose expectation failed, or that a
+                statement or its parameters are wrong.
             AlreadyExistsError: a uniqueness violation of a statement without `otherwise`.
             ConflictError: a wrong number of rows of a statement without `otherwise`.
-            UnavailableError: the store is closing or the disk refuses.
+            UnavailableError: the store is closing or the disk refuses; code `store-unavailable`.
         """
-        future: asyncio.Future[None] = self._loop.create_future()
-        self._writer.put(_Write(statements, future))
+        if self._closed:
+            raise _closing()
+        future: asyncio.Future[None] = self._create_future()
+        self._writer.put((statements, future))
         await future
 
     async def close(self) -> None:
         """Finish what was accepted, then release the database."""
-        await asyncio.to_thread(self._close)
-
-    def _close(self) -> None:
-        for worker in (self._scanner, self._reader, self._writer):
-            worker.close()
-        for connection in (self._scanning, self._reading):
-            connection.close()
-        try:
-            self._writing.execute("PRAGMA optimize")
-            self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except sqlite3.Error as error:
-            _log.warning("database not checkpointed", reason=str(error))
-        self._writing.close()
+        if not self._closed:
+            self._closed = True
+            for worker in (self._scanner, self._reader, self._writer):
+                worker.close()
+        await self._ended.wait()
 
     # The writer's thread.
 
     def _commit(self, batch: list[_Write]) -> None:
         connection = self._writing
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            for write in batch:
-                _apply(connection, write)
+            try:
+                errors = _apply_all(connection, batch, careful=False)
+            except _UndoError:
+                connection.execute("ROLLBACK")
+                errors = _apply_all(connection, batch, careful=True)
             connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            _log.error("write failed", reason=str(error), writes=len(batch))
+        except Exception as error:  # noqa: BLE001 - this thread must live; others wait for it
+            if not self._failing:
+                _log.error("the database cannot be written", reason=str(error), writes=len(batch))
+            self._failing = True
             _roll_back(connection)
-            for write in batch:
-                # One of its own for each: whoever catches it may well change it.
-                write.error = _unavailable(error)
-        self._post(_settle_writes, batch)
+            # One of its own for each: a raised error collects the traces of its catchers.
+            errors = [_unavailable(error) for _ in batch]
+        else:
+            if self._failing:
+                _log.info("the database can be written again")
+            self._failing = False
+        self._post(_settle_writes, batch, errors)
+        self._commits += 1
+        if self._commits % _WAL_CHECK_EVERY == 0:
+            self._bound_wal()
+
+    def _bound_wal(self) -> None:
+        with contextlib.suppress(OSError):
+            if self._wal.stat().st_size > _MAX_WAL_BYTES:
+                self._tend(f"busy_timeout = {_WAL_WAIT_MS}")
+                self._tend("wal_checkpoint(TRUNCATE)")
+                self._tend(f"busy_timeout = {_BUSY_MS}")
+
+    def _tidy(self) -> None:
+        self._tend("wal_checkpoint(PASSIVE)")
+        if time.monotonic() - self._optimized_at > _OPTIMIZE_EVERY_S:
+            self._optimized_at = time.monotonic()
+            self._tend("optimize")
+
+    def _finish(self) -> None:
+        # Only the last connection can empty the WAL in any case.
+        for worker, connection in (
+            (self._scanner, self._scanning),
+            (self._reader, self._reading),
+        ):
+            worker.join()
+            connection.close()
+        self._tend("optimize")
+        self._tend("wal_checkpoint(TRUNCATE)")
+        self._writing.close()
+        self._post(self._ended.set)
+
+    def _tend(self, pragma: str) -> None:
+        """Do something that may as well fail."""
+        try:
+            self._writing.execute(f"PRAGMA {pragma}").fetchall()
+        except sqlite3.Error as error:
+            _log.warning("database not tended", pragma=pragma, reason=str(error))
 
     # The readers' threads.
 
-    def _answer(self, connection: sqlite3.Connection, batch: list[_Read]) -> None:
-        for read in batch:
-            try:
-                read.rows = connection.execute(read.query.sql, read.params).fetchall()
-            except sqlite3.Error as error:
-                if not _is_mistake(error):
-                    _log.error("read failed", query=read.query.name, reason=str(error))
-                read.error = error if _is_mistake(error) else _unavailable(error)
-            except (ValueError, TypeError, OverflowError) as error:
-                read.error = error
-        self._post(_settle_reads, batch)
+    def _answer(self, batch: list[_Read]) -> None:
+        self._post(_settle_reads, batch, _rows_of_all(self._reading, batch))
 
-    def _post(self, settle: Callable[[list[Any]], None], batch: list[Any]) -> None:
+    def _scan(self, batch: list[_Read]) -> None:
+        self._post(_settle_reads, batch, _rows_of_all(self._scanning, batch))
+
+    def _post(self, callback: Callable[..., None], *arguments: object) -> None:
         try:
-            self._loop.call_soon_threadsafe(settle, batch)
+            self._loop.call_soon_threadsafe(callback, *arguments)
         except RuntimeError:
             # The loop is closed; nobody waits any more.
             return
 
 
-def _settle_writes(batch: list[_Write]) -> None:
-    for write in batch:
-        if write.future.done():
+# In the loop.
+
+
+def _settle_writes(batch: list[_Write], errors: list[Exception | None]) -> None:
+    for (_, future), error in zip(batch, errors, strict=True):
+        if future.done():
             continue
-        if write.error is None:
-            write.future.set_result(None)
+        if error is None:
+            future.set_result(None)
         else:
-            write.future.set_exception(write.error)
+            future.set_exception(error)
 
 
-def _settle_reads(batch: list[_Read]) -> None:
-    for read in batch:
-        if read.future.done():
+def _settle_reads(batch: list[_Read], results: list[list[Row] | Exception]) -> None:
+    for (_, _, future), result in zip(batch, results, strict=True):
+        if future.done():
             continue
-        if read.error is None:
-            read.future.set_result(read.rows)
+        if isinstance(result, list):
+            future.set_result(result)
         else:
-            read.future.set_exception(read.error)
+            future.set_exception(result)
 
 
-def _apply(connection: sqlite3.Connection, write: _Write) -> None:
-    """Apply one write in its savepoint; disk errors pass through and fail the batch."""
-    connection.execute("SAVEPOINT one")
-    for statement in write.statements:
-        try:
-            params = statement.params
-            if isinstance(params, Mapping):
-                affected = connection.execute(statement.query.sql, params).rowcount
-            else:
-                affected = connection.executemany(statement.query.sql, params).rowcount
-        except sqlite3.Error as error:
-            if not _is_mistake(error):
-                raise
-            if error.sqlite_errorcode in _DUPLICATES:
-                write.error = statement.otherwise or AlreadyExistsError(
-                    f"{statement.query.name} met a row that is there already"
-                )
-            else:
-                write.error = error
-        except (ValueError, TypeError, OverflowError) as error:
-            # A value SQLite cannot hold (a lone surrogate, a number over 64 bits).
-            write.error = error
+# In the threads.
+
+
+class _UndoError(Exception):
+    """A write that was applied without a savepoint has changed something it must not."""
+
+
+def _apply_all(
+    connection: sqlite3.Connection, batch: list[_Write], *, careful: bool
+) -> list[Exception | None]:
+    """Apply writes in a new transaction and leave it open; return what became of each.
+
+    A savepoint costs as much as a small statement. A write of one plain statement goes without:
+    if it fails it has changed nothing, but for one case, in which all is done again carefully.
+
+    Raises:
+        _UndoError: that case: a statement changed rows, but not as many as expected.
+        sqlite3.Error: the disk refuses; nothing of the batch may be kept.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    errors: list[Exception | None] = []
+    for statements, _ in batch:
+        if careful or len(statements) != 1 or type(statements[0].params) is not dict:
+            connection.execute("SAVEPOINT one")
+            error = None
+            for statement in statements:
+                error, _ = _apply(connection, statement)
+                if error is not None:
+                    connection.execute("ROLLBACK TO one")
+                    break
+            connection.execute("RELEASE one")
         else:
-            if statement.expect is None or affected == statement.expect:
-                continue
-            write.error = statement.otherwise or ConflictError(
-                f"{statement.query.name} affected {affected} rows, not {statement.expect}"
-            )
-        connection.execute("ROLLBACK TO one")
-        break
-    connection.execute("RELEASE one")
+            error, affected = _apply(connection, statements[0])
+            if error is not None and affected:
+                raise _UndoError
+        errors.append(error)
+    return errors
+
+
+def _apply(connection: sqlite3.Connection, statement: Statement) -> tuple[Exception | None, int]:
+    """Run one statement; return what is wrong with it and how many rows it affected."""
+    params = statement.params
+    try:
+        if type(params) is dict or isinstance(params, Mapping):
+            affected = connection.execute(statement.query.sql, params).rowcount
+        else:
+            affected = connection.executemany(statement.query.sql, params).rowcount
+    except sqlite3.Error as error:
+        if not _is_mistake(error):
+            raise
+        if error.sqlite_errorcode not in _DUPLICATES:
+            return error, 0
+        return statement.otherwise or AlreadyExistsError(
+            f"{statement.query.name} met a row that is there already"
+        ), 0
+    except (ValueError, TypeError, OverflowError) as error:
+        # A value SQLite cannot hold (a lone surrogate, a number over 64 bits).
+        return error, 0
+    if statement.expect is None:
+        return None, affected
+    if affected < 0:
+        # Python counts only what begins with INSERT, UPDATE, DELETE or REPLACE, not with WITH.
+        (affected,) = connection.execute("SELECT changes()").fetchone()
+    if affected == statement.expect:
+        return None, affected
+    return statement.otherwise or ConflictError(
+        f"{statement.query.name} affected {affected} rows, not {statement.expect}"
+    ), affected
+
+
+def _rows_of_all(connection: sqlite3.Connection, batch: list[_Read]) -> list[list[Row] | Exception]:
+    if len(batch) == 1:
+        query, params, _ = batch[0]
+        return [_rows(connection, query, params)]
+    # One snapshot for all costs less than one for each; all were asked for before it.
+    try:
+        connection.execute("BEGIN")
+        results = [_rows(connection, query, params) for query, params, _ in batch]
+        if connection.in_transaction:
+            connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        _log.error("the database cannot be read", reason=str(error))
+        return [_unavailable(error) for _ in batch]
+    return results
+
+
+def _rows(connection: sqlite3.Connection, query: Query, params: Params) -> list[Row] | Exception:
+    try:
+        return connection.execute(query.sql, params).fetchall()
+    except sqlite3.Error as error:
+        if _is_mistake(error):
+            return error
+        _log.error("the database cannot be read", query=query.name, reason=str(error))
+        return _unavailable(error)
+    except (ValueError, TypeError, OverflowError, MemoryError) as error:
+        return error
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
@@ -295,28 +359,48 @@ def _is_mistake(error: sqlite3.Error) -> bool:
     return error.sqlite_errorcode & 0xFF in _MISTAKES
 
 
-def _unavailable(error: sqlite3.Error) -> UnavailableError:
+def _closing() -> UnavailableError:
+    return UnavailableError("The store is closing", code="store-unavailable")
+
+
+def _unavailable(error: Exception) -> UnavailableError:
     return UnavailableError(f"The store does not answer: {error}", code="store-unavailable")
 
 
-def _prepare(path: Path) -> None:
-    connection = _connect(path)
+def _open(path: Path) -> list[sqlite3.Connection]:
+    """Return the writer's connection and two for readers."""
+    path.touch(mode=0o600)
+    connections = [_connect(path)]
     try:
-        migrations.apply(connection)
-    finally:
-        connection.close()
+        migrations.apply(connections[0])
+        for _ in range(2):
+            connections.append(_connect(path))
+            connections[-1].execute("PRAGMA query_only = ON")
+    except BaseException:
+        for connection in connections:
+            connection.close()
+        raise
+    return connections
 
 
-def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path, isolation_level=None, check_same_thread=False, cached_statements=256
     )
-    connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-    connection.execute(f"PRAGMA cache_size = -{_READ_CACHE_KIB}")
-    connection.execute("PRAGMA temp_store = MEMORY")
-    if read_only:
-        connection.execute("PRAGMA query_only = ON")
+    try:
+        for pragma in (
+            f"busy_timeout = {_BUSY_MS}",
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
+            f"journal_size_limit = {_MAX_WAL_BYTES // 2}",
+            f"cache_size = -{_CACHE_KIB}",
+            "temp_store = MEMORY",
+            # `optimize` looks at so many rows of an index at most.
+            "analysis_limit = 400",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
