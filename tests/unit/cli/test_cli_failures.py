@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from muster.auth import sas_token
 from muster.config import HubInfo, InstanceInfo
 from unit.cli.cli_service import KEY, TRACKING_ID, WRONG_KEY, CliService, hub_refusal, refusal
 from unit.cli.conftest import Run, parsed, write_info
@@ -178,6 +179,33 @@ def test_a_hub_that_came_later_is_asked_for(run: Run, service: CliService) -> No
     )
     service.on("GET", "/devices", [])
     assert parsed(run("device", "list", "--hub", later, "--json")) == []
+
+
+def test_a_hub_is_reached_where_the_service_is_by_its_own_name(
+    run: Run, service: CliService
+) -> None:
+    later = "plant-c.muster.localhost"  # this machine need not know the name
+    login = f"HostName={later};SharedAccessKeyName=iothubowner;SharedAccessKey={KEY}"
+    service.on(
+        "GET",
+        f"/admin/v1/policies/hubs/{later}",
+        [{"name": "iothubowner", "connectionString": login}],
+    )
+    service.on("GET", "/devices", [])
+    run("device", "list", "--hub", later)
+    call = service.calls[-1]
+    assert call.headers["host"] == later
+    assert sas_token.parse(call.headers["authorization"]).resource == later
+
+
+def test_a_netrc_file_does_not_replace_the_token(
+    run: Run, service: CliService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine localhost login someone password else\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    service.on("GET", "/enrollments/gateway-01", {"registrationId": "gateway-01"})
+    run(*SHOW)
 
 
 def test_a_hub_nobody_knows(run: Run, service: CliService) -> None:

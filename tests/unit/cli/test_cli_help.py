@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -41,6 +43,25 @@ def test_every_command_has_an_example_that_begins_with_it(path: tuple[str, ...],
     shown = run(*path, "--help").stdout
     assert "Example" in shown
     assert f"muster {' '.join(path)}" in shown.partition("Example")[2]
+
+
+@pytest.mark.parametrize("path", [path for path in COMMANDS if path[0] in NOUNS], ids=" ".join)
+def test_every_example_can_be_typed_as_it_stands(
+    path: tuple[str, ...], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "desired.json").write_text("{}")
+    shown = run(*path, "--help").stdout.partition("Example")[2].partition("\n\n")[0]
+    for line in shown.splitlines()[1:]:
+        words = shlex.split(line, comments=True)
+        words = words[words.index("muster") + 1 :]
+        end = next((at for at, word in enumerate(words) if word in ("|", ">")), len(words))
+        command: click.Command = muster
+        while isinstance(command, click.Group):
+            found = command.get_command(click.Context(command), words[0])
+            assert found is not None
+            command, words, end = found, words[1:], end - 1
+        command.make_context(line, words[:end])  # raises for an option that is not there
 
 
 @pytest.mark.parametrize("path", [path for path in COMMANDS if path[0] in NOUNS], ids=" ".join)

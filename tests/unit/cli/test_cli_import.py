@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster.cli.import_rows import COLUMNS, UnreadableFileError, read_rows
+from muster.cli.import_fields import COLUMNS
+from muster.cli.import_rows import UnreadableFileError, read_rows
 from unit.cli.cli_service import KEY, WRONG_KEY, Call, CliService, Reply, refusal
 from unit.cli.conftest import Run, parsed
 
@@ -220,6 +221,45 @@ def test_calls_stay_within_the_limit_of_the_service(
     assert max(sizes) <= 1000
     assert "100 % (2,500 of 2,500)" in stderr
     assert "Created 2,500" in stderr
+
+
+def test_a_row_that_spoils_its_call_is_found_and_the_others_go_in(
+    run: Run, service: CliService, tmp_path: Path
+) -> None:
+    def answer(call: Call) -> Any:
+        if any(each["registrationId"] == "d00300" for each in call.body["enrollments"]):
+            return refusal(400, 400000, "Expected `object`, got `int`")
+        taken.extend(each["registrationId"] for each in call.body["enrollments"])
+        return accept(call)
+
+    taken: list[str] = []
+    service.on(*IMPORT, answer)
+    stderr = run("enrollment", "import", ids(tmp_path / "d.csv", 700), code=1).stderr
+    assert "line 302 (d00300): Expected `object`, got `int` [400000]" in stderr
+    assert "Created 699, failed 1, not attempted 0 (of 700 rows)" in stderr
+    assert taken == sorted(taken)
+    assert len(taken) == 699
+
+
+def test_what_was_surely_not_sent_is_not_called_doubtful(
+    run: Run, service: CliService, tmp_path: Path
+) -> None:
+    def answer(call: Call) -> Any:
+        service.close()
+        return Reply(accept(call), headers={"Connection": "close"})
+
+    service.on(*IMPORT, answer)
+    stderr = run("enrollment", "import", ids(tmp_path / "d.csv", 700), code=3).stderr
+    assert "Created 500, failed 0, not attempted 200 (of 700 rows)" in stderr
+    assert "Lines 502 to 701: not sent." in stderr
+    assert "may be in" not in stderr
+
+
+def test_a_value_in_the_wrong_column_is_not_shown_whole(run: Run, tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "d.csv", {"registrationId": "d", "iotEdge": KEY})
+    stderr = run("enrollment", "import", file, code=1).stderr
+    assert "line 2 (d): iotEdge:" in stderr
+    assert KEY[:20] not in stderr
 
 
 def test_a_refusal_half_way(run: Run, service: CliService, tmp_path: Path) -> None:
