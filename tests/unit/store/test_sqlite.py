@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import sqlite3
 import threading
 from contextlib import closing
@@ -16,6 +17,7 @@ from muster.errors import (
     PreconditionFailedError,
     UnavailableError,
 )
+from muster.store import sqlite, worker
 from muster.store.engine import Query, Statement
 from muster.store.sqlite import SqliteEngine
 
@@ -270,3 +272,82 @@ async def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match=str(path)) as caught:
         await SqliteEngine.open(path)
     assert caught.value.code == "store-unavailable"
+
+
+async def test_a_statement_that_hits_too_many_rows_is_undone_alone(engine: SqliteEngine) -> None:
+    await engine.write(add("a"), add("b"))
+    results = await asyncio.gather(
+        engine.write(add("c", 5)),
+        engine.write(Statement(RAISE, {"n": 0}, expect=1)),
+        engine.write(Statement(SET, {"k": "c", "n": 6}, expect=1)),
+        return_exceptions=True,
+    )
+    assert results[0] is results[2] is None
+    assert isinstance(results[1], ConflictError)
+    assert await keys(engine) == {"a": 0, "b": 0, "c": 6}
+
+
+async def test_rows_are_counted_behind_a_common_table_expression(engine: SqliteEngine) -> None:
+    await engine.write(add("a"), add("b"))
+    sql = "WITH w (k) AS (VALUES ('a')) UPDATE t SET n = 1 WHERE k IN (SELECT k FROM w)"
+    await engine.write(Statement(Query("t.with", sql), {}, expect=1))
+    with pytest.raises(ConflictError, match="affected 1 rows, not 2"):
+        await engine.write(Statement(Query("t.with", sql), {}, expect=2))
+
+
+async def test_the_log_of_writes_stays_bounded_while_others_read(
+    engine: SqliteEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "_WAL_CHECK_EVERY", 8)
+    monkeypatch.setattr(sqlite, "_MAX_WAL_BYTES", 2 << 20)
+    engine._writing.execute("PRAGMA wal_autocheckpoint = 100")
+    await engine.write(add("a"))
+    stop = False
+
+    async def keep_reading() -> None:
+        while not stop:
+            await asyncio.gather(*(engine.read(GET, {"k": "a"}) for _ in range(5)))
+
+    readers = [asyncio.ensure_future(keep_reading()) for _ in range(3)]
+    sizes = []
+    for n in range(120):
+        await engine.write(Statement(FILL, {"k": f"{n}", "size": 100_000}))
+        sizes.append((tmp_path / "muster.db-wal").stat().st_size)
+    stop = True
+    await asyncio.gather(*readers)
+    assert max(sizes) < 6 << 20
+
+
+async def test_the_log_of_writes_is_emptied_when_nothing_is_to_do(
+    engine: SqliteEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (tmp_path / "muster.db").stat().st_size
+    monkeypatch.setattr(worker, "_IDLE_S", 0.01)
+    await engine.write(Statement(FILL, {"k": "a", "size": 100_000}))
+    for _ in range(500):
+        if (tmp_path / "muster.db").stat().st_size > before:
+            break
+        await asyncio.sleep(0.01)
+    assert (tmp_path / "muster.db").stat().st_size >= before + 100_000
+
+
+async def test_a_disk_that_is_really_full(engine: SqliteEngine, tmp_path: Path) -> None:
+    """The kernel's limit on the size of files stands in for a small disk."""
+    await engine.write(add("a"))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = (tmp_path / "muster.db-wal").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50_000, limit[1]))
+    try:
+        refused = 0
+        for n in range(30):
+            try:
+                await engine.write(Statement(FILL, {"k": f"{n}", "size": 10_000}))
+            except UnavailableError as error:
+                assert error.code == "store-unavailable"  # noqa: PT017 - some succeed
+                refused += 1
+            assert await engine.read(GET, {"k": "a"}) == [(0,)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert 0 < refused < 30
+    await engine.write(add("later"))
+    assert len(await keys(engine)) == 30 - refused + 2
