@@ -60,9 +60,10 @@ EXPLANATIONS: Final[dict[str, Explanation]] = {
     ),
     "unknown-registration": Explanation(
         "Nothing is enrolled under this registration ID",
-        "There is no individual enrollment for {subject}, and no enrollment group could have "
-        "derived a key for it: the service has no symmetric-key group.",
-        "muster enrollment create {subject}, or create an enrollment group and derive a key.",
+        "There is no individual enrollment for {subject}, and the signature fits no key derived "
+        "from any enrollment group, nor any of the usual mistakes.",
+        "Correct the registration ID; or muster enrollment create {subject}; or derive its key "
+        "from a group: muster enrollment-group derive-key --group GROUP {subject}.",
     ),
     "token-missing": Explanation(
         "The device sent no token",

@@ -113,11 +113,7 @@ class Authentication:
         enrolled = await self._enrollments.for_registration(claim.registration_id)
         proof = self._individual(token, enrolled) or self._member(claim, token, enrolled)
         if proof is None:
-            raise RefusalError(
-                "wrong-key"
-                if enrolled.stored is not None or self._groups.all()
-                else "unknown-registration"
-            )
+            raise RefusalError("wrong-key" if self._groups.all() else "unknown-registration")
         return proof
 
     def _token(self, claim: Claim) -> SasToken:

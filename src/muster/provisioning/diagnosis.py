@@ -61,7 +61,7 @@ async def diagnose(claim: Claim, enrollments: Enrollments, groups: EnrollmentGro
                     "enrollment of this ID bars"
                 },
             )
-    return Cause("wrong-key", {})
+    return Cause("wrong-key" if stored else "unknown-registration", {})
 
 
 def _group_mistake(token: SasToken, registration_id: str, known: KnownGroup) -> Cause | None:

@@ -25,7 +25,6 @@ from muster.errors import (
 )
 from muster.ids import Randomness, check_registration_id, registration_key
 from muster.model import enrollment as model
-from muster.model import twin
 from muster.model.enrollment import Entry
 from muster.provisioning import allocation, attestation, etags
 from muster.store.engine import Engine, Query, Row, Statement
@@ -284,7 +283,6 @@ class Entries(Generic[E]):
         attestation.check(entry.attestation)
         _check_choices(entry)
         now = self._clock.now()
-        _check_twin(entry.initial_twin, now)
         keys = self._keys(entry, present)
         hubs, policy = entry.iot_hubs, _known_policy(entry.allocation_policy)
         if entry.iot_hub_host_name:
@@ -345,8 +343,3 @@ def _known_policy(name: str | None) -> str | None:
             code="unsupported-allocation-policy",
         )
     return found.name
-
-
-def _check_twin(initial: model.InitialTwin | None, now: Any) -> None:
-    if initial is not None:
-        twin.new(initial.tags, initial.desired, now)

@@ -171,8 +171,8 @@ class Registrations:
             RefusalError: the device did not prove itself.
         """
         registration_id = request.claim.registration_id
-        began_at = self._operations.began_at(operation_id, registration_id)
         proof = await self._proof(request)
+        began_at = self._operations.began_at(operation_id, registration_id)
         if operation_id in self._running:
             return Operation(operation_id, model.ASSIGNING)
         record = proof.record

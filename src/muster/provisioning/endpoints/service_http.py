@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from muster.auth.access_policies import Right
-from muster.errors import InvalidArgumentError, MusterError, TooLargeError
+from muster.errors import InvalidArgumentError, MusterError
 from muster.ids import registration_key
 from muster.model.enrollment import EnrollmentGroup, IndividualEnrollment
 from muster.net.routing import Route, RouteGroup, decode_json, read_body, tracking_id
@@ -31,7 +31,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class _Query(msgspec.Struct):
-    query: str = "SELECT *"
+    query: str
 
 
 class ServiceHttpEndpoint:
