@@ -234,6 +234,8 @@ class Instance:
         self._listeners: list[Listener] = []
         self._certificates: CertificateAuthority | None = None
         self._ready = False
+        self._ports: Ports
+        self._instance_file = DataDirectory.instance_file(settings.data_dir)
         self.metrics = Metrics()
         self.notes: list[str] = []
         self.info: InstanceInfo
@@ -310,8 +312,9 @@ class Instance:
         await self._make_hubs(hubs, provisioning)
         upkeep = spawn(hubs.connections.run(), "connection upkeep")
         self._open.callback(upkeep.cancel)
-        ports = await self._listen(hubs, provisioning)
-        self._tell(directory, ports, hubs.hubs, provisioning.settings)
+        self._ports = await self._listen(hubs, provisioning)
+        self._open.callback(self._instance_file.unlink, missing_ok=True)
+        self._tell(hubs.hubs, provisioning.settings)
         self._ready = True
 
     async def _make_hubs(self, hubs: HubPlane, provisioning: ProvisioningPlane) -> None:
@@ -360,10 +363,14 @@ class Instance:
         access = Access(provisioning.settings, self._aliases(), provisioning.decisions, self._clock)
 
         async def create_local_hub(host: str) -> None:
+            if host in {hub.host for hub in hubs.hubs.all()}:
+                # Unlinked before; linking brings it back with all it has.
+                return
             await hubs.local.create(host)
             context = self._context(hubs.hubs)
             for listener in self._listeners:
                 listener.use_context(context)
+            self._tell(hubs.hubs, provisioning.settings)
 
         administration = AdminHttpEndpoint(
             settings=provisioning.settings,
@@ -461,11 +468,9 @@ class Instance:
 
     # What others may know.
 
-    def _tell(
-        self, directory: DataDirectory, ports: Ports, hubs: Hubs, settings: ServiceSettings
-    ) -> None:
+    def _tell(self, hubs: Hubs, settings: ServiceSettings) -> None:
         """Write down how to reach this instance, for the CLI on the same machine."""
-        hostname = self._settings.hostname
+        hostname, ports = self._settings.hostname, self._ports
         ca_file = self._certificates.ca_file.resolve() if self._certificates else ""
         self.info = InstanceInfo(
             id_scope=settings.id_scope,
@@ -480,9 +485,7 @@ class Instance:
             version=__version__,
             pid=os.getpid(),
         )
-        path = DataDirectory.instance_file(directory.path)
-        private_file.replace(path, msgspec.json.encode(self.info), 0o600)
-        self._open.callback(path.unlink, missing_ok=True)
+        private_file.replace(self._instance_file, msgspec.json.encode(self.info), 0o600)
 
     async def _healthz(self, request: Request) -> Response:
         return Response(b'{"status":"ok"}', media_type="application/json")

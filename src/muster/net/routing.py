@@ -151,7 +151,8 @@ class Router:
             await _respond(request, send, group, _report(request, group, error))
             return
         if match.leaf is None:
-            response = _report(request, match.group, _no_route(match.allowed))
+            missing = "" in _segments(request.scope)[:-1]
+            response = _report(request, match.group, _no_route(match.allowed, missing=missing))
         else:
             request.scope["path_params"] = dict(
                 zip(match.leaf.parameters, match.values, strict=True)
@@ -313,7 +314,10 @@ async def _respond(request: Request, send: Send, group: RouteGroup, response: Re
         _log.exception("response failed", group=group.name, tracking_id=tracking_id(request))
 
 
-def _no_route(allowed: list[str]) -> MusterError:
+def _no_route(allowed: list[str], *, missing: bool) -> MusterError:
+    if missing:
+        # An ID left out of the middle of a path (dps.md 3.6).
+        return MethodNotAllowedError("An ID is missing from the path.", allowed=[])
     if allowed:
         return MethodNotAllowedError(
             f"The method is not allowed here, only {', '.join(allowed)}.", allowed=allowed

@@ -47,7 +47,7 @@ _GROUP_BYTES: Final = 1 << 20
 """A group commit takes no more appends when it is this large: readers check it as a whole."""
 _RESERVE: Final = 4 << 20
 """Space is reserved ahead in such pieces: a sync that need not grow the file is a third faster."""
-_MAX_FRAMES: Final = 32_768
+_MAX_FRAMES: Final = 16_384
 """Frames of a file: bounds how long it takes to look at all of them after a crash."""
 _AGE_PIECES: Final = 8
 """A file spans at most this part of the longest age, so deletion lags by no more than that."""

@@ -179,7 +179,9 @@ class _EntryCalls(Generic[E]):
                 f"The body must have '{self._collection}' and 'mode'", code="invalid-bulk"
             )
         if len(items) > MAX_BULK:
-            raise TooLargeError(f"One call takes {MAX_BULK} entries at most", code="bulk-too-large")
+            raise InvalidArgumentError(
+                f"One call takes {MAX_BULK} entries at most", code="bulk-too-large"
+            )
         entries = convert(items, self._type)
         results = await self._entries.bulk(raw["mode"], entries)
         failures = [
