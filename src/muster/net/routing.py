@@ -151,7 +151,7 @@ class Router:
             await _respond(request, send, group, _report(request, group, error))
             return
         if match.leaf is None:
-            missing = "" in _segments(request.scope)[:-1]
+            missing = "" in _segments(request.scope)[1:-1]
             response = _report(request, match.group, _no_route(match.allowed, missing=missing))
         else:
             request.scope["path_params"] = dict(
