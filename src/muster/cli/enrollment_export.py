@@ -36,9 +36,7 @@ _SUFFIXES: Final = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
     help="Of FILE [default: by its name; csv for stdout].",
 )
 @service_command
-@examples(
-    "muster enrollment export devices.csv", "muster enrollment export backup.jsonl --keys"
-)
+@examples("muster enrollment export devices.csv", "muster enrollment export backup.jsonl --keys")
 def export_enrollments(
     invocation: Invocation, *, file: str, with_keys: bool, file_format: str | None
 ) -> None:
