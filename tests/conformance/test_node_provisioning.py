@@ -88,7 +88,7 @@ def test_all_transports_and_keys(instance: Instance, subtests: pytest.Subtests) 
         "wrong key": "UnauthorizedError",
         "unknown": "UnauthorizedError",
         "disabled": "SyntaxError",
-        "failed": "DeviceRegistrationFailedError",
+        "failed": "ProvisioningRegistrationFailedError",
     }
     for device in devices[len(good) :]:
         with subtests.test(msg=device["name"]):

@@ -171,7 +171,7 @@ async def test_refusals(  # noqa: PLR0917 - one row of the table
 
 
 def test_numbers_names_and_statuses_agree() -> None:
-    rows = [*errors._BY_CODE.values(), *(row for _, row in errors._BY_MEANING)]
+    rows = [*errors.BY_CODE.values(), *(row for _, row in errors.BY_MEANING)]
     assert all(400 <= row.status < 600 for row in rows)
     by_number: dict[int, str] = {}
     for row in rows:
