@@ -114,7 +114,7 @@ def explain(invocation: Invocation, *, identifier: str, limit: int) -> None:
             details=(
                 "The service recorded no decision under this tracking ID."
                 if _GUID.fullmatch(wanted)
-                else "No device has tried to register or connect under this ID.",
+                else "No device has registered, or was refused, under this ID.",
             ),
             next_step="check the spelling, and that the device uses this service's host and port "
             "(muster info)",
