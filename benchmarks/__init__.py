@@ -1,0 +1,1 @@
+"""What the service costs, measured beside peers on the same machine in the same run."""

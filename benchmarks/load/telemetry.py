@@ -1,0 +1,182 @@
+"""Devices that stay connected: they send telemetry, or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from typing import Final
+
+from benchmarks.load import meter
+from benchmarks.load.job import Device, Job, Result
+from benchmarks.load.link import Dialler, Link
+from muster.clock import SystemClock
+from muster.wire.mqtt import codec
+from muster.wire.mqtt.packets import Connack, Connect, Disconnect, Pingreq, Suback, Subscribe
+
+CLOCK: Final = SystemClock()
+_SETTLE_S: Final = 2.0
+_ACK_BYTES: Final = 4
+_DIALLING: Final = 100
+
+
+class Session(Link):
+    """A device in its session."""
+
+    __slots__ = ("_at", "_chunks", "_device", "_job", "_kept", "_rest", "_tally", "acked", "ready")
+
+    def __init__(
+        self, dialler: Dialler, job: Job, device: Device, tally: Counter[str], *, kept: bool = False
+    ) -> None:
+        super().__init__(*dialler.link_arguments())
+        self._job = job
+        self._device = device
+        self._tally = tally
+        self._kept = kept
+        self._rest = 0
+        self._at = 0
+        self._chunks = _chunks(job, device) if device.topic else []
+        self.acked = 0
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def secured(self) -> None:
+        device = self._device
+        self.write(
+            codec.encode(
+                Connect(
+                    client_id=device.client_id,
+                    username=device.username or None,
+                    password=device.password.encode() or None,
+                    clean_session=not self._kept,
+                    keep_alive_s=1_100,
+                )
+            )
+        )
+
+    def received(self, data: bytes) -> None:
+        if self.ready.done():
+            # Only PUBACKs come now, all of one size.
+            count, self._rest = divmod(self._rest + len(data), _ACK_BYTES)
+            before, self.acked = self.acked, self.acked + count
+            self._tally["acked"] += count
+            batch = self._job.batch
+            for _ in range(self.acked // batch - before // batch):
+                self._send()
+            return
+        for packet in codec.Decoder().feed(data):
+            if isinstance(packet, Connack) and packet.return_code:
+                self.closed(f"CONNACK {packet.return_code}")
+            elif isinstance(packet, Connack) and self._kept:
+                self.write(codec.encode(Subscribe(1, [("devices/#", 1)])))
+            elif isinstance(packet, Connack | Suback):
+                self.ready.set_result(None)
+
+    def start(self) -> None:
+        """Begin to send."""
+        for _ in range(self._job.window // self._job.batch):
+            self._send()
+
+    def ping(self) -> None:
+        """Say that it is still there."""
+        self.write(codec.encode(Pingreq()))
+
+    def leave(self) -> None:
+        """Go, in good order."""
+        self.write(codec.encode(Disconnect()))
+        self.close()
+
+    def closed(self, reason: str) -> None:
+        if not self.ready.done():
+            self.ready.set_exception(ConnectionError(reason))
+        self._tally["closed"] += 1
+
+    def _send(self) -> None:
+        # The packet ids of a chunk are free again: acknowledgements come in order.
+        self.write(self._chunks[self._at])
+        self._at = (self._at + 1) % len(self._chunks)
+
+
+def _chunks(job: Job, device: Device) -> list[bytes]:
+    payload = b"x" * job.payload_bytes
+    messages = [
+        codec.encode_publish(device.topic, payload, qos=1, packet_id=number)
+        for number in range(1, job.window + 1)
+    ]
+    return [
+        b"".join(messages[start : start + job.batch])
+        for start in range(0, len(messages), job.batch)
+    ]
+
+
+async def _connect(job: Job, devices: list[Device], tally: Counter[str]) -> list[Session]:
+    dialler = Dialler(job)
+    sessions: list[Session] = []
+    for start in range(0, len(devices), _DIALLING):
+        wave = [
+            Session(dialler, job, device, tally) for device in devices[start : start + _DIALLING]
+        ]
+        await asyncio.gather(*(dialler.open(session) for session in wave))
+        await asyncio.gather(*(session.ready for session in wave))
+        sessions += wave
+    return sessions
+
+
+async def run(job: Job) -> Result:
+    """Send telemetry for the window."""
+    tally: Counter[str] = Counter()
+    if job.offline_subscriber:
+        dialler = Dialler(job)
+        keeper = Session(dialler, job, Device("keeper"), tally, kept=True)
+        await dialler.open(keeper)
+        await keeper.ready
+        keeper.leave()
+        await asyncio.sleep(0.2)
+    sessions = await _connect(job, job.devices, tally)
+    tally.clear()
+    for session in sessions:
+        session.start()
+    await asyncio.sleep(job.warm_up_s)
+    first, start = tally["acked"], CLOCK.monotonic()
+    server, client = meter.cpu_s(job.pids), os.times()
+    await asyncio.sleep(job.seconds)
+    wall, acked = CLOCK.monotonic() - start, tally["acked"] - first
+    spent = [after - before for before, after in zip(server, meter.cpu_s(job.pids), strict=True)]
+    after = os.times()
+    lost = tally["closed"]
+    for session in sessions:
+        session.transport.abort()
+    return Result(
+        operations=acked,
+        wall_s=wall,
+        server_cpu_s=spent,
+        client_cpu_s=after.user + after.system - client.user - client.system,
+        failures={"connection lost": lost} if lost else {},
+    )
+
+
+async def run_idle(job: Job) -> Result:
+    """Connect everybody and see how the server's memory has grown.
+
+    The first tenth is not counted: it pays for what a server has once, not per connection.
+    """
+    tally: Counter[str] = Counter()
+    tenth = len(job.devices) // 10
+    start = CLOCK.monotonic()
+    sessions = await _connect(job, job.devices[:tenth], tally)
+    await asyncio.sleep(_SETTLE_S)
+    memory, server = meter.memory(job.pids), meter.cpu_s(job.pids)
+    sessions += await _connect(job, job.devices[tenth:], tally)
+    await asyncio.sleep(_SETTLE_S)
+    grown = meter.memory(job.pids) - memory
+    spent = [after - before for before, after in zip(server, meter.cpu_s(job.pids), strict=True)]
+    lost = tally["closed"]
+    for session in sessions:
+        session.transport.abort()
+    return Result(
+        operations=len(sessions) - tenth,
+        wall_s=CLOCK.monotonic() - start,
+        server_cpu_s=spent,
+        client_cpu_s=0.0,
+        server_memory=grown,
+        failures={"connection lost": lost} if lost else {},
+    )

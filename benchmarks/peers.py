@@ -1,0 +1,104 @@
+"""The programs we are measured beside, with the service's own certificate."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.load.job import Job
+from benchmarks.place import ADDRESS, find, free_port, listening, server
+from benchmarks.service import HOST
+
+
+class Peer:
+    """A running peer: its processes and its TLS port."""
+
+    def __init__(self, pids: list[int], port: int, ca_file: Path) -> None:
+        self._pids = pids
+        self._port = port
+        self._ca_file = ca_file
+
+    def job(self, kind: str, **fields: Any) -> Job:
+        """Return a job for the load client against it."""
+        base: dict[str, Any] = {
+            "kind": kind,
+            "address": ADDRESS,
+            "port": self._port,
+            "host": HOST,
+            "ca_file": str(self._ca_file),
+            "pids": self._pids,
+        }
+        return Job(**(base | fields))
+
+
+def version(program: str) -> str:
+    """Return what a peer calls its version, empty when it is not installed."""
+    path = find(program)
+    if path is None:
+        return ""
+    flag = {"mosquitto": "-h", "nginx": "-v"}.get(program, "--version")
+    done = subprocess.run([path, flag], capture_output=True, text=True, check=False)
+    return (done.stdout + done.stderr).strip().splitlines()[0].replace("version", "").strip()
+
+
+@contextlib.contextmanager
+def mosquitto(work: Path, ca: Path, *, responder: bool = False) -> Iterator[Peer]:
+    """Run mosquitto without persistence; on request with a responder behind it."""
+    secure, plain = free_port(), free_port()
+    config = work / "mosquitto.conf"
+    config.write_text(
+        f"user root\npersistence false\nallow_anonymous true\nlog_type error\n"
+        f"max_queued_messages 0\nmax_inflight_messages 0\nset_tcp_nodelay true\n"
+        f"listener {plain} {ADDRESS}\n"
+        f"listener {secure} {ADDRESS}\ncertfile {ca}/server.pem\nkeyfile {ca}/server.key\n"
+    )
+    command: list[str | Path] = [find("mosquitto") or "mosquitto", "-c", config]
+    with contextlib.ExitStack() as stack:
+        log = work / "mosquitto.log"
+        broker = stack.enter_context(server(command, log, listening(secure)))
+        pids = [broker.pid]
+        if responder:
+            said = work / f"responder-{secure}.log"
+            program = [sys.executable, "-m", "benchmarks.responder", ADDRESS, str(plain)]
+            process = stack.enter_context(
+                server(program, said, lambda _: "subscribed" in said.read_text())
+            )
+            pids.append(process.pid)
+        yield Peer(pids, secure, ca / "ca.pem")
+
+
+@contextlib.contextmanager
+def nats(work: Path, ca: Path) -> Iterator[Peer]:
+    """Run nats-server with MQTT and JetStream in files."""
+    secure = free_port()
+    config = work / "nats.conf"
+    config.write_text(
+        f'listen: "{ADDRESS}:{free_port()}"\nserver_name: benchmark\n'
+        f'jetstream {{ store_dir: "{work}/jetstream" }}\n'
+        f'mqtt {{ listen: "{ADDRESS}:{secure}"\n'
+        f'  tls {{ cert_file: "{ca}/server.pem", key_file: "{ca}/server.key" }} }}\n'
+    )
+    command: list[str | Path] = [find("nats-server") or "nats-server", "-c", config]
+    with server(command, work / "nats.log", listening(secure)) as process:
+        yield Peer([process.pid], secure, ca / "ca.pem")
+
+
+@contextlib.contextmanager
+def nginx(work: Path, ca: Path) -> Iterator[Peer]:
+    """Run nginx in one process, answering with a constant over TLS 1.3."""
+    secure = free_port()
+    config = work / "nginx.conf"
+    config.write_text(
+        f"user root;\ndaemon off;\nmaster_process off;\npid {work}/nginx.pid;\n"
+        f"error_log {work}/nginx-error.log;\nevents {{ worker_connections 4096; }}\n"
+        f"http {{ access_log off; server {{ listen {ADDRESS}:{secure} ssl;\n"
+        f"  ssl_certificate {ca}/server.pem; ssl_certificate_key {ca}/server.key;\n"
+        f'  ssl_protocols TLSv1.3; location / {{ return 200 "ok"; }} }} }}\n'
+    )
+    command: list[str | Path] = [find("nginx") or "nginx", "-p", work, "-c", config]
+    with server(command, work / "nginx.log", listening(secure)) as process:
+        yield Peer([process.pid], secure, ca / "ca.pem")
