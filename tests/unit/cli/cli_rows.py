@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from muster.cli.import_rows import COLUMNS
+from muster.cli.import_fields import COLUMNS
 from unit.cli.cli_service import KEY, WRONG_KEY, Call
 
 IMPORT = ("POST", "/admin/v1/enrollments/import")
