@@ -60,6 +60,7 @@ class MqttClient:
         self._websocket = connect_websocket(
             f"ws://{host}/$iothub/websocket{query}",
             sock=self._tls,
+            legacy=True,
             subprotocols=[websocket],  # type: ignore[list-item]
             compression=None,
             proxy=None,

@@ -431,7 +431,7 @@ def test_reported_properties_are_merged(instance: Instance) -> None:
 def test_bad_reported_properties(instance: Instance, subtests: pytest.Subtests) -> None:
     device_id, key = created(instance)
     deep: Any = 1
-    for _ in range(11):
+    for _ in range(12):
         deep = {"d": deep}
     bad = {
         "malformed": b"{",

@@ -177,7 +177,7 @@ class Decoder:
                             _fail("PUBLISH is too short")
                         topic_field = data[start:topic_end]
                         topic = topic_field[2:].decode()
-                        if not topic or "#" in topic or "+" in topic or "\0" in topic:
+                        if not topic or "\0" in topic:
                             _fail(f"PUBLISH topic {topic_name_fault(topic)}")
                         topic_size = topic_end - start
                     # As `Publish(...)` would, without the call.

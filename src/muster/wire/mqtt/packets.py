@@ -45,7 +45,7 @@ class Will(_Value):
     """What the server publishes for a client whose connection dies (3.1.2.5).
 
     Args:
-        topic: topic name, without wildcards.
+        topic: topic name; `+` and `#` in it are plain characters.
         payload: at most 65,535 bytes.
         qos: 0 to 2.
         retain: whether the message is to be retained.
@@ -135,7 +135,7 @@ class Publish(_Value):
     """An application message (3.3).
 
     Args:
-        topic: topic name, without wildcards.
+        topic: topic name; `+` and `#` in it are plain characters.
         payload: any bytes.
         qos: 0 to 2.
         packet_id: 1 to 65535 for QoS 1 and 2, None for QoS 0.
