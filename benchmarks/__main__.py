@@ -23,6 +23,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"some of {', '.join(_BENCHMARKS)}; all if none")
     parser.add_argument("--quick", action="store_true", help="small and short, to see it work")
+    parser.add_argument("--devices", type=int, help="how many take part in the storm")
     options = parser.parse_args()
     unknown = [name for name in options.names if name not in _BENCHMARKS]
     if unknown:
@@ -32,7 +33,10 @@ def main() -> int:
     for name in options.names or _BENCHMARKS:
         print(f"measuring {name} …", file=sys.stderr)
         try:
-            found = _BENCHMARKS[name](quick=options.quick)
+            if name == "storm" and options.devices:
+                found = fleet.storm(quick=options.quick, count=options.devices)
+            else:
+                found = _BENCHMARKS[name](quick=options.quick)
         except BenchmarkError as error:
             print(f"{name}: {error}", file=sys.stderr)
             failed = True

@@ -32,9 +32,9 @@ _SOURCES: Final = [f"127.0.3.{number}" for number in range(1, 17)]
 _BATCH: Final = 1_000
 
 
-def storm(*, quick: bool) -> list[Row]:
+def storm(*, quick: bool, count: int | None = None) -> list[Row]:
     """Let a whole fleet register, stop the service, and let all register again at once."""
-    count = 3_000 if quick else 100_000
+    count = count or (3_000 if quick else 100_000)
     fields: dict[str, Any] = {
         "count": count,
         "connections": 500,
