@@ -8,7 +8,7 @@ Invariants, where they bind:
 - A read starts after it was asked for, so it sees every write that has returned. Point reads and
   scans (`Query.scan`) have different threads: a scan of a million rows never holds up a
   registration.
-- Threads talk to the loop once per batch, not once per item.
+- Threads and the loop talk to each other once per batch or turn, not once per item.
 - The WAL is emptied by the writer: after some thousand pages, when there is nothing to do, at the
   end. So the next start has little to recover.
 - No memory-mapped I/O: a failing disk must be an error of one call, not the end of the process.
@@ -29,7 +29,7 @@ import structlog
 from muster.errors import AlreadyExistsError, ConflictError, UnavailableError
 from muster.store import migrations
 from muster.store.engine import Params, Query, Row, Statement
-from muster.store.worker import Worker
+from muster.store.worker import Turn, Worker
 
 _BUSY_MS: Final = 10_000
 _MAX_READS_AT_ONCE: Final = 128
@@ -89,6 +89,8 @@ class SqliteEngine:
         self._writer: Worker[_Write] = Worker(
             "store-writer", _MAX_WRITES_AT_ONCE, self._commit, idle=self._tidy, end=self._finish
         )
+        self._reads = Turn(self._loop, self._reader)
+        self._writes = Turn(self._loop, self._writer)
 
     @classmethod
     async def open(cls, path: Path) -> Self:
@@ -118,7 +120,7 @@ class SqliteEngine:
         if self._closed:
             raise _closing()
         future: asyncio.Future[list[Row]] = self._create_future()
-        (self._scanner if query.scan else self._reader).put((query, params, future))
+        (self._scanner if query.scan else self._reads).put((query, params, future))
         return await future
 
     async def write(self, *statements: Statement) -> None:
@@ -134,14 +136,14 @@ class SqliteEngine:
         if self._closed:
             raise _closing()
         future: asyncio.Future[None] = self._create_future()
-        self._writer.put((statements, future))
+        self._writes.put((statements, future))
         await future
 
     async def close(self) -> None:
         """Finish what was accepted, then release the database."""
         if not self._closed:
             self._closed = True
-            for worker in (self._scanner, self._reader, self._writer):
+            for worker in (self._scanner, self._reads, self._writes):
                 worker.close()
         await self._ended.wait()
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
 import structlog
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
 _IDLE_S: Final = 1.0
@@ -90,3 +91,37 @@ class Worker(Generic[_Item]):
                 return batch, True
             item = queue.get()
         return batch, False
+
+
+@final
+class Turn(Generic[_Item]):
+    """Hands a worker together what one turn of the event loop asks of it.
+
+    A thread that is woken for each item contends with the loop for the interpreter each time; on
+    one processor that costs a registration more than its statements do. Belongs to the loop.
+
+    Args:
+        loop: whose turns they are.
+        worker: gets the items at the end of the turn, in order.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, worker: Worker[_Item]) -> None:
+        self._call_soon = loop.call_soon
+        self._worker = worker
+        self._items: list[_Item] = []
+
+    def put(self, item: _Item) -> None:
+        """Queue an item."""
+        self._items.append(item)
+        if len(self._items) == 1:
+            self._call_soon(self._hand_over)
+
+    def close(self) -> None:
+        """Hand over what is there and close the worker."""
+        self._hand_over()
+        self._worker.close()
+
+    def _hand_over(self) -> None:
+        items, self._items = self._items, []
+        for item in items:
+            self._worker.put(item)

@@ -1,0 +1,42 @@
+"""What one turn of the loop asks for reaches the thread together, and whole."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+from muster.store.worker import Turn, Worker
+
+
+async def test_one_turn_is_one_batch() -> None:
+    batches: list[list[int]] = []
+    held = threading.Event()
+
+    def work(batch: list[int]) -> None:
+        batches.append(batch)
+        held.wait(10)
+
+    worker: Worker[int] = Worker("test", 100, work)
+    turn = Turn(asyncio.get_running_loop(), worker)
+    worker.put(0)
+    for number in range(1, 6):
+        turn.put(number)
+    # Nothing is handed over before the turn ends, everything after.
+    assert worker._queue.qsize() <= 1
+    await asyncio.sleep(0)
+    held.set()
+    turn.put(6)
+    turn.close()
+    await asyncio.to_thread(worker.join)
+    assert [number for batch in batches for number in batch] == list(range(7))
+
+
+async def test_closing_hands_over_what_is_left() -> None:
+    done: list[int] = []
+    worker: Worker[int] = Worker("test", 100, done.extend)
+    turn = Turn(asyncio.get_running_loop(), worker)
+    turn.put(1)
+    turn.put(2)
+    turn.close()
+    await asyncio.to_thread(worker.join)
+    assert done == [1, 2]
