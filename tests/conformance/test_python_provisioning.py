@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from azure.iot.device import ProvisioningDeviceClient
+from azure.iot.device.common import alarm
+from azure.iot.device.common.auth import sastoken
+from azure.iot.device.common.pipeline import pipeline_stages_base
 from azure.iot.device.exceptions import ClientError
 
 from support.device import unique
@@ -160,10 +164,15 @@ def test_the_group_key_itself_is_refused(instance: Instance) -> None:
     assert "401" in refusal(instance, registration_id, group_key)
 
 
-def test_an_expired_token_is_refused(instance: Instance) -> None:
+def test_a_device_whose_clock_is_behind_is_refused(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    behind = SimpleNamespace(time=lambda: CLOCK.time() - 7_200)
+    for module in (sastoken, alarm, pipeline_stages_base):
+        monkeypatch.setattr(module, "time", behind)
     registration_id = unique("expired")
     primary, _ = instance.dps.enroll(registration_id)
-    assert "401" in refusal(instance, registration_id, primary, sastoken_ttl=-3600)
+    assert "401" in refusal(instance, registration_id, primary)
     assert instance.explain(registration_id)[0]["check"] == "token-expired"
 
 

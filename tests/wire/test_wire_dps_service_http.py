@@ -178,7 +178,7 @@ def test_twin_collections_are_stored_as_given(dps: Service) -> None:
     registration_id = unique("twin")
     twin = {
         "tags": {"version": 1, "count": 2, "metadata": {"a": 1}, "additional_properties": {}},
-        "properties": {"desired": {"version": "x", "list": [1, {"b": None}]}},
+        "properties": {"desired": {"version": 7, "list": [1, {"b": None}]}},
     }
     dps.enroll(registration_id, initialTwin=twin)
     assert dps.must("GET", f"/enrollments/{registration_id}")["initialTwin"] == twin
