@@ -19,7 +19,8 @@ async function pages(query) {
   const all = [];
   let count = 0;
   while (query.hasMoreResults) {
-    all.push(...body(await query.next()));
+    // Called for a promise, it goes on only from a token that it is given (1.11.2).
+    all.push(...body(await query.next(query.continuationToken)));
     count += 1;
   }
   return { all, count };
