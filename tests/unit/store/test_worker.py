@@ -17,7 +17,7 @@ async def test_one_turn_is_one_batch() -> None:
         held.wait(10)
 
     worker: Worker[int] = Worker("test", 100, work)
-    turn = Turn(asyncio.get_running_loop(), worker.put)
+    turn = Turn(asyncio.get_running_loop(), worker)
     worker.put(0)
     for number in range(1, 6):
         turn.put(number)
@@ -26,8 +26,7 @@ async def test_one_turn_is_one_batch() -> None:
     await asyncio.sleep(0)
     held.set()
     turn.put(6)
-    turn.hand_over()
-    worker.close()
+    turn.close()
     await asyncio.to_thread(worker.join)
     assert [number for batch in batches for number in batch] == list(range(7))
 
@@ -35,10 +34,9 @@ async def test_one_turn_is_one_batch() -> None:
 async def test_closing_hands_over_what_is_left() -> None:
     done: list[int] = []
     worker: Worker[int] = Worker("test", 100, done.extend)
-    turn = Turn(asyncio.get_running_loop(), worker.put)
+    turn = Turn(asyncio.get_running_loop(), worker)
     turn.put(1)
     turn.put(2)
-    turn.hand_over()
-    worker.close()
+    turn.close()
     await asyncio.to_thread(worker.join)
     assert done == [1, 2]
