@@ -196,6 +196,11 @@ class LocalHub:
     async def close(self) -> None:
         """Nothing is held: the hub lives on with its process."""
 
+    async def is_enabled(self, device_id: str) -> bool | None:
+        """Tell whether the device is enabled; `None` when there is no such device."""
+        present = await self._identities.find(self._hub.id, device_id)
+        return None if present is None else present.enabled
+
     async def set_enabled(self, device_id: str, *, enabled: bool, reason: str) -> int | None:
         """Enable or disable the device; disabling drops its sessions at once.
 

@@ -53,9 +53,6 @@ class ReprovisionPolicy(msgspec.Struct, rename="camel"):
     migrate_device_data: bool
 
 
-REPROVISION_AND_MIGRATE: Final = ReprovisionPolicy(True, True)
-
-
 class TwinProperties(msgspec.Struct, omit_defaults=True):
     """The only section an operator may give a device in advance."""
 
@@ -82,7 +79,11 @@ class CustomAllocationDefinition(msgspec.Struct, rename="camel"):
 
 
 class Entry(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
-    """What individual enrollments and enrollment groups have in common."""
+    """What individual enrollments and enrollment groups have in common.
+
+    An absent `reprovision_policy` is not the same as the default one: devices that speak an old
+    API version stay on their hub then (dps.md 4.4), so what was left out stays left out.
+    """
 
     attestation: AttestationMechanism
     capabilities: Capabilities | None = None
@@ -96,6 +97,7 @@ class Entry(msgspec.Struct, rename="camel", omit_defaults=True, kw_only=True):
     allocation_policy: str | None = None
     iot_hubs: list[str] | None = None
     custom_allocation_definition: CustomAllocationDefinition | None = None
+    credential_policy_name: str | None = None
 
     @property
     def entry_id(self) -> str:

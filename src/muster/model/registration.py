@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -33,7 +33,6 @@ class RegistrationRecord(msgspec.Struct, frozen=True, kw_only=True, omit_default
         device_id: its identity in that hub.
         error_code: official number, when failed.
         error_message: for the device's log, when failed.
-        payload: what the device or the allocation gave back, any JSON.
         group_id: enrollment group it registered through, absent for an individual enrollment.
     """
 
@@ -48,5 +47,4 @@ class RegistrationRecord(msgspec.Struct, frozen=True, kw_only=True, omit_default
     device_id: str | None = None
     error_code: int | None = None
     error_message: str | None = None
-    payload: Any = None
     group_id: str | None = None

@@ -2,11 +2,12 @@
 
 The individual enrollment comes first and, when there is one, alone. Otherwise the group of the
 device's last registration is tried, then every group. Nothing here tells the device why it was
-refused; `Refusal` carries that to the decision log.
+refused; `RefusalError` carries that to the decision log.
 """
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -17,7 +18,7 @@ from muster.auth.symmetric_keys import SymmetricKeys, derive, encode
 from muster.clock import Clock, format_time
 from muster.errors import UnauthorizedError
 from muster.ids import check_registration_id
-from muster.model.decision import Fact
+from muster.model.decision import Decision, Fact
 from muster.model.enrollment import SYMMETRIC_KEY, Entry
 from muster.model.registration import RegistrationRecord
 from muster.provisioning import attestation
@@ -41,6 +42,8 @@ class RefusalError(UnauthorizedError):
         super().__init__("Unauthorized", code=check)
         self.check = check
         self.facts = facts
+        self.retry_after_s: int | None = None
+        """Seconds the device should leave between attempts, once it has failed repeatedly."""
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -58,6 +61,44 @@ class Claim(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Claim({self.id_scope}, {self.registration_id})"
+
+
+class RegisterRequest(msgspec.Struct, frozen=True):
+    """One request of a device: to register, to poll or to look its record up.
+
+    Attributes:
+        claim: who it is and its evidence.
+        tracking_id: under which the outcome is recorded, and which an error answer carries.
+        api_version: as sent, may be empty.
+        transport: `mqtt`, `mqtt-ws` or `https`.
+        remote: the device's address.
+    """
+
+    claim: Claim
+    tracking_id: str
+    api_version: str = ""
+    transport: str = ""
+    remote: str = ""
+
+    def decided(
+        self,
+        now: datetime,
+        outcome: str,
+        check: str,
+        facts: dict[str, Fact],
+        operation: str = "register",
+    ) -> Decision:
+        """Return what the decision log is told of this request."""
+        return Decision(
+            tracking_id=self.tracking_id,
+            time=now,
+            service="dps",
+            operation=operation,
+            subject=self.claim.registration_id[:128],
+            outcome=outcome,
+            check=check,
+            facts={**facts, "transport": self.transport, "remote": self.remote},
+        )
 
 
 class Proof(msgspec.Struct):
@@ -113,7 +154,7 @@ class Authentication:
         enrolled = await self._enrollments.for_registration(claim.registration_id)
         proof = self._individual(token, enrolled) or self._member(claim, token, enrolled)
         if proof is None:
-            raise RefusalError("wrong-key" if self._groups.all() else "unknown-registration")
+            raise RefusalError("wrong-key")
         return proof
 
     def _token(self, claim: Claim) -> SasToken:

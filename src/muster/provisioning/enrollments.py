@@ -31,7 +31,11 @@ class Enrolled(msgspec.Struct):
 
 
 class Enrollments(Entries[IndividualEnrollment]):
-    """All individual enrollments. Deleting one deletes its registration record and revocation."""
+    """All individual enrollments.
+
+    Deleting one deletes its registration record and its revocation with it. The record of a device
+    that registered through a group stays, like all of that group (dps.md 4.6).
+    """
 
     def __init__(
         self, engine: Engine, keyring: Keyring, clock: Clock, randomness: Randomness
@@ -58,6 +62,16 @@ class Enrollments(Entries[IndividualEnrollment]):
             _RECORD.decode(cast("bytes", record)) if record is not None else None,
         )
 
+    async def neighbours(
+        self, registration_id: str, count: int
+    ) -> list[Stored[IndividualEnrollment]]:
+        """Return up to `count` enrollments before an ID and as many after it, in two reads."""
+        key, found = registration_key(registration_id), []
+        for name in ("before", "behind"):
+            rows = await self._engine.read(_SQL[name], {"key": key, "limit": count})
+            found += [self.stored(str(row[0]), row[1:]) for row in rows]
+        return found
+
     async def query(
         self, continuation: str | None, size: int
     ) -> Page[tuple[Stored[IndividualEnrollment], RegistrationRecord | None]]:
@@ -83,7 +97,7 @@ class Enrollments(Entries[IndividualEnrollment]):
         """Write changes; what depends on a deleted enrollment goes with it."""
         gone = [{"key": change.key} for change in changes if change.after is None]
         more = [
-            Statement(_REGISTRATIONS["delete"], gone),
+            Statement(_REGISTRATIONS["delete_individual"], gone),
             Statement(_REVOCATIONS["delete"], gone),
         ]
         await self._engine.write(*(change.statement for change in changes), *(more if gone else ()))

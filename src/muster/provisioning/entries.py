@@ -8,6 +8,7 @@ when absent and kept when left out of an update; reading hides them. `enrollment
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
@@ -18,14 +19,15 @@ from muster.auth.symmetric_keys import SymmetricKeys
 from muster.clock import Clock
 from muster.errors import (
     AlreadyExistsError,
+    ConflictError,
     InvalidArgumentError,
     MusterError,
     NotFoundError,
     PreconditionFailedError,
 )
-from muster.ids import Randomness, check_registration_id, registration_key
+from muster.ids import Randomness, check_device_id, check_registration_id, registration_key
 from muster.model import enrollment as model
-from muster.model.enrollment import Entry
+from muster.model.enrollment import Entry, IndividualEnrollment
 from muster.provisioning import allocation, attestation, etags
 from muster.store.engine import Engine, Query, Row, Statement
 from muster.store.queries import Queries
@@ -38,6 +40,9 @@ MAX_IMPORT: Final = 1_000
 """Items of one administrative import."""
 
 _STATIC: Final = "static"
+_ATTEMPTS: Final = 8
+"""Times a write is tried against others that change the same entry."""
+_Plan = Callable[["Stored[E] | None"], "Change[E]"]
 
 
 class Stored(msgspec.Struct, Generic[E]):
@@ -85,6 +90,10 @@ class Entries(Generic[E]):
         self.id_field = id_field
         self._decoder = msgspec.json.Decoder(type_)
         self._encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
+        # IDs keep the spelling they were made with (dps.md 2.3).
+        self._id_name = next(
+            field.name for field in msgspec.structs.fields(type_) if field.encode_name == id_field
+        )
         self._sql = sql
         self._engine = engine
         self._keyring = keyring
@@ -121,8 +130,9 @@ class Entries(Generic[E]):
             NotFoundError: update, and it does not exist.
             PreconditionFailedError: update, and the etag is another.
         """
-        change = self.plan_put(entry, await self.find(entry.entry_id), if_match)
-        await self.apply([change])
+        change = await self._carry_out(
+            entry.entry_id, lambda present: self.plan_put(entry, present, if_match)
+        )
         return cast("Stored[E]", change.after)
 
     async def delete(self, entry_id: str, if_match: str | None) -> None:
@@ -132,7 +142,9 @@ class Entries(Generic[E]):
             NotFoundError: it does not exist.
             PreconditionFailedError: the etag is another.
         """
-        await self.apply([self.plan_delete(entry_id, await self.find(entry_id), if_match)])
+        await self._carry_out(
+            entry_id, lambda present: self.plan_delete(entry_id, present, if_match)
+        )
 
     async def bulk(self, mode: str, entries: Sequence[E]) -> list[MusterError | None]:
         """Create, update or delete many; each succeeds or fails by itself.
@@ -151,7 +163,7 @@ class Entries(Generic[E]):
         present = await self._among([each.entry_id for each in entries])
         results: list[MusterError | None] = []
         changes: dict[str, Change[E]] = {}
-        indexes: dict[str, int] = {}
+        asked: dict[str, tuple[int, E]] = {}
         for index, entry in enumerate(entries):
             key = registration_key(entry.entry_id)
             try:
@@ -160,7 +172,7 @@ class Entries(Generic[E]):
                         f"{entry.entry_id} occurs twice in one call", code="duplicate-entry"
                     )
                 changes[key] = plan(entry, present.get(key))
-                indexes[key] = index
+                asked[key] = index, entry
                 results.append(None)
             except MusterError as error:
                 results.append(error)
@@ -168,13 +180,13 @@ class Entries(Generic[E]):
             return results
         try:
             await self.apply(list(changes.values()))
-        except MusterError:
-            # Somebody changed one of them meanwhile: find out which, one by one.
-            for key, change in changes.items():
+        except (AlreadyExistsError, PreconditionFailedError):
+            # Somebody changed one of them meanwhile, so nothing was written: one by one.
+            for index, entry in asked.values():
                 try:
-                    await self.apply([change])
+                    await self._carry_out(entry.entry_id, partial(plan, entry))
                 except MusterError as error:
-                    results[indexes[key]] = error
+                    results[index] = error
         return results
 
     async def apply(self, changes: Sequence[Change[E]]) -> None:
@@ -253,6 +265,24 @@ class Entries(Generic[E]):
         )
         return Change(key, statement, None)
 
+    async def _carry_out(self, entry_id: str, plan: _Plan[E]) -> Change[E]:
+        """Read, decide and write; when somebody else was quicker, decide again on what is there.
+
+        Only the plan says no for good: `*` and an unconditional deletion lose no race.
+        """
+        for _ in range(_ATTEMPTS):
+            change = plan(await self.find(entry_id))
+            try:
+                await self.apply([change])
+            except (AlreadyExistsError, PreconditionFailedError):
+                continue
+            return change
+        raise ConflictError(
+            f"The {self.what} is being changed by others all the time.",
+            code="concurrent-update",
+            subject=entry_id,
+        )
+
     async def _among(self, ids: Sequence[str]) -> dict[str, Stored[E]]:
         keys = self._encode([registration_key(each) for each in ids]).decode()
         rows = await self._engine.read(self._sql["among"], {"keys": keys})
@@ -285,16 +315,22 @@ class Entries(Generic[E]):
         now = self._clock.now()
         keys = self._keys(entry, present)
         hubs, policy = entry.iot_hubs, _known_policy(entry.allocation_policy)
-        if entry.iot_hub_host_name:
+        single = entry.iot_hub_host_name or None
+        known = present is not None and present.entry.iot_hub_host_name == single
+        if single and not (known and (hubs or policy)):
             # The single hub of the old API is the static policy of the new one (dps.md 3.2).
-            hubs, policy = [entry.iot_hub_host_name], _STATIC
+            hubs, policy = [single], _STATIC
+        elif hubs != [single]:
+            # An old client's echo of it, beside newer fields that say something else by now.
+            single = None
         document = msgspec.structs.replace(
             entry,
+            **({self._id_name: present.entry.entry_id} if present else {}),
+            iot_hub_host_name=single,
             attestation=model.AttestationMechanism(entry.attestation.type),
             capabilities=entry.capabilities or model.Capabilities(),
             etag=self._randomness.etag(),
             provisioning_status=entry.provisioning_status or model.ENABLED,
-            reprovision_policy=entry.reprovision_policy or model.REPROVISION_AND_MIGRATE,
             created_date_time_utc=present.entry.created_date_time_utc if present else now,
             last_updated_date_time_utc=now,
             allocation_policy=policy,
@@ -329,6 +365,8 @@ def _check_choices(entry: Entry) -> None:
     for host in (*(entry.iot_hubs or ()), entry.iot_hub_host_name or "hub"):
         if not host or len(host) > 253:
             raise InvalidArgumentError("iotHubs must be host names", code="invalid-host")
+    if isinstance(entry, IndividualEnrollment) and entry.device_id:
+        check_device_id(entry.device_id)
 
 
 def _known_policy(name: str | None) -> str | None:

@@ -88,6 +88,9 @@ class LinkedHub(Protocol):
     async def delete(self, device_id: str) -> None:
         """Delete the device if it is there."""
 
+    async def is_enabled(self, device_id: str) -> bool | None:
+        """Tell whether the device is enabled; `None` when there is no such device."""
+
     async def set_enabled(self, device_id: str, *, enabled: bool, reason: str) -> int | None:
         """Enable or disable the device; disabling drops its sessions at once.
 
@@ -105,7 +108,7 @@ class HubLink(msgspec.Struct, frozen=True):
     Attributes:
         host: its host name, lower case.
         allocation_weight: its share, 1 to 1000.
-        apply_allocation_policy: whether it gets devices that no enrollment sends to it.
+        apply_allocation_policy: whether it gets any more devices.
         local: whether it lives in this process.
     """
 
@@ -170,17 +173,17 @@ class LinkedHubs:
         return self._hubs.get(host.lower()) if host else None
 
     def candidates(self, named: list[str] | None) -> list[Candidate]:
-        """Return the hubs a device may get (dps.md 4.3).
+        """Return the hubs a device may get, of those that take part (dps.md 4.3).
 
         Args:
-            named: hosts of the enrollment; all linked hubs that take part when empty.
+            named: hosts of the enrollment; all linked hubs when empty.
         """
-        if named:
-            wanted = {host.lower() for host in named}
-            links = [link for link in self.all() if link.host in wanted]
-        else:
-            links = [link for link in self.all() if link.apply_allocation_policy]
-        return [Candidate(link.host, link.allocation_weight) for link in links]
+        wanted = {host.lower() for host in named or self._links}
+        return [
+            Candidate(link.host, link.allocation_weight)
+            for link in self.all()
+            if link.host in wanted and link.apply_allocation_policy
+        ]
 
     async def put(self, link: HubLink, connection_string: str | None = None) -> None:
         """Link a hub, or change how it takes part.
@@ -221,8 +224,11 @@ class LinkedHubs:
         )
         if connection_string is None and known is not None:
             self._links[link.host] = link
-        else:
-            self._keep(link, connection_string)
+            return
+        replaced = self._hubs.get(link.host)
+        self._keep(link, connection_string)
+        if replaced is not None:
+            await replaced.close()
 
     async def close(self) -> None:
         """Release what the links hold."""

@@ -15,6 +15,7 @@ DEFAULT_PAGE: Final = 100
 MAX_PAGE: Final = 1_000
 
 _T = TypeVar("_T")
+_COUNT: Final = re.compile(r"[0-9]{1,9}")
 _QUERY: Final = re.compile(r"\s*select\s+\*(\s+from\s+[\w.]+)?\s*;?\s*", re.IGNORECASE)
 
 
@@ -43,15 +44,17 @@ def check_query(text: str) -> None:
 
 
 def page_size(text: str | None) -> int:
-    """Read `x-ms-max-item-count`.
+    """Read `x-ms-max-item-count`; more than fits a page gives a full page.
 
     Raises:
-        InvalidArgumentError: it is no positive number.
+        InvalidArgumentError: it is no positive number; code `invalid-page-size`.
     """
     if text is None:
         return DEFAULT_PAGE
-    if not text.isdecimal() or int(text) < 1:
-        raise InvalidArgumentError("x-ms-max-item-count must be a positive number")
+    if not _COUNT.fullmatch(text) or int(text) < 1:
+        raise InvalidArgumentError(
+            "x-ms-max-item-count must be a positive number", code="invalid-page-size"
+        )
     return min(int(text), MAX_PAGE)
 
 

@@ -4,6 +4,10 @@ A revoked device cannot register (its entry is disabled), cannot connect (its id
 and is not connected any more (its sessions are dropped). A member of a group is barred by a
 disabled individual enrollment with its registration ID, as an operator of the real service would do
 it (dps.md 4.2). What was there before is kept, so that `restore` undoes exactly this.
+
+Order: the entry is disabled first, in the device's turn, so that no registration can follow; then
+whatever identity there is by then. Each step is written down before the next, and every step can be
+done again: a revocation that broke off is completed by repeating it.
 """
 
 from __future__ import annotations
@@ -12,9 +16,15 @@ from datetime import datetime
 from typing import Final
 
 import msgspec
+import structlog
 
 from muster.clock import Clock
-from muster.errors import ConflictError, NotFoundError
+from muster.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    NotFoundError,
+    PreconditionFailedError,
+)
 from muster.ids import registration_key
 from muster.model.enrollment import (
     DISABLED,
@@ -22,7 +32,9 @@ from muster.model.enrollment import (
     AttestationMechanism,
     IndividualEnrollment,
 )
+from muster.model.registration import RegistrationRecord
 from muster.provisioning.enrollments import Enrollments
+from muster.provisioning.entries import Stored
 from muster.provisioning.etags import ANY
 from muster.provisioning.hubs import LinkedHubs
 from muster.provisioning.registrations import Registrations
@@ -32,11 +44,13 @@ from muster.store.queries import load
 INDIVIDUAL: Final = "individual"
 GROUP: Final = "group"
 
+_ATTEMPTS: Final = 8
 _SQL = load("revocations")
 _encode = msgspec.json.Encoder().encode
+_log = structlog.get_logger(__name__)
 
 
-class Revocation(msgspec.Struct, rename="camel", omit_defaults=True):
+class Revocation(msgspec.Struct, rename="camel"):
     """One revoked device.
 
     Attributes:
@@ -45,9 +59,11 @@ class Revocation(msgspec.Struct, rename="camel", omit_defaults=True):
         revoked_at: when.
         reason: what the operator gave.
         provisioning_status: of the individual enrollment before.
-        hub: where its identity is; absent when it never registered.
+        hub: where its identity is; `None` when it never registered.
         device_id: the identity.
-        device_disabled: whether the identity was disabled by this.
+        device_was_enabled: whether the identity was enabled before; `None` until that is known,
+            and the identity is not touched before.
+        device_disabled: whether the identity is disabled.
         sessions_dropped: how many live sessions it had.
     """
 
@@ -58,6 +74,7 @@ class Revocation(msgspec.Struct, rename="camel", omit_defaults=True):
     provisioning_status: str | None = None
     hub: str | None = None
     device_id: str | None = None
+    device_was_enabled: bool | None = None
     device_disabled: bool = False
     sessions_dropped: int = 0
 
@@ -93,30 +110,36 @@ class Revocations:
         return _DECODER.decode(rows[0][0]) if rows else None  # type: ignore[arg-type]
 
     async def revoke(self, registration_id: str, reason: str) -> Revocation:
-        """Revoke a device; again does no harm.
+        """Revoke a device; again does no harm, and completes what broke off.
 
         Raises:
             NotFoundError: neither an enrollment nor a registration record has this ID.
             MusterError: its hub cannot be reached; the entry is disabled all the same.
         """
-        known = await self.find(registration_id)
-        if known is None:
-            known = await self._block(registration_id, reason)
-        if known.hub and known.device_id:
-            hub = self._hubs.find(known.hub)
-            if hub is not None:
-                dropped = await hub.set_enabled(
-                    known.device_id, enabled=False, reason=f"revoked: {reason}"[:128]
-                )
-                known.device_disabled = dropped is not None
-                known.sessions_dropped = dropped or 0
+        known = await self._block(registration_id, reason)
+        _log.warning("device revoked", registration_id=known.registration_id, reason=reason)
+        # A hub elsewhere may be making the identity at this moment.
+        await self._registrations.settled(registration_id)
+        record = await self._registrations.records.find(registration_id)
+        if record is not None and (record.assigned_hub, record.device_id) != (
+            known.hub,
+            known.device_id,
+        ):
+            known.hub, known.device_id = record.assigned_hub, record.device_id
+            known.device_was_enabled = None
+            known.device_disabled = False
+        await self._disable_identity(known)
         return known
 
     async def restore(self, registration_id: str) -> Revocation:
         """Undo a revocation.
 
+        An entry that somebody enabled meanwhile, and an identity that was disabled before, stay as
+        they are.
+
         Raises:
             NotFoundError: the device is not revoked; code `revocation-not-found`.
+            MusterError: its hub cannot be reached; the device stays revoked.
         """
         known = await self.find(registration_id)
         if known is None:
@@ -125,35 +148,65 @@ class Revocations:
                 code="revocation-not-found",
                 subject=registration_id,
             )
-        present = await self._enrollments.find(registration_id)
-        statements = [Statement(_SQL["delete"], {"key": registration_key(registration_id)})]
-        if present is not None and known.entry == GROUP:
-            # Not through `Enrollments.apply`: the device's registration record stays.
-            change = self._enrollments.plan_delete(registration_id, present, None)
-            statements.append(change.statement)
-        elif present is not None:
-            entry = msgspec.structs.replace(
-                present.entry, provisioning_status=known.provisioning_status
-            )
-            statements.append(self._enrollments.plan_put(entry, present, ANY).statement)
-        if known.hub and known.device_id:
-            hub = self._hubs.find(known.hub)
-            if hub is not None:
-                await hub.set_enabled(known.device_id, enabled=True, reason="")
-        await self._engine.write(*statements)
-        return known
+        hub = self._hubs.find(known.hub)
+        if hub is not None and known.device_id and known.device_was_enabled:
+            await hub.set_enabled(known.device_id, enabled=True, reason="")
+            known.device_disabled = False
+        async with self._registrations.turn(registration_id):
+            for _ in range(_ATTEMPTS):
+                present = await self._enrollments.find(registration_id)
+                forget = Statement(_SQL["delete"], {"key": registration_key(registration_id)})
+                try:
+                    await self._engine.write(*self._unblocked(known, present), forget)
+                except PreconditionFailedError:
+                    continue
+                _log.warning("device restored", registration_id=known.registration_id)
+                return known
+        raise _changing(registration_id)
 
     async def _block(self, registration_id: str, reason: str) -> Revocation:
         """Disable the entry and remember what was, in one write."""
-        present = await self._enrollments.find(registration_id)
-        record = await self._registrations.find(registration_id)
+        async with self._registrations.turn(registration_id):
+            for _ in range(_ATTEMPTS):
+                known = await self.find(registration_id)
+                present = await self._enrollments.find(registration_id)
+                if known is not None and present is not None and not present.entry.enabled:
+                    return known
+                record = await self._registrations.records.find(registration_id)
+                known = self._planned(registration_id, reason, present, record, known)
+                entry = (
+                    msgspec.structs.replace(present.entry, provisioning_status=DISABLED)
+                    if present is not None
+                    else IndividualEnrollment(
+                        registration_id=known.registration_id,
+                        attestation=AttestationMechanism(SYMMETRIC_KEY),
+                        provisioning_status=DISABLED,
+                    )
+                )
+                change = self._enrollments.plan_put(entry, present, ANY if present else None)
+                try:
+                    await self._engine.write(change.statement, _remember(known, "put"))
+                except (PreconditionFailedError, AlreadyExistsError):
+                    continue
+                return known
+        raise _changing(registration_id)
+
+    def _planned(
+        self,
+        registration_id: str,
+        reason: str,
+        present: Stored[IndividualEnrollment] | None,
+        record: RegistrationRecord | None,
+        known: Revocation | None,
+    ) -> Revocation:
+        """Return what is to be remembered when the entry is disabled now."""
         if present is None and record is None:
             raise NotFoundError(
                 f"Nothing is known of '{registration_id}': no enrollment and no registration",
                 code="registration-not-found",
                 subject=registration_id,
             )
-        revocation = Revocation(
+        planned = Revocation(
             registration_id=record.registration_id if record else registration_id,
             entry=INDIVIDUAL if present else GROUP,
             revoked_at=self._clock.now(),
@@ -162,19 +215,53 @@ class Revocations:
             hub=record.assigned_hub if record else None,
             device_id=record.device_id if record else None,
         )
-        if present is not None:
-            entry = msgspec.structs.replace(present.entry, provisioning_status=DISABLED)
-        else:
-            entry = IndividualEnrollment(
-                registration_id=revocation.registration_id,
-                attestation=AttestationMechanism(SYMMETRIC_KEY),
-                provisioning_status=DISABLED,
-            )
-        change = self._enrollments.plan_put(entry, present, ANY if present else None)
-        remember = Statement(
-            _SQL["insert"],
-            {"key": change.key, "document": _encode(revocation)},
-            otherwise=ConflictError("The device is being revoked already", code="revoking"),
+        if known is not None and (known.hub, known.device_id) == (planned.hub, planned.device_id):
+            # Somebody enabled the entry of a revoked device: the identity's past stays known.
+            planned.device_was_enabled = known.device_was_enabled
+        return planned
+
+    def _unblocked(
+        self, known: Revocation, present: Stored[IndividualEnrollment] | None
+    ) -> list[Statement]:
+        """Return what gives the entry its former state back."""
+        if present is None or present.entry.enabled:
+            return []
+        if known.entry == GROUP:
+            return [self._enrollments.plan_delete(known.registration_id, present, None).statement]
+        entry = msgspec.structs.replace(
+            present.entry, provisioning_status=known.provisioning_status
         )
-        await self._engine.write(change.statement, remember)
-        return revocation
+        return [self._enrollments.plan_put(entry, present, ANY).statement]
+
+    async def _disable_identity(self, known: Revocation) -> None:
+        hub = self._hubs.find(known.hub)
+        if hub is None or not known.device_id:
+            return
+        if known.device_was_enabled is None:
+            known.device_was_enabled = await hub.is_enabled(known.device_id)
+            await self._engine.write(_remember(known, "update"))
+        if known.device_was_enabled is None:
+            return
+        if known.device_was_enabled:
+            dropped = await hub.set_enabled(
+                known.device_id, enabled=False, reason=f"revoked: {known.reason}"[:128]
+            )
+            known.sessions_dropped += dropped or 0
+        known.device_disabled = True
+        await self._engine.write(_remember(known, "update"))
+
+
+def _remember(revocation: Revocation, name: str) -> Statement:
+    # `update` leaves alone what was forgotten meanwhile, with the enrollment it was about.
+    return Statement(
+        _SQL[name],
+        {"key": registration_key(revocation.registration_id), "document": _encode(revocation)},
+    )
+
+
+def _changing(registration_id: str) -> ConflictError:
+    return ConflictError(
+        "The enrollment is being changed by others all the time.",
+        code="concurrent-update",
+        subject=registration_id,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ from muster.provisioning import paging
 from muster.provisioning.endpoints import entry_json
 from muster.provisioning.endpoints.access import Access
 from muster.provisioning.endpoints.errors import JSON, official
-from muster.provisioning.endpoints.service_http import convert
+from muster.provisioning.endpoints.service_http import bulk
 from muster.provisioning.enrollments import Enrollments
 from muster.provisioning.entries import MAX_IMPORT
 from muster.provisioning.hubs import HubLink, LinkedHubs
@@ -32,7 +33,9 @@ from muster.provisioning.settings import ServiceSettings
 
 _SMALL: Final = 64 * 1024
 _IMPORT_LIMIT: Final = 16 * 1024 * 1024
+_EXPLAINED: Final = 20
 _MAX_EXPLAINED: Final = 100
+_COUNT: Final = re.compile(r"[1-9][0-9]{0,8}")
 _Call = Callable[[Request], Awaitable[Response]]
 _encode = msgspec.json.Encoder().encode
 
@@ -140,11 +143,9 @@ class AdminHttpEndpoint:
     # Why.
 
     async def _explain(self, request: Request) -> Response:
-        limit = request.query_params.get("limit", "20")
-        found = await self._decisions.find(
-            request.path_params["id"],
-            min(int(limit), _MAX_EXPLAINED) if limit.isdecimal() else 20,
-        )
+        limit = request.query_params.get("limit", "")
+        size = min(int(limit), _MAX_EXPLAINED) if _COUNT.fullmatch(limit) else _EXPLAINED
+        found = await self._decisions.find(request.path_params["id"], size)
         return _json([_explained(decision) for decision in found])
 
     # One device.
@@ -168,18 +169,18 @@ class AdminHttpEndpoint:
             raise TooLargeError(
                 f"One call takes {MAX_IMPORT} enrollments at most", code="bulk-too-large"
             )
-        entries = convert(body.enrollments, IndividualEnrollment)
-        results = await self._enrollments.bulk(body.mode, entries)
         shown = [
-            {"registrationId": entry.registration_id, "ok": True}
-            if error is None
+            {"registrationId": each.entry_id, "ok": True}
+            if each.error is None
             else {
-                "registrationId": entry.registration_id,
+                "registrationId": each.entry_id,
                 "ok": False,
-                "errorCode": official(error).error_code,
-                "error": error.message,
+                "errorCode": official(each.error).error_code,
+                "error": each.error.message,
             }
-            for entry, error in zip(entries, results, strict=True)
+            for each in await bulk(
+                self._enrollments, IndividualEnrollment, body.mode, body.enrollments
+            )
         ]
         return _json({"results": shown})
 

@@ -8,12 +8,13 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response
 
+from muster.errors import MusterError
 from muster.model.registration import ASSIGNING
 from muster.net.routing import Route, RouteGroup, read_body, tracking_id
-from muster.provisioning.authentication import Claim
+from muster.provisioning.authentication import Claim, RegisterRequest
 from muster.provisioning.endpoints import device_json
 from muster.provisioning.endpoints.errors import HSTS, JSON
-from muster.provisioning.registrations import RETRY_AFTER_S, RegisterRequest, Registrations
+from muster.provisioning.registrations import RETRY_AFTER_S, Registrations
 
 BODY_LIMIT: Final = 96 * 1024
 """dps.md 5, message size."""
@@ -36,11 +37,11 @@ class DeviceHttpEndpoint:
         ]
 
     async def _register(self, request: Request) -> Response:
-        operation = await self._registrations.register(await _asked(request))
+        operation = await self._registrations.register(await self._asked(request))
         return self._answer(request, 202, device_json.operation_json(operation), retry=True)
 
     async def _poll(self, request: Request) -> Response:
-        asked = await _asked(request)
+        asked = await self._asked(request)
         operation = await self._registrations.operation_status(
             asked, request.path_params["operationId"]
         )
@@ -49,7 +50,7 @@ class DeviceHttpEndpoint:
         return self._answer(request, 202 if waiting else 200, shown, retry=waiting)
 
     async def _lookup(self, request: Request) -> Response:
-        record = await self._registrations.lookup(await _asked(request))
+        record = await self._registrations.lookup(await self._asked(request))
         shown = device_json.record_json(record, for_device=True)
         return self._answer(request, 200, device_json.encode(shown), retry=False)
 
@@ -65,20 +66,24 @@ class DeviceHttpEndpoint:
             headers["Location"] = f"https://{host}/{path}/register"
         return Response(body, status, headers, media_type=JSON)
 
-
-async def _asked(request: Request) -> RegisterRequest:
-    registration_id = request.path_params["registrationId"]
-    sent = device_json.read_registration(await read_body(request, BODY_LIMIT), registration_id)
-    client = request.client
-    return RegisterRequest(
-        claim=Claim(
-            request.path_params["idScope"],
-            registration_id,
-            request.headers.get("authorization"),
-        ),
-        tracking_id=tracking_id(request),
-        payload=sent.payload,
-        api_version=request.query_params.get("api-version", ""),
-        transport="https",
-        remote=f"{client.host}:{client.port}" if client else "",
-    )
+    async def _asked(self, request: Request) -> RegisterRequest:
+        registration_id = request.path_params["registrationId"]
+        client = request.client
+        asked = RegisterRequest(
+            claim=Claim(
+                request.path_params["idScope"],
+                registration_id,
+                request.headers.get("authorization"),
+            ),
+            tracking_id=tracking_id(request),
+            api_version=request.query_params.get("api-version", ""),
+            transport="https",
+            remote=f"{client.host}:{client.port}" if client else "",
+        )
+        try:
+            body = await read_body(request, BODY_LIMIT)
+            device_json.check_registration(body, registration_id)
+        except MusterError as error:
+            await self._registrations.refusals.refuse(asked, error)
+            raise
+        return asked

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -14,18 +14,18 @@ from muster.model.registration import RegistrationRecord
 from muster.net.routing import decode_json
 from muster.provisioning.registrations import Operation
 
-_UNREADABLE: Final = "The body is not a device registration."
-
 
 class DeviceRegistration(msgspec.Struct, rename="camel"):
-    """What a device may send; all of it may be missing, and more may be there."""
+    """What a device may send; all of it may be missing, and more may be there.
+
+    Its `payload` is for the webhook of custom allocation (dps.md 4.5), which there is not yet.
+    """
 
     registration_id: str | None = None
-    payload: Any = None
 
 
-def read_registration(body: bytes, registration_id: str) -> DeviceRegistration:
-    """Read the body of a register or lookup request; empty or blank is fine (dps.md 0.9).
+def check_registration(body: bytes, registration_id: str) -> None:
+    """Check the body of a register or lookup request; empty or blank is fine (dps.md 0.9).
 
     Args:
         body: as received.
@@ -36,15 +36,13 @@ def read_registration(body: bytes, registration_id: str) -> DeviceRegistration:
     """
     text = body.strip()
     if not text:
-        return DeviceRegistration()
-    decoded: DeviceRegistration | None = decode_json(text, DeviceRegistration | None)
-    decoded = decoded or DeviceRegistration()
-    named = decoded.registration_id
+        return
+    sent: DeviceRegistration | None = decode_json(text, DeviceRegistration | None)
+    named = sent.registration_id if sent else None
     if named is not None and registration_key(named) != registration_key(registration_id):
         raise InvalidArgumentError(
             "Invalid RegistrationId", code="invalid-registration-id", subject=registration_id
         )
-    return decoded
 
 
 def operation_json(operation: Operation) -> bytes:
@@ -82,7 +80,6 @@ def record_json(record: RegistrationRecord, *, for_device: bool) -> dict[str, An
         "errorMessage": record.error_message,
         "lastUpdatedDateTimeUtc": format_time(record.updated_at),
         "etag": record.etag,
-        "payload": record.payload,
     }
     if for_device and record.group_id:
         shown["symmetricKey"] = {"enrollmentGroupId": record.group_id}

@@ -2,6 +2,9 @@
 
 A connection is always let in; a bad key is told at register, as the real service does (dps.md 0.6).
 Sessions never persist. Requests of a connection are answered one after the other.
+
+A newer connection takes over from an older one of the same registration (dps.md 8). As anybody may
+connect, one that has proved itself gives way only to another that has.
 """
 
 from __future__ import annotations
@@ -17,16 +20,16 @@ import structlog
 from muster.clock import Clock
 from muster.errors import MusterError
 from muster.ids import Randomness, registration_key
+from muster.model.decision import Fact
 from muster.model.registration import ASSIGNING
 from muster.net.mqtt import Accepted, MqttPeer, Refused
 from muster.net.tasks import spawn
-from muster.provisioning.authentication import Claim, RefusalError
+from muster.provisioning.authentication import Claim, RefusalError, RegisterRequest
 from muster.provisioning.endpoints import device_json, errors
 from muster.provisioning.endpoints.device_http import BODY_LIMIT
 from muster.provisioning.registrations import (
     RETRY_AFTER_S,
     Operation,
-    RegisterRequest,
     Registrations,
 )
 from muster.wire.mqtt import codec
@@ -46,8 +49,6 @@ _POLL: Final = "$dps/registrations/GET/iotdps-get-operationstatus/"
 _USER_NAME: Final = re.compile(
     r"([^/]+)/registrations/([^/]+)(?:/(?:\?)?(?:api-version=([^&]*))?(?:&.*)?)?", re.IGNORECASE
 )
-_MALFORMED: Final = Refused(4)
-_WRONG_CLIENT_ID: Final = Refused(2)
 _MAX_WAITING: Final = 32
 _UNAUTHORIZED: Final = 401000
 """What MQTT clients see instead of 401002 (dps.md 3.6)."""
@@ -65,20 +66,42 @@ class DeviceMqttEndpoint:
         self.live: dict[str, _Session] = {}
 
     async def accept(self, connect: Connect, peer: MqttPeer) -> Accepted | Refused:
-        """Let a device in; a newer connection of the same registration replaces the older."""
-        parts = _USER_NAME.fullmatch(connect.username or "")
+        """Let a device in, whatever its key."""
+        username = connect.username or ""
+        parts = _USER_NAME.fullmatch(username)
         if parts is None:
-            return _MALFORMED
+            # A token put where the user name belongs is not written down.
+            shown = username[:256] if "sig=" not in username else "(a token)"
+            facts: dict[str, Fact] = {"username": shown}
+            return self._turn_away(connect, peer, 4, "malformed-username", facts)
         if registration_key(connect.client_id) != registration_key(parts[2]):
-            return _WRONG_CLIENT_ID
+            facts = {"client_id": connect.client_id[:128], "expected": parts[2][:128]}
+            return self._turn_away(connect, peer, 2, "client-id-mismatch", facts)
         password = connect.password
         token = password.decode("utf-8", "replace") if password else None
         session = _Session(self, peer, Claim(parts[1], parts[2], token), parts[3] or "")
         older = self.live.get(session.key)
-        self.live[session.key] = session
-        if older is not None:
-            older.peer.close("replaced by a newer connection")
+        if older is None or not older.proven:
+            self.take_over(session)
         return Accepted(session, session_present=False)
+
+    def take_over(self, session: _Session) -> None:
+        """Make a connection the one of its registration."""
+        older = self.live.get(session.key)
+        self.live[session.key] = session
+        if older is not None and older is not session:
+            older.peer.close("replaced by a newer connection")
+
+    def _turn_away(
+        self, connect: Connect, peer: MqttPeer, code: int, check: str, facts: dict[str, Fact]
+    ) -> Refused:
+        request = RegisterRequest(
+            claim=Claim("", connect.client_id, None),
+            tracking_id=self.randomness.uuid(),
+            transport=peer.transport,
+            remote=peer.remote,
+        )
+        return Refused(code, self.registrations.refusals.turn_away(request, check, facts))
 
 
 class _Session:
@@ -94,6 +117,7 @@ class _Session:
         "_waiting",
         "key",
         "peer",
+        "proven",
     )
 
     def __init__(
@@ -101,6 +125,7 @@ class _Session:
     ) -> None:
         self.key = registration_key(claim.registration_id)
         self.peer = peer
+        self.proven = False
         self._endpoint = endpoint
         self._claim = claim
         self._api_version = api_version
@@ -155,9 +180,11 @@ class _Session:
             self._answering = spawn(self._answer_all(), "dps mqtt answers")
 
     async def _answer_all(self) -> None:
-        while self._waiting:
-            await self._answer(self._waiting.popleft())
-        self._answering = None
+        try:
+            while self._waiting:
+                await self._answer(self._waiting.popleft())
+        finally:
+            self._answering = None
 
     async def _answer(self, publish: Publish) -> None:
         query = publish.topic.partition("/?")[2]
@@ -170,45 +197,48 @@ class _Session:
         except MusterError as error:
             status = errors.official(error).status
             number = _UNAUTHORIZED if isinstance(error, RefusalError) else None
-            self._respond(
-                status,
-                rid,
-                errors.body(error, tracking, endpoint.clock, number),
-                retry=status >= 429,
-            )
+            body = errors.body(error, tracking, endpoint.clock, number)
+            # Without it, SDKs repeat what they take for transient after their own two seconds.
+            wait_s = errors.retry_after_s(error) or (RETRY_AFTER_S if status >= 429 else None)
+            self._respond(status, rid, body, wait_s)
         except Exception as error:  # noqa: BLE001 - answered as 500, logged with its trace
             _log.exception("registration failed", tracking_id=tracking)
-            self._respond(500, rid, errors.body(error, tracking, endpoint.clock), retry=True)
+            body = errors.body(error, tracking, endpoint.clock)
+            self._respond(500, rid, body, RETRY_AFTER_S)
         else:
+            if not self.proven and not self.peer.closed:
+                self.proven = True
+                endpoint.take_over(self)
             waiting = operation.status == ASSIGNING
             body = device_json.polled_json(operation, self._claim.registration_id)
             if publish.topic.startswith(_REGISTER):
                 body = device_json.operation_json(operation)
-            self._respond(202 if waiting else 200, rid, body, retry=waiting)
+            self._respond(202 if waiting else 200, rid, body, RETRY_AFTER_S if waiting else None)
 
     async def _do(self, publish: Publish, fields: dict[str, str], tracking: str) -> Operation:
-        registers = publish.topic.startswith(_REGISTER)
-        body = publish.payload if registers else b""
-        sent = device_json.read_registration(body, self._claim.registration_id)
         request = RegisterRequest(
             claim=self._claim,
             tracking_id=tracking,
-            payload=sent.payload,
             api_version=self._api_version,
             transport=self.peer.transport,
             remote=self.peer.remote,
         )
         registrations = self._endpoint.registrations
-        if registers:
-            return await registrations.register(request)
-        operation_id = unquote(fields.get("operationId", ""))
-        return await registrations.operation_status(request, operation_id)
+        if publish.topic.startswith(_POLL):
+            operation_id = unquote(fields.get("operationId", ""))
+            return await registrations.operation_status(request, operation_id)
+        try:
+            device_json.check_registration(publish.payload, self._claim.registration_id)
+        except MusterError as error:
+            await registrations.refusals.refuse(request, error)
+            raise
+        return await registrations.register(request)
 
-    def _respond(self, status: int, rid: str, body: bytes, *, retry: bool) -> None:
+    def _respond(self, status: int, rid: str, body: bytes, retry_after_s: int | None) -> None:
         # `$rid` first and as it came, then retry-after: clients parse by position (dps.md 0.7).
         topic = f"$dps/registrations/res/{status}/?$rid={rid}"
-        if retry:
-            topic += f"&retry-after={RETRY_AFTER_S}"
+        if retry_after_s is not None:
+            topic += f"&retry-after={retry_after_s}"
         # Java publishes before its SUBACK is there; it is answered all the same.
         qos = 1 if self._qos is None else self._qos
         packet_id = None

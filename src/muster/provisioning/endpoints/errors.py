@@ -30,6 +30,7 @@ from muster.errors import (
     UnsupportedMediaTypeError,
 )
 from muster.net.routing import tracking_id
+from muster.provisioning.authentication import RefusalError
 
 JSON: Final = "application/json; charset=utf-8"
 HSTS: Final = "max-age=31536000; includeSubDomains"
@@ -97,6 +98,13 @@ def public_text(error: Exception) -> str:
     return "Internal error."
 
 
+def retry_after_s(error: Exception) -> int | None:
+    """Return the seconds a client should wait, where the error tells."""
+    if isinstance(error, ThrottledError | RefusalError):
+        return error.retry_after_s
+    return None
+
+
 def body(error: Exception, tracking: str, clock: Clock, error_code: int | None = None) -> bytes:
     """Return the JSON body of an error.
 
@@ -131,8 +139,9 @@ class ErrorResponses:
             "x-ms-error-code": str(numbers.error_code),
             "Strict-Transport-Security": HSTS,
         }
-        if isinstance(error, ThrottledError):
-            headers["Retry-After"] = str(error.retry_after_s)
+        wait_s = retry_after_s(error)
+        if wait_s is not None:
+            headers["Retry-After"] = str(wait_s)
         return Response(
             body(error, tracking, self._clock), numbers.status, headers, media_type=JSON
         )

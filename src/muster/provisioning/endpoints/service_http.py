@@ -13,7 +13,7 @@ from starlette.responses import Response
 from muster.auth.access_policies import Right
 from muster.errors import InvalidArgumentError, MusterError
 from muster.ids import registration_key
-from muster.model.enrollment import EnrollmentGroup, IndividualEnrollment
+from muster.model.enrollment import SYMMETRIC_KEY, EnrollmentGroup, IndividualEnrollment
 from muster.net.routing import Route, RouteGroup, decode_json, read_body, tracking_id
 from muster.provisioning import paging
 from muster.provisioning.endpoints import device_json, entry_json, errors
@@ -24,7 +24,10 @@ from muster.provisioning.enrollments import Enrollments
 from muster.provisioning.entries import MAX_BULK, E, Entries, Stored
 from muster.provisioning.registrations import Registrations
 
-BODY_LIMIT: Final = 1024 * 1024
+BODY_LIMIT: Final = 96 * 1024
+"""dps.md 5, message size; a bulk call may have one for each of its entries."""
+_READ_ONLY: Final = ("createdDateTimeUtc", "lastUpdatedDateTimeUtc", "registrationState")
+"""Sent back by clients that update what they read, in whatever form they know it."""
 _API_VERSION: Final = re.compile(r"\d{4}-\d{2}-\d{2}(-preview)?")
 _Call = Callable[[Request], Awaitable[Response]]
 _encode = msgspec.json.Encoder().encode
@@ -46,7 +49,7 @@ class ServiceHttpEndpoint:
         access: Access,
         group: RouteGroup,
     ) -> None:
-        self._registrations = registrations
+        self._records = registrations.records
         self._enrollments = enrollments
         self._groups = groups
         self._access = access
@@ -105,7 +108,7 @@ class ServiceHttpEndpoint:
 
     async def _put_individual(self, request: Request) -> Response:
         stored = await self._individual.write(request)
-        record = await self._registrations.find(stored.entry.registration_id)
+        record = await self._records.find(stored.entry.registration_id)
         return _json(entry_json.individual_json(stored, record, with_keys=True))
 
     async def _query_individuals(self, request: Request) -> Response:
@@ -124,16 +127,16 @@ class ServiceHttpEndpoint:
         return _page(items, page.continuation, request, "enrollmentGroup")
 
     async def _get_record(self, request: Request) -> Response:
-        record = await self._registrations.get(request.path_params["id"])
+        record = await self._records.get(request.path_params["id"])
         return _json(device_json.record_json(record, for_device=False))
 
     async def _delete_record(self, request: Request) -> Response:
-        await self._registrations.delete(request.path_params["id"], request.headers.get("if-match"))
+        await self._records.delete(request.path_params["id"], request.headers.get("if-match"))
         return Response(status_code=204)
 
     async def _query_records(self, request: Request) -> Response:
         await _read_query(request)
-        page = await self._registrations.query(request.path_params["id"], *_paging(request))
+        page = await self._records.query(request.path_params["id"], *_paging(request))
         items = [device_json.record_json(record, for_device=False) for record in page.items]
         return _page(items, page.continuation, request, "deviceRegistration")
 
@@ -151,8 +154,10 @@ class _EntryCalls(Generic[E]):
         return _json(entry_json.entry_json(stored, with_keys=False))
 
     async def write(self, request: Request) -> Stored[E]:
-        body = await read_body(request, BODY_LIMIT)
-        entry: E = decode_json(_with_id(body, self._entries.id_field, request), self._type)
+        raw: dict[str, Any] = decode_json(await read_body(request, BODY_LIMIT), dict[str, Any])
+        if raw.get(self._entries.id_field) is None:
+            raw[self._entries.id_field] = request.path_params["id"]
+        entry = convert(raw, self._type)
         if registration_key(entry.entry_id) != registration_key(request.path_params["id"]):
             raise InvalidArgumentError(
                 f"The {self._entries.id_field} of the body is not the one of the address",
@@ -172,7 +177,8 @@ class _EntryCalls(Generic[E]):
         return _json(entry_json.attestation_json(stored.entry, stored.keys))
 
     async def bulk(self, request: Request) -> Response:
-        raw: dict[str, Any] = decode_json(await read_body(request, BODY_LIMIT), dict[str, Any])
+        body = await read_body(request, BODY_LIMIT * MAX_BULK)
+        raw: dict[str, Any] = decode_json(body, dict[str, Any])
         items = raw.get(self._collection)
         if not isinstance(items, list) or not isinstance(raw.get("mode"), str):
             raise InvalidArgumentError(
@@ -182,44 +188,70 @@ class _EntryCalls(Generic[E]):
             raise InvalidArgumentError(
                 f"One call takes {MAX_BULK} entries at most", code="bulk-too-large"
             )
-        entries = convert(items, self._type)
-        results = await self._entries.bulk(raw["mode"], entries)
         failures = [
-            bulk_error(self._entries.id_field, entry.entry_id, error)
-            for entry, error in zip(entries, results, strict=True)
-            if error is not None
+            {
+                self._entries.id_field: each.entry_id,
+                "errorCode": errors.official(each.error).error_code,
+                "errorStatus": each.error.message,
+            }
+            for each in await bulk(self._entries, self._type, raw["mode"], items)
+            if each.error is not None
         ]
         return _json({"isSuccessful": not failures, "errors": failures})
 
 
-def convert(items: list[Any], type_: type[E]) -> list[E]:
-    """Read entries of a bulk call.
+class BulkResult(msgspec.Struct, Generic[E]):
+    """What became of one item of a bulk call."""
+
+    entry_id: str
+    entry: E | None = None
+    error: MusterError | None = None
+
+
+async def bulk(
+    entries: Entries[E], type_: type[E], mode: str, items: list[Any]
+) -> list[BulkResult[E]]:
+    """Carry a bulk call out; an item that cannot be read fails by itself, too.
+
+    Args:
+        entries: what it changes.
+        type_: of the entries.
+        mode: what is done with each; for a deletion the ID is enough.
+        items: as decoded from JSON.
 
     Raises:
-        InvalidArgumentError: one is not of the right shape; the message says which field.
+        InvalidArgumentError: unknown mode.
     """
+    results = []
+    for item in items:
+        given = item.get(entries.id_field) if isinstance(item, dict) else None
+        result: BulkResult[E] = BulkResult(given[:128] if isinstance(given, str) else "")
+        try:
+            if isinstance(item, dict) and mode.lower() == "delete":
+                item.setdefault("attestation", {"type": SYMMETRIC_KEY})
+            result.entry = convert(item, type_)
+        except MusterError as error:
+            result.error = error
+        results.append(result)
+    readable = [each for each in results if each.entry is not None]
+    outcomes = await entries.bulk(mode, [each.entry for each in readable if each.entry is not None])
+    for each, outcome in zip(readable, outcomes, strict=True):
+        each.error = outcome
+    return results
+
+
+def convert(item: Any, type_: type[E]) -> E:
+    """Read an entry as clients write it.
+
+    Raises:
+        InvalidArgumentError: it is not of the right shape; the message says which field.
+    """
+    if isinstance(item, dict):
+        item = {name: value for name, value in item.items() if name not in _READ_ONLY}
     try:
-        return msgspec.convert(items, list[type_])  # type: ignore[valid-type]
+        return msgspec.convert(item, type_)
     except msgspec.ValidationError as error:
         raise InvalidArgumentError(str(error), code="invalid-json-value") from None
-
-
-def bulk_error(id_field: str, entry_id: str, error: MusterError) -> dict[str, Any]:
-    """Write why one entry of a bulk call failed (dps.md 3.3)."""
-    return {
-        id_field: entry_id,
-        "errorCode": errors.official(error).error_code,
-        "errorStatus": error.message,
-    }
-
-
-def _with_id(body: bytes, id_field: str, request: Request) -> bytes:
-    """Add the address's ID to a body that names none."""
-    raw: Any = decode_json(body, dict[str, Any])
-    if raw.get(id_field) is None:
-        raw[id_field] = request.path_params["id"]
-        return _encode(raw)
-    return body
 
 
 async def _read_query(request: Request) -> None:

@@ -21,6 +21,13 @@ WHERE key = :key AND etag = :old_etag;
 -- name: delete
 DELETE FROM enrollments WHERE key = :key AND etag = :old_etag;
 
+-- The enrollments whose keys stand next to one: where mixed-up devices are looked for.
+-- name: before
+SELECT key, keys, document FROM enrollments WHERE key < :key ORDER BY key DESC LIMIT :limit;
+
+-- name: behind
+SELECT key, keys, document FROM enrollments WHERE key > :key ORDER BY key LIMIT :limit;
+
 -- All that a registration needs, in one read.
 -- name: for_registration
 SELECT e.keys, e.document, r.document

@@ -14,5 +14,9 @@ WHERE group_key = :group_key AND key > :after ORDER BY key LIMIT :limit;
 -- name: delete
 DELETE FROM registrations WHERE key = :key;
 
+-- The record of an individual enrollment; that of a group's member stays.
+-- name: delete_individual
+DELETE FROM registrations WHERE key = :key AND group_key IS NULL;
+
 -- name: delete_etag
 DELETE FROM registrations WHERE key = :key AND etag = :etag;

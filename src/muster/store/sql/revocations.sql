@@ -4,8 +4,12 @@ SELECT document FROM revocations WHERE key = :key;
 -- name: all scan
 SELECT document FROM revocations ORDER BY key;
 
--- name: insert
-INSERT INTO revocations (key, document) VALUES (:key, :document);
+-- name: put
+INSERT INTO revocations (key, document) VALUES (:key, :document)
+ON CONFLICT (key) DO UPDATE SET document = :document;
+
+-- name: update
+UPDATE revocations SET document = :document WHERE key = :key;
 
 -- name: delete
 DELETE FROM revocations WHERE key = :key;
