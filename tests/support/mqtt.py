@@ -5,12 +5,12 @@ It adds nothing of its own: no retries, no pings, no subscriptions.
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from collections import deque
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect as connect_websocket
+from websockets.exceptions import InvalidState
 
 from muster.wire.mqtt import codec
 from muster.wire.mqtt.packets import (
@@ -27,6 +27,7 @@ from muster.wire.mqtt.packets import (
 )
 from support.https import open_tls
 from support.secrets import CLOCK
+from support.websocket import WebSocket
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -56,15 +57,12 @@ class MqttClient:
             self._websocket = None
             return
         self._tls = open_tls(place, place.https_port, ca_file, host)
-        # Over a socket that already speaks TLS, so the address says ws: rather than wss:.
-        self._websocket = connect_websocket(
-            f"ws://{host}/$iothub/websocket{query}",
-            sock=self._tls,
-            legacy=True,
-            subprotocols=[websocket],  # type: ignore[list-item]
-            compression=None,
-            proxy=None,
-        )
+        address = f"{host}/$iothub/websocket{query}"
+        try:
+            self._websocket = WebSocket(self._tls, address, websocket)
+        except BaseException:
+            self._tls.close()
+            raise
         self.subprotocol = self._websocket.subprotocol
 
     def __enter__(self) -> Self:
@@ -81,7 +79,8 @@ class MqttClient:
     def drop(self) -> None:
         """Close the connection without a word of MQTT."""
         if self._websocket is not None:
-            self._websocket.close()
+            with contextlib.suppress(OSError):
+                self._websocket.close()
         self._tls.close()
 
     # Bytes and packets.
@@ -113,16 +112,11 @@ class MqttClient:
         return self._inbox.popleft()
 
     def _read(self, timeout_s: float) -> bytes:
-        if self._websocket is not None:
-            try:
-                data = self._websocket.recv(timeout_s)
-            except ConnectionClosed:
-                return b""
-            assert isinstance(data, bytes), "MQTT travels in binary frames"
-            return data
         self._tls.settimeout(timeout_s)
         try:
-            return self._tls.recv(65536)
+            if self._websocket is not None:
+                return self._websocket.receive()
+            return self._tls.recv(65_536)
         except (ConnectionError, ssl.SSLError) as error:
             if isinstance(error, ssl.SSLError) and "timed out" in str(error):
                 raise TimeoutError from error
@@ -143,7 +137,7 @@ class MqttClient:
         """Tell whether the service still answers a ping; drops nothing that came before it."""
         try:
             self.send(Pingreq())
-        except (OSError, ConnectionClosed):
+        except (OSError, InvalidState):
             return False
         kept: list[Packet] = []
         while (packet := self.receive()) is not None:

@@ -18,6 +18,7 @@ from muster.clock import Clock, format_time
 from muster.errors import MusterError
 from muster.ids import registration_key
 from muster.model.decision import Decision
+from muster.model.pacing import Pace
 from muster.net.tasks import spawn
 from muster.observe.metrics import Metrics
 from muster.store.engine import Engine, Statement, Value
@@ -29,6 +30,8 @@ _PRUNE_EVERY_S: Final = 600.0
 _MAX_BUFFERED: Final = 50_000
 _LOG_EVERY_S: Final = 10.0
 _LOGGED_SUBJECTS: Final = 4_096
+_LINE_PACE: Final = Pace(rate=20.0, burst=200)
+"""Of all lines together: a flood under ever new names must not fill the disk."""
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(Decision)
 
@@ -66,6 +69,8 @@ class DecisionLog:
         self._closed = False
         self._pruned_at = clock.monotonic()
         self._logged: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._line_arrival = 0.0
+        self._unlogged = 0
 
     def record(self, decision: Decision) -> None:
         """Take a decision down; it is findable within a quarter of a second."""
@@ -138,12 +143,21 @@ class DecisionLog:
             _log.error("decisions not recorded", count=len(buffered), reason=error.message)
 
     def _log_line(self, decision: Decision) -> None:
-        """Log a refusal, and its repetitions at most once in ten seconds with their number."""
+        """Log a refusal, and its repetitions at most once in ten seconds with their number.
+
+        In a flood, most subjects get no line at all; the next line says how many had none. Their
+        decisions are recorded all the same.
+        """
         now = self._clock.monotonic()
         logged_at, repeated = self._logged.get(decision.subject, (float("-inf"), 0))
         if now - logged_at < _LOG_EVERY_S:
             self._logged[decision.subject] = (logged_at, repeated + 1)
             return
+        if _LINE_PACE.wait_s(self._line_arrival, now):
+            self._unlogged += 1
+            return
+        self._line_arrival = _LINE_PACE.after(self._line_arrival, now)
+        unlogged, self._unlogged = self._unlogged, 0
         self._logged[decision.subject] = (now, 0)
         self._logged.move_to_end(decision.subject)
         while len(self._logged) > _LOGGED_SUBJECTS:
@@ -156,4 +170,5 @@ class DecisionLog:
             tracking_id=decision.tracking_id,
             time=format_time(decision.time),
             **({"repeated": repeated} if repeated else {}),
+            **({"unlogged": unlogged} if unlogged else {}),
         )
