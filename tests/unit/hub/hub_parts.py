@@ -16,7 +16,9 @@ from muster.hub.connections import Connections
 from muster.hub.endpoints import events
 from muster.hub.endpoints.device_mqtt import HubMqttEndpoint
 from muster.hub.endpoints.mqtt_session import SessionServices
-from muster.hub.endpoints.service_http import HubServiceEndpoint
+from muster.hub.endpoints.registry_http import RegistryHttpEndpoint
+from muster.hub.endpoints.service_access import ServiceAccess
+from muster.hub.endpoints.twins_http import TwinsHttpEndpoint
 from muster.hub.hubs import Hubs
 from muster.hub.identities import Identities
 from muster.hub.modules import Modules
@@ -88,16 +90,16 @@ class Parts:
             randomness=self.randomness,
         )
         self.mqtt = HubMqttEndpoint(self.hubs, self.authenticator, self.services)
-        self.rest = HubServiceEndpoint(
-            hubs=self.hubs,
-            identities=self.identities,
-            modules=self.modules,
-            twins=self.twins,
-            bulk=self.bulk,
-            connections=self.connections,
-            authenticator=self.authenticator,
-            decisions=self.decisions,
-            clock=clock,
+        self.access = ServiceAccess(self.hubs, self.authenticator, self.decisions, clock)
+        self.http = (
+            RegistryHttpEndpoint(
+                self.access,
+                identities=self.identities,
+                modules=self.modules,
+                bulk=self.bulk,
+                connections=self.connections,
+            ),
+            TwinsHttpEndpoint(self.access, self.twins),
         )
 
     @property

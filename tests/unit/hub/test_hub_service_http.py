@@ -23,7 +23,8 @@ SAS = {"type": "sas", "symmetricKey": KEYS}
 
 @pytest.fixture
 def rest(parts: Parts) -> Rest:
-    return Rest(parts, parts.rest.routes(), parts.rest.group)
+    routes = (route for endpoint in parts.http for route in endpoint.routes())
+    return Rest(parts, routes, parts.access.group)
 
 
 # Devices.

@@ -1,7 +1,7 @@
-"""The composition root: builds one instance from its settings, and takes it down again.
+"""Builds one instance from its settings, and takes it down again.
 
-The only place that picks implementations. Everything is built by plain calls, in the order of its
-dependencies; what was opened is closed in the opposite order.
+Everything is built by plain calls, in the order of its dependencies; what was opened is closed in
+the opposite order.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from muster import __version__
+from muster.app.front_door import MqttFrontDoor
+from muster.app.hub_plane import HubPlane
+from muster.app.provisioning_plane import ProvisioningPlane
 from muster.auth import private_file
 from muster.auth.access_policies import HUB_RIGHTS
 from muster.auth.certificate_authority import CertificateAuthority
 from muster.auth.keyring import Keyring
-from muster.bus.inprocess import InProcessBus
 from muster.clock import Clock, SystemClock
 from muster.config import (
     DEFAULT_HTTPS_PORT,
@@ -35,185 +37,32 @@ from muster.config import (
 )
 from muster.decisions.log import DecisionLog
 from muster.errors import UnavailableError
-from muster.hub.authentication import Authenticator
-from muster.hub.bulk import Bulk
-from muster.hub.connections import Connections
 from muster.hub.endpoints.admin_http import HubAdminEndpoint
-from muster.hub.endpoints.device_mqtt import HubMqttEndpoint
-from muster.hub.endpoints.mqtt_session import SessionServices
-from muster.hub.endpoints.service_http import HubServiceEndpoint
 from muster.hub.hubs import Hub, Hubs
-from muster.hub.identities import Identities
-from muster.hub.modules import Modules
-from muster.hub.subscriptions import Subscriptions
 from muster.hub.telemetry import EventLog, Telemetry
-from muster.hub.twins import Twins
 from muster.ids import Randomness
-from muster.local_hub import LocalHubs
 from muster.net.http import http_protocol_factory
 from muster.net.listener import Listener
-from muster.net.mqtt import Accepted, MqttAcceptor, MqttPeer, Refused, mqtt_protocol_factory
+from muster.net.mqtt import mqtt_protocol_factory
 from muster.net.routing import Route, RouteGroup, Router
 from muster.net.tasks import spawn
 from muster.net.tls import server_context
 from muster.net.websocket import MqttWebSocket
 from muster.observe.metrics import CONTENT_TYPE, Metrics
-from muster.provisioning.authentication import Authentication
 from muster.provisioning.endpoints.access import Access
 from muster.provisioning.endpoints.admin_http import AdminHttpEndpoint, policy_connection_string
 from muster.provisioning.endpoints.device_http import DeviceHttpEndpoint
-from muster.provisioning.endpoints.device_mqtt import DeviceMqttEndpoint
 from muster.provisioning.endpoints.errors import ErrorResponses
 from muster.provisioning.endpoints.service_http import ServiceHttpEndpoint
-from muster.provisioning.enrollment_groups import EnrollmentGroups
-from muster.provisioning.enrollments import Enrollments
-from muster.provisioning.hubs import HubLink, LinkedHub, LinkedHubs
-from muster.provisioning.operations import OperationIds
-from muster.provisioning.registrations import Registrations
-from muster.provisioning.revocations import Revocations
+from muster.provisioning.hubs import HubLink
 from muster.provisioning.settings import ServiceSettings
 from muster.store.data_directory import DataDirectory
 from muster.store.journal import Journal
 from muster.store.sqlite import SqliteEngine
-from muster.wire.mqtt.packets import Connect
 
 _DRAIN_S: Final = 5.0
 _WEBSOCKET: Final = "/$iothub/websocket"
 _log = structlog.get_logger(__name__)
-
-
-@final
-class MqttFrontDoor:
-    """Sends each MQTT client where its user name says: to the provisioning service or a hub.
-
-    One listener serves both (design.md 3): `{idScope}/registrations/{id}/api-version=…` is a
-    device that wants to register (dps.md 1.3), anything else one that is at home in a hub.
-    """
-
-    def __init__(self, provisioning: MqttAcceptor, hub: MqttAcceptor) -> None:
-        self._provisioning = provisioning
-        self._hub = hub
-
-    async def accept(self, connect: Connect, peer: MqttPeer) -> Accepted | Refused:
-        """Hand the client to the service it talks to."""
-        parts = (connect.username or "").split("/", 3)
-        registers = len(parts) > 2 and parts[1].lower() == "registrations"
-        return await (self._provisioning if registers else self._hub).accept(connect, peer)
-
-
-@final
-class HubPlane:
-    """The hubs of this process and all that belongs to them."""
-
-    def __init__(
-        self,
-        *,
-        engine: SqliteEngine,
-        keyring: Keyring,
-        clock: Clock,
-        randomness: Randomness,
-        decisions: DecisionLog,
-        telemetry: Telemetry,
-        aliases: list[str],
-    ) -> None:
-        self.hubs = Hubs(engine, keyring, clock, randomness, aliases)
-        self.telemetry = telemetry
-        self.connections = Connections(engine, InProcessBus(), clock)
-        identities = Identities(engine, keyring, clock, randomness, self.connections)
-        modules = Modules(engine, keyring, clock, randomness, self.connections)
-        twins = Twins(engine, clock, self.connections)
-        authenticator = Authenticator(engine, keyring, clock)
-        self.local = LocalHubs(
-            hubs=self.hubs,
-            telemetry=telemetry,
-            identities=identities,
-            modules=modules,
-            twins=twins,
-            connections=self.connections,
-            clock=clock,
-            randomness=randomness,
-        )
-        self.service = HubServiceEndpoint(
-            hubs=self.hubs,
-            identities=identities,
-            modules=modules,
-            twins=twins,
-            bulk=Bulk(identities, modules, twins),
-            connections=self.connections,
-            authenticator=authenticator,
-            decisions=decisions,
-            clock=clock,
-        )
-        self.mqtt = HubMqttEndpoint(
-            self.hubs,
-            authenticator,
-            SessionServices(
-                connections=self.connections,
-                subscriptions=Subscriptions(engine),
-                telemetry=telemetry,
-                twins=twins,
-                decisions=decisions,
-                clock=clock,
-                randomness=randomness,
-            ),
-        )
-
-    async def open(self) -> None:
-        """Load what is stored; the first run makes nothing, `Instance` decides which hubs."""
-        await self.hubs.open()
-        await self.connections.open()
-        await self.local.open()
-
-
-@final
-class ProvisioningPlane:
-    """The provisioning service and all that belongs to it."""
-
-    def __init__(
-        self,
-        *,
-        engine: SqliteEngine,
-        keyring: Keyring,
-        clock: Clock,
-        randomness: Randomness,
-        decisions: DecisionLog,
-        local: LocalHubs,
-        trust: ssl.SSLContext,
-    ) -> None:
-        self.decisions = decisions
-        self.settings = ServiceSettings(engine, keyring, randomness)
-        self.enrollments = Enrollments(engine, keyring, clock, randomness)
-        self.groups = EnrollmentGroups(engine, keyring, clock, randomness)
-
-        def remote(connection_string: str) -> LinkedHub:
-            # Its HTTP client takes a third of the start-up time; most instances have no such hub.
-            from muster.provisioning.remote_hub import RemoteHub  # noqa: PLC0415
-
-            return RemoteHub(connection_string, clock, trust)
-
-        self.links = LinkedHubs(engine, keyring, local.get, remote)
-        self.registrations = Registrations(
-            engine=engine,
-            settings=self.settings,
-            authentication=Authentication(self.settings, self.enrollments, self.groups, clock),
-            enrollments=self.enrollments,
-            groups=self.groups,
-            hubs=self.links,
-            decisions=decisions,
-            operations=OperationIds(keyring, clock, randomness),
-            clock=clock,
-            randomness=randomness,
-        )
-        self.revocations = Revocations(
-            engine, self.enrollments, self.registrations, self.links, clock
-        )
-        self.mqtt = DeviceMqttEndpoint(self.registrations, clock, randomness)
-
-    async def open(self) -> None:
-        """Load what is stored."""
-        await self.settings.open()
-        await self.groups.open()
-        await self.links.open()
 
 
 @final
@@ -394,7 +243,7 @@ class Instance:
                 group=service,
             ),
             administration,
-            hubs.service,
+            *hubs.http,
             HubAdminEndpoint(
                 hubs=hubs.hubs,
                 telemetry=hubs.telemetry,

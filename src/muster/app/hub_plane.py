@@ -1,0 +1,95 @@
+"""The hubs of this process and all that belongs to them, built and connected."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+from muster.bus.inprocess import InProcessBus
+from muster.hub.authentication import Authenticator
+from muster.hub.bulk import Bulk
+from muster.hub.connections import Connections
+from muster.hub.endpoints.device_mqtt import HubMqttEndpoint
+from muster.hub.endpoints.mqtt_session import SessionServices
+from muster.hub.endpoints.registry_http import RegistryHttpEndpoint
+from muster.hub.endpoints.service_access import ServiceAccess
+from muster.hub.endpoints.twins_http import TwinsHttpEndpoint
+from muster.hub.hubs import Hubs
+from muster.hub.identities import Identities
+from muster.hub.modules import Modules
+from muster.hub.subscriptions import Subscriptions
+from muster.hub.twins import Twins
+from muster.local_hub import LocalHubs
+
+if TYPE_CHECKING:
+    from muster.auth.keyring import Keyring
+    from muster.clock import Clock
+    from muster.decisions.log import DecisionLog
+    from muster.hub.telemetry import Telemetry
+    from muster.ids import Randomness
+    from muster.store.sqlite import SqliteEngine
+
+
+@final
+class HubPlane:
+    """The hubs of this process and all that belongs to them."""
+
+    def __init__(
+        self,
+        *,
+        engine: SqliteEngine,
+        keyring: Keyring,
+        clock: Clock,
+        randomness: Randomness,
+        decisions: DecisionLog,
+        telemetry: Telemetry,
+        aliases: list[str],
+    ) -> None:
+        self.hubs = Hubs(engine, keyring, clock, randomness, aliases)
+        self.telemetry = telemetry
+        self.connections = Connections(engine, InProcessBus(), clock)
+        identities = Identities(engine, keyring, clock, randomness, self.connections)
+        modules = Modules(engine, keyring, clock, randomness, self.connections)
+        twins = Twins(engine, clock, self.connections)
+        authenticator = Authenticator(engine, keyring, clock)
+        self.local = LocalHubs(
+            hubs=self.hubs,
+            telemetry=telemetry,
+            identities=identities,
+            modules=modules,
+            twins=twins,
+            connections=self.connections,
+            clock=clock,
+            randomness=randomness,
+        )
+        access = ServiceAccess(self.hubs, authenticator, decisions, clock)
+        bulk = Bulk(identities, modules, twins)
+        self.http = (
+            RegistryHttpEndpoint(
+                access,
+                identities=identities,
+                modules=modules,
+                bulk=bulk,
+                connections=self.connections,
+            ),
+            TwinsHttpEndpoint(access, twins),
+        )
+        """What answers the hub's REST API; each has `routes()`."""
+        self.mqtt = HubMqttEndpoint(
+            self.hubs,
+            authenticator,
+            SessionServices(
+                connections=self.connections,
+                subscriptions=Subscriptions(engine),
+                telemetry=telemetry,
+                twins=twins,
+                decisions=decisions,
+                clock=clock,
+                randomness=randomness,
+            ),
+        )
+
+    async def open(self) -> None:
+        """Load what is stored; the first run makes nothing, `Instance` decides which hubs."""
+        await self.hubs.open()
+        await self.connections.open()
+        await self.local.open()
