@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, final
 from muster.bus.inprocess import InProcessBus
 from muster.hub.authentication import Authenticator
 from muster.hub.bulk import Bulk
+from muster.hub.changes import Changes
 from muster.hub.connections import Connections
 from muster.hub.endpoints.device_mqtt import HubMqttEndpoint
 from muster.hub.endpoints.mqtt_session import SessionServices
@@ -46,10 +47,15 @@ class HubPlane:
     ) -> None:
         self.hubs = Hubs(engine, keyring, clock, randomness, aliases)
         self.telemetry = telemetry
-        self.connections = Connections(engine, InProcessBus(), clock)
-        identities = Identities(engine, keyring, clock, randomness, self.connections)
-        modules = Modules(engine, keyring, clock, randomness, self.connections)
-        twins = Twins(engine, clock, self.connections)
+        changes = Changes()
+        self.connections = Connections(engine, InProcessBus(), clock, changes)
+        identities = Identities(
+            engine, keyring, clock, randomness, connections=self.connections, changes=changes
+        )
+        modules = Modules(
+            engine, keyring, clock, randomness, connections=self.connections, changes=changes
+        )
+        twins = Twins(engine, clock, self.connections, changes)
         authenticator = Authenticator(engine, keyring, clock)
         self.local = LocalHubs(
             hubs=self.hubs,

@@ -20,6 +20,7 @@ import msgspec
 import structlog
 
 from muster.errors import MusterError
+from muster.hub.changes import ConnectionChanged
 from muster.model.identity import IdentityRef
 from muster.model.pacing import Pace, Pacer
 from muster.store.engine import Statement
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from muster.bus.base import Bus, Unsubscribe
     from muster.clock import Clock
+    from muster.hub.changes import Changes
     from muster.store.engine import Engine, Params
 
 DESIRED_CHANGED: Final = "hub.desired-changed"
@@ -183,12 +185,14 @@ class Connections:
         engine: keeps presence for the next start.
         bus: brings changes of twins and identities.
         clock: wall time for presence and expiry, steady time for pacing.
+        changes: is told who connected and who is gone.
     """
 
-    def __init__(self, engine: Engine, bus: Bus, clock: Clock) -> None:
+    def __init__(self, engine: Engine, bus: Bus, clock: Clock, changes: Changes) -> None:
         self._engine = engine
         self._bus = bus
         self._clock = clock
+        self._changes = changes
         self._run = 0
         self._devices: dict[tuple[int, str], Connection] = {}
         self._modules: dict[tuple[int, str], dict[str, Connection]] = {}
@@ -288,6 +292,8 @@ class Connections:
         self.note(connection)
         if older is not None:
             older.link.close(TAKEN_OVER)
+        else:
+            self._changes.publish(ConnectionChanged(ref, True, now))
         return connection
 
     def detach(self, connection: Connection) -> None:
@@ -295,9 +301,9 @@ class Connections:
         if self.get(connection.ref) is not connection:
             return
         self._remove(connection)
-        self._unwritten[connection.ref] = Presence(
-            False, self._clock.time(), connection.last_activity_at
-        )
+        now = self._clock.time()
+        self._unwritten[connection.ref] = Presence(False, now, connection.last_activity_at)
+        self._changes.publish(ConnectionChanged(connection.ref, False, now))
 
     def drop(self, hub: int, device_id: str, module_id: str | None, reason: str) -> int:
         """Close the live sessions of a device, or of one module, at once.

@@ -14,6 +14,7 @@ from msgspec import UNSET
 
 from muster.errors import AlreadyExistsError
 from muster.hub import credentials, edge_devices, module_rows, twin_rows
+from muster.hub.changes import IdentityChanged, IdentityEvent
 from muster.hub.credentials import Credentials
 from muster.hub.module_rows import Module
 from muster.hub.registry import (
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from muster.auth.keyring import Keyring
     from muster.auth.symmetric_keys import SymmetricKeys
     from muster.clock import Clock
+    from muster.hub.changes import Changes
     from muster.hub.connections import Connections, Presence
     from muster.hub.module_rows import ArrivingModule
     from muster.ids import Randomness
@@ -74,6 +76,7 @@ class Identities:
         clock: for times and generation IDs.
         randomness: for keys and etags.
         connections: knows who is connected, and drops who may not be.
+        changes: is told who came, changed and went.
     """
 
     def __init__(
@@ -82,13 +85,16 @@ class Identities:
         keyring: Keyring,
         clock: Clock,
         randomness: Randomness,
+        *,
         connections: Connections,
+        changes: Changes,
     ) -> None:
         self._engine = engine
         self._keyring = keyring
         self._clock = clock
         self._randomness = randomness
         self._connections = connections
+        self._changes = changes
         self._generations = GenerationIds(clock)
 
     # -- reading -------------------------------------------------------------------------------
@@ -152,10 +158,12 @@ class Identities:
         """
         device = self._new(IdentityRef(hub, device_id), request)
         statements = await edge_devices.parent_checks(self._engine, device)
-        statements += self._insertion(device, twin_rules.new(tags, desired, self._clock.now()))
+        twin = twin_rules.new(tags, desired, self._clock.now())
+        statements += self._insertion(device, twin)
         if device.iot_edge:
             statements += self._system_modules(device.ref)
         await self._engine.write(*statements)
+        self._changes.publish(IdentityChanged(device.ref, IdentityEvent.CREATED, twin))
         return device.to_wire(self._connections.presence(device.ref, None, None, None, None))
 
     async def install(
@@ -202,6 +210,7 @@ class Identities:
         self._connections.announce_barred(
             device.ref, "the device was moved here again", deleted=True
         )
+        self._changes.publish(IdentityChanged(device.ref, IdentityEvent.CREATED, twin))
 
     def _new(self, ref: IdentityRef, request: DeviceRequest) -> Device:
         check_device_id(ref.device_id)
@@ -265,6 +274,7 @@ class Identities:
                 self._connections.announce_barred(
                     after.ref, "the device was disabled", deleted=False
                 )
+            self._changes.publish(IdentityChanged(after.ref, IdentityEvent.UPDATED))
             return after.to_wire(self._presence(after.ref, row))
         raise LostRaceError("The device is being changed by others.", subject=device_id)
 
@@ -297,6 +307,7 @@ class Identities:
             except LostRaceError:
                 continue
             self._connections.announce_barred(device.ref, "the device was deleted", deleted=True)
+            self._changes.publish(IdentityChanged(device.ref, IdentityEvent.DELETED))
             return
         raise LostRaceError("The device is being changed by others.", subject=device_id)
 

@@ -8,6 +8,7 @@ from msgspec import UNSET
 
 from muster.errors import AlreadyExistsError, NotFoundError
 from muster.hub import credentials, module_rows, twin_rows
+from muster.hub.changes import IdentityChanged, IdentityEvent
 from muster.hub.credentials import Credentials
 from muster.hub.module_rows import Module
 from muster.hub.registry import (
@@ -35,6 +36,7 @@ from muster.store.engine import Statement
 if TYPE_CHECKING:
     from muster.auth.keyring import Keyring
     from muster.clock import Clock
+    from muster.hub.changes import Changes
     from muster.hub.connections import Connections, Presence
     from muster.ids import Randomness
     from muster.model.twin import JsonObject
@@ -54,6 +56,7 @@ class Modules:
         clock: for generation IDs.
         randomness: for keys and etags.
         connections: knows who is connected, and drops who may not be.
+        changes: is told who came, changed and went.
     """
 
     def __init__(
@@ -62,13 +65,16 @@ class Modules:
         keyring: Keyring,
         clock: Clock,
         randomness: Randomness,
+        *,
         connections: Connections,
+        changes: Changes,
     ) -> None:
         self._engine = engine
         self._keyring = keyring
         self._clock = clock
         self._randomness = randomness
         self._connections = connections
+        self._changes = changes
         self._generations = GenerationIds(clock)
 
     async def of_device(self, hub: int, device_id: str) -> list[ModuleIdentity]:
@@ -133,6 +139,7 @@ class Modules:
             ),
             *module_rows.insertion(self._keyring, module, twin, _module_exists(ref)),
         )
+        self._changes.publish(IdentityChanged(ref, IdentityEvent.CREATED, twin))
         return module.to_wire(self._connections.presence(ref, None, None, None, None))
 
     async def update(
@@ -169,6 +176,7 @@ class Modules:
                 )
             except LostRaceError:
                 continue
+            self._changes.publish(IdentityChanged(ref, IdentityEvent.UPDATED))
             return after.to_wire(self._presence(ref, row))
         raise LostRaceError("The module is being changed by others.", subject=ref.text)
 
@@ -200,6 +208,7 @@ class Modules:
             except LostRaceError:
                 continue
             self._connections.announce_barred(ref, "the module was deleted", deleted=True)
+            self._changes.publish(IdentityChanged(ref, IdentityEvent.DELETED))
             return
         raise LostRaceError("The module is being changed by others.", subject=ref.text)
 

@@ -17,6 +17,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from muster.errors import ConflictError, PreconditionFailedError
 from muster.hub import twin_rows
+from muster.hub.changes import TwinChanged
 from muster.hub.modules import module_not_found
 from muster.hub.registry import ATTEMPTS, LostRaceError, device_not_found, etag_mismatch
 from muster.hub.twin_rows import COLUMN_COUNT, SQL
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from muster.clock import Clock
+    from muster.hub.changes import Changes
     from muster.hub.connections import Connections
     from muster.model.twin import JsonObject, Twin
     from muster.store.engine import Engine, Row
@@ -101,12 +103,16 @@ class Twins:
         engine: where they are kept.
         clock: for `$lastUpdated`.
         connections: knows who is connected, and tells them what changed.
+        changes: is told of every write.
     """
 
-    def __init__(self, engine: Engine, clock: Clock, connections: Connections) -> None:
+    def __init__(
+        self, engine: Engine, clock: Clock, connections: Connections, changes: Changes
+    ) -> None:
         self._engine = engine
         self._clock = clock
         self._connections = connections
+        self._changes = changes
         self._lines: dict[IdentityRef, tuple[asyncio.Lock, int]] = {}
 
     # -- services ------------------------------------------------------------------------------
@@ -167,6 +173,9 @@ class Twins:
                     continue
                 if desired is not None:
                     self._tell(ref, desired, after.desired.version)
+                self._changes.publish(
+                    TwinChanged(ref, after, tags=tags, desired=desired, replaced=replace)
+                )
                 return self._shown(ref, row, after)
         raise _contended(ref)
 
@@ -227,6 +236,7 @@ class Twins:
                     await self._write(ref, after, revision)
                 except LostRaceError:
                     continue
+                self._changes.publish(TwinChanged(ref, after, reported=patch))
                 return after.reported.version
         raise _contended(ref)
 

@@ -12,6 +12,7 @@ from muster.clock import ManualClock
 from muster.decisions.log import DecisionLog
 from muster.hub.authentication import Authenticator
 from muster.hub.bulk import Bulk
+from muster.hub.changes import Changes
 from muster.hub.connections import Connections
 from muster.hub.endpoints import events
 from muster.hub.endpoints.device_mqtt import HubMqttEndpoint
@@ -67,10 +68,13 @@ class Parts:
         self.bus = InProcessBus()
         keyring = Keyring(MASTER)
         self.hubs = Hubs(engine, keyring, clock, self.randomness)
-        self.connections = Connections(engine, self.bus, clock)
-        self.identities = Identities(engine, keyring, clock, self.randomness, self.connections)
-        self.modules = Modules(engine, keyring, clock, self.randomness, self.connections)
-        self.twins = Twins(engine, clock, self.connections)
+        self.changes = Changes()
+        self.connections = Connections(engine, self.bus, clock, self.changes)
+        shared = (engine, keyring, clock, self.randomness)
+        told = {"connections": self.connections, "changes": self.changes}
+        self.identities = Identities(*shared, **told)
+        self.modules = Modules(*shared, **told)
+        self.twins = Twins(engine, clock, self.connections, self.changes)
         self.bulk = Bulk(self.identities, self.modules, self.twins)
         self.subscriptions = Subscriptions(engine)
         self.authenticator = Authenticator(engine, keyring, clock)
