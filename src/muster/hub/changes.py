@@ -17,7 +17,7 @@ from msgspec import Struct
 
 if TYPE_CHECKING:
     from muster.model.identity import IdentityRef
-    from muster.model.twin import JsonObject, Twin
+    from muster.model.twin import JsonObject, Twin, TwinSection
 
 _log = structlog.get_logger(__name__)
 
@@ -46,23 +46,36 @@ class IdentityChanged(Struct, frozen=True):
 
 
 @final
+class SectionChange(Struct, frozen=True):
+    """What was written to the desired or the reported properties of a twin.
+
+    Attributes:
+        written: the patch, or with a PUT the document.
+        section: as it is now, metadata and version included.
+    """
+
+    written: JsonObject
+    section: TwinSection
+
+
+@final
 class TwinChanged(Struct, frozen=True):
     """A twin was written.
 
     Attributes:
         ref: whose.
-        twin: as it is now.
+        version: of the whole twin, after the write.
         tags: what was written to the tags: a patch, or with `replaced` the document; else `None`.
-        desired: the same for the desired properties.
-        reported: the patch of the reported properties; else `None`.
+        desired: the change of the desired properties; `None` when there is none.
+        reported: the same for the reported properties.
         replaced: it was a PUT.
     """
 
     ref: IdentityRef
-    twin: Twin
+    version: int
     tags: JsonObject | None = None
-    desired: JsonObject | None = None
-    reported: JsonObject | None = None
+    desired: SectionChange | None = None
+    reported: SectionChange | None = None
     replaced: bool = False
 
 

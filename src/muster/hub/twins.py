@@ -17,7 +17,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from muster.errors import ConflictError, PreconditionFailedError
 from muster.hub import twin_rows
-from muster.hub.changes import TwinChanged
+from muster.hub.changes import SectionChange, TwinChanged
 from muster.hub.modules import module_not_found
 from muster.hub.registry import ATTEMPTS, LostRaceError, device_not_found, etag_mismatch
 from muster.hub.twin_rows import COLUMN_COUNT, SQL
@@ -173,8 +173,9 @@ class Twins:
                     continue
                 if desired is not None:
                     self._tell(ref, desired, after.desired.version)
+                change = None if desired is None else SectionChange(desired, after.desired)
                 self._changes.publish(
-                    TwinChanged(ref, after, tags=tags, desired=desired, replaced=replace)
+                    TwinChanged(ref, after.version, tags=tags, desired=change, replaced=replace)
                 )
                 return self._shown(ref, row, after)
         raise _contended(ref)
@@ -236,7 +237,8 @@ class Twins:
                     await self._write(ref, after, revision)
                 except LostRaceError:
                     continue
-                self._changes.publish(TwinChanged(ref, after, reported=patch))
+                change = SectionChange(patch, after.reported)
+                self._changes.publish(TwinChanged(ref, after.version, reported=change))
                 return after.reported.version
         raise _contended(ref)
 

@@ -27,6 +27,8 @@ MAX_MODULES: Final = 50
 MAX_METRICS: Final = 5
 """Metrics an operator may add (hub-service.md 1.5)."""
 MAX_PRIORITY: Final = 2**31 - 1
+MAX_LABEL: Final = 1024
+"""Characters of a label's name, and of its value."""
 
 DESIRED: Final = "properties.desired"
 
@@ -175,6 +177,20 @@ def check_priority(priority: int) -> int:
     if not 0 <= priority <= MAX_PRIORITY:
         raise InvalidArgumentError(f"priority must be 0 to {MAX_PRIORITY}")
     return priority
+
+
+def check_labels(labels: dict[str, str] | None) -> dict[str, str] | None:
+    """Return the labels when they are short enough.
+
+    Raises:
+        InvalidArgumentError: code `invalid-argument`.
+    """
+    for name, value in (labels or {}).items():
+        if not name or len(name) > MAX_LABEL or len(value) > MAX_LABEL:
+            raise InvalidArgumentError(
+                f"labels have names and values of at most {MAX_LABEL} characters"
+            )
+    return labels
 
 
 def check_content(content: Content) -> Kind:

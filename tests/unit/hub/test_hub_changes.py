@@ -78,5 +78,6 @@ def _what(change: Change) -> object:
     if isinstance(change, IdentityChanged):
         return change.event
     if isinstance(change, TwinChanged):
-        return change.tags, change.desired, change.reported, change.replaced, change.twin.version
+        desired, reported = (part and part.written for part in (change.desired, change.reported))
+        return change.tags, desired, reported, change.replaced, change.version
     return change.connected
