@@ -10,12 +10,15 @@ from muster.hub.bulk import Bulk
 from muster.hub.changes import Changes
 from muster.hub.connections import Connections
 from muster.hub.endpoints.device_mqtt import HubMqttEndpoint
+from muster.hub.endpoints.methods_http import MethodsHttpEndpoint
 from muster.hub.endpoints.mqtt_session import SessionServices
 from muster.hub.endpoints.registry_http import RegistryHttpEndpoint
 from muster.hub.endpoints.service_access import ServiceAccess
 from muster.hub.endpoints.twins_http import TwinsHttpEndpoint
 from muster.hub.hubs import Hubs
 from muster.hub.identities import Identities
+from muster.hub.method_calls import MethodCalls
+from muster.hub.methods import Methods
 from muster.hub.modules import Modules
 from muster.hub.subscriptions import Subscriptions
 from muster.hub.twins import Twins
@@ -48,7 +51,9 @@ class HubPlane:
         self.hubs = Hubs(engine, keyring, clock, randomness, aliases)
         self.telemetry = telemetry
         changes = Changes()
-        self.connections = Connections(engine, InProcessBus(), clock, changes)
+        bus = InProcessBus()
+        self.connections = Connections(engine, bus, clock, changes)
+        self._method_calls = MethodCalls(self.connections, bus, randomness)
         identities = Identities(
             engine, keyring, clock, randomness, connections=self.connections, changes=changes
         )
@@ -56,6 +61,7 @@ class HubPlane:
             engine, keyring, clock, randomness, connections=self.connections, changes=changes
         )
         twins = Twins(engine, clock, self.connections, changes)
+        methods = Methods(identities, modules, self.connections, bus)
         authenticator = Authenticator(engine, keyring, clock)
         self.local = LocalHubs(
             hubs=self.hubs,
@@ -78,6 +84,7 @@ class HubPlane:
                 connections=self.connections,
             ),
             TwinsHttpEndpoint(access, twins),
+            MethodsHttpEndpoint(access, methods, clock),
         )
         """What answers the hub's REST API; each has `routes()`."""
         self.mqtt = HubMqttEndpoint(
@@ -98,4 +105,5 @@ class HubPlane:
         """Load what is stored; the first run makes nothing, `Instance` decides which hubs."""
         await self.hubs.open()
         await self.connections.open()
+        self._method_calls.open()
         await self.local.open()

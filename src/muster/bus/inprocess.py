@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+import asyncio
+from typing import TYPE_CHECKING, TypeVar, final
 
 import structlog
 
 if TYPE_CHECKING:
-    from muster.bus.base import Callback, Unsubscribe
+    from muster.bus.base import Callback, Responder, Unsubscribe
 
+_T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
 
 
@@ -20,10 +22,11 @@ class InProcessBus:
     effect (a revoked device has no live session any more). Belongs to one event loop.
     """
 
-    __slots__ = ("_subscribers",)
+    __slots__ = ("_responders", "_subscribers")
 
     def __init__(self) -> None:
         self._subscribers: dict[str, tuple[Callback, ...]] = {}
+        self._responders: dict[str, tuple[Responder, ...]] = {}
 
     def publish(self, subject: str, message: bytes) -> None:
         """Hand a message to every subscriber of the subject. Never blocks, never fails."""
@@ -36,20 +39,56 @@ class InProcessBus:
 
     def subscribe(self, subject: str, callback: Callback) -> Unsubscribe:
         """Call back for every later message of the subject until the result is called."""
-        # Tuples are replaced, never changed: a subscriber may come or go while a publish runs.
-        self._subscribers[subject] = (*self._subscribers.get(subject, ()), callback)
-        active = True
+        return _add(self._subscribers, subject, callback)
 
-        def unsubscribe() -> None:
-            nonlocal active
-            if not active:
-                return
-            active = False
-            rest = list(self._subscribers.get(subject, ()))
-            rest.remove(callback)
-            if rest:
-                self._subscribers[subject] = tuple(rest)
-            else:
-                del self._subscribers[subject]
+    async def request(self, subject: str, message: bytes, timeout_s: float) -> bytes | None:
+        """Ask every responder of the subject and return the first answer, `None` for none."""
+        waiting = {
+            asyncio.ensure_future(_ask(responder, subject, message))
+            for responder in self._responders.get(subject, ())
+        }
+        try:
+            async with asyncio.timeout(timeout_s):
+                while waiting:
+                    done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                    for answer in done:
+                        if (found := answer.result()) is not None:
+                            return found
+        except TimeoutError:
+            return None
+        finally:
+            for task in waiting:
+                task.cancel()
+        return None
 
-        return unsubscribe
+    def respond(self, subject: str, responder: Responder) -> Unsubscribe:
+        """Have every later request of the subject asked of a responder."""
+        return _add(self._responders, subject, responder)
+
+
+async def _ask(responder: Responder, subject: str, message: bytes) -> bytes | None:
+    try:
+        return await responder(message)
+    except Exception:  # noqa: BLE001 - logged, and the requester must not suffer
+        _log.exception("bus responder failed", subject=subject)
+        return None
+
+
+def _add(table: dict[str, tuple[_T, ...]], subject: str, entry: _T) -> Unsubscribe:
+    # Tuples are replaced, never changed: an entry may come or go while a publish runs.
+    table[subject] = (*table.get(subject, ()), entry)
+    active = True
+
+    def remove() -> None:
+        nonlocal active
+        if not active:
+            return
+        active = False
+        rest = list(table.get(subject, ()))
+        rest.remove(entry)
+        if rest:
+            table[subject] = tuple(rest)
+        else:
+            del table[subject]
+
+    return remove

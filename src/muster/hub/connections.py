@@ -21,6 +21,7 @@ import structlog
 
 from muster.errors import MusterError
 from muster.hub.changes import ConnectionChanged
+from muster.hub.method_calls import MethodWaits, PendingCalls
 from muster.model.identity import IdentityRef
 from muster.model.pacing import Pace, Pacer
 from muster.store.engine import Statement
@@ -94,7 +95,7 @@ class IdentityBarred(msgspec.Struct, array_like=True):
 
 
 class Link(Protocol):
-    """What a transport gives to a live connection. Neither call blocks or fails."""
+    """What a transport gives to a live connection. No call blocks or fails."""
 
     @property
     def alive(self) -> bool:
@@ -105,6 +106,21 @@ class Link(Protocol):
 
     def desired_changed(self, body: bytes, version: int) -> None:
         """Tell the client, if it subscribed."""
+
+    def takes_method(self, name: str) -> bool:
+        """Tell whether the client has subscribed to a direct method, so that it may be sent.
+
+        Whenever this may have become true, the transport calls `Connection.takes_methods`.
+        """
+
+    def invoke_method(self, request_id: int, name: str, payload: bytes) -> None:
+        """Send a direct method; what the client answers goes to `Connection.method_answered`.
+
+        Args:
+            request_id: positive, below 2^63, and of this call alone; comes back with the answer.
+            name: of the method, printable ASCII without separators.
+            payload: JSON.
+        """
 
 
 class Presence(NamedTuple):
@@ -126,6 +142,7 @@ class Connection:
 
     __slots__ = (
         "_connections",
+        "calls",
         "connected_at",
         "expires_at",
         "expiry_slot",
@@ -139,6 +156,7 @@ class Connection:
         self, connections: Connections, ref: IdentityRef, link: Link, expires_at: int, now: float
     ) -> None:
         self._connections = connections
+        self.calls = PendingCalls()
         self.ref = ref
         self.link = link
         self.expires_at = expires_at
@@ -153,6 +171,25 @@ class Connection:
         if now >= self.write_after:
             self.write_after = now + ACTIVITY_FLUSH_S
             self._connections.note(self)
+
+    def takes_methods(self) -> None:
+        """Tell whoever waits for it that the client may have begun to take direct methods.
+
+        Called by the transport when the client may be written to, and after it has subscribed.
+        """
+        self._connections.method_waits.wake(self.ref)
+
+    def method_answered(self, request_id: int, status: int, payload: bytes) -> None:
+        """Take the client's answer to a direct method.
+
+        An answer that nobody waits for is dropped in silence (hub-device.md 8).
+
+        Args:
+            request_id: as it was given to `Link.invoke_method`.
+            status: the client's own result, a signed 32-bit number.
+            payload: as the client sent it, meant to be JSON; empty for none.
+        """
+        self.calls.answer(request_id, status, payload)
 
     def detach(self) -> None:
         """The connection is over; harmless when that is known already."""
@@ -203,6 +240,7 @@ class Connections:
         self._unwritten: dict[IdentityRef, Presence] = {}
         self._alive_at = 0.0
         self._unsubscribe: list[Unsubscribe] = []
+        self.method_waits = MethodWaits()
         self.pacer: Pacer[IdentityRef] = Pacer(CONNECT_PACE, CONNECT_PATIENCE_S)
 
     async def open(self) -> None:
@@ -423,6 +461,7 @@ class Connections:
         self._expiries.setdefault(slot, set()).add(connection)
 
     def _remove(self, connection: Connection) -> None:
+        connection.calls.fail()
         ref = connection.ref
         if ref.module_id:
             modules = self._modules[ref[:2]]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
 import msgspec
 
 from muster.errors import NotFoundError
+from muster.model.method import METHOD_NAME
 from muster.store.engine import Statement
 from muster.store.queries import load
 
@@ -32,8 +33,8 @@ MAX_FILTERS: Final = 50
 """Filters of one session. Azure documents 5 at a time (hub-device.md 2.2); this is only a bound."""
 
 _SHARED: Final = {text: text for text in (TWIN_RESPONSES, TWIN_DESIRED, METHODS)}
-# The documentation also allows the methods of one name; names as in hub-device.md 8.
-_ONE_METHOD: Final = re.compile(r"\$iothub/methods/POST/[A-Za-z0-9!%&'*.^_`|~-]{1,100}(/#?)?")
+# The documentation also allows the methods of one name.
+_ONE_METHOD: Final = re.compile(rf"\$iothub/methods/POST/{METHOD_NAME}(/#?)?")
 _SQL: Final = load("mqtt_sessions")
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(TopicFilters).decode

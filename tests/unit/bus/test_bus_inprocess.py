@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from muster.bus.inprocess import InProcessBus
 
 
@@ -56,3 +58,58 @@ def test_subscribers_may_come_and_go_while_a_message_is_delivered() -> None:
     bus.publish("a", b"1")
     bus.publish("a", b"2")
     assert seen == [b"2"]
+
+
+async def test_the_first_answer_counts_and_the_others_are_cancelled() -> None:
+    bus = InProcessBus()
+    never = asyncio.Event()
+    cancelled: list[bytes] = []
+
+    async def decline(message: bytes) -> None:
+        return None
+
+    async def wait(message: bytes) -> bytes:
+        try:
+            await never.wait()
+        except asyncio.CancelledError:
+            cancelled.append(message)
+            raise
+        return b"too late"
+
+    async def answer(message: bytes) -> bytes:
+        await asyncio.sleep(0)
+        return message + b"!"
+
+    for responder in (decline, wait, answer):
+        bus.respond("ask", responder)
+    assert await bus.request("ask", b"who", 10) == b"who!"
+    await asyncio.sleep(0)
+    assert cancelled == [b"who"]
+
+
+async def test_nobody_answers() -> None:
+    bus = InProcessBus()
+
+    async def fail(message: bytes) -> bytes:
+        raise ValueError(message)
+
+    async def decline(message: bytes) -> None:
+        return None
+
+    async def wait(message: bytes) -> bytes:
+        return await asyncio.Event().wait() and b""
+
+    assert await bus.request("ask", b"", 10) is None
+    ends = [bus.respond("ask", fail), bus.respond("ask", decline)]
+    assert await bus.request("ask", b"", 10) is None
+    ends.append(bus.respond("ask", wait))
+    assert await bus.request("ask", b"", 0.01) is None
+    for end in ends:
+        end()
+        end()
+
+    async def answer(message: bytes) -> bytes:
+        return b"only me"
+
+    bus.respond("ask", answer)
+    assert await bus.request("ask", b"", 10) == b"only me"

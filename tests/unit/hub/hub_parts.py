@@ -16,12 +16,15 @@ from muster.hub.changes import Changes
 from muster.hub.connections import Connections
 from muster.hub.endpoints import events
 from muster.hub.endpoints.device_mqtt import HubMqttEndpoint
+from muster.hub.endpoints.methods_http import MethodsHttpEndpoint
 from muster.hub.endpoints.mqtt_session import SessionServices
 from muster.hub.endpoints.registry_http import RegistryHttpEndpoint
 from muster.hub.endpoints.service_access import ServiceAccess
 from muster.hub.endpoints.twins_http import TwinsHttpEndpoint
 from muster.hub.hubs import Hubs
 from muster.hub.identities import Identities
+from muster.hub.method_calls import MethodCalls
+from muster.hub.methods import Methods
 from muster.hub.modules import Modules
 from muster.hub.subscriptions import Subscriptions
 from muster.hub.telemetry import Telemetry
@@ -75,6 +78,8 @@ class Parts:
         self.identities = Identities(*shared, **told)
         self.modules = Modules(*shared, **told)
         self.twins = Twins(engine, clock, self.connections, self.changes)
+        self.method_calls = MethodCalls(self.connections, self.bus, self.randomness)
+        self.methods = Methods(self.identities, self.modules, self.connections, self.bus)
         self.bulk = Bulk(self.identities, self.modules, self.twins)
         self.subscriptions = Subscriptions(engine)
         self.authenticator = Authenticator(engine, keyring, clock)
@@ -104,6 +109,7 @@ class Parts:
                 connections=self.connections,
             ),
             TwinsHttpEndpoint(self.access, self.twins),
+            MethodsHttpEndpoint(self.access, self.methods, clock),
         )
 
     @property
@@ -113,6 +119,7 @@ class Parts:
     async def open(self) -> None:
         await self.hubs.open()
         await self.connections.open()
+        self.method_calls.open()
         if not self.hubs.all():
             await self.hubs.create(HOST)
         for hub in self.hubs.all():

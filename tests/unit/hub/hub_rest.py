@@ -54,15 +54,16 @@ class Rest:
         authorization: str | None = None,
         host: str = HOST,
         until: int | None = None,
+        headers: dict[str, str] | None = None,
     ) -> Reply:
         """Call; with `until`, hang up after that many lines of the body."""
         if authorization is None:
             authorization = self.token(policy)
-        headers = [(b"host", host.encode())]
+        fields = {"host": host, **(headers or {})}
         if authorization:
-            headers.append((b"authorization", authorization.encode()))
+            fields["authorization"] = authorization
         if if_match is not None:
-            headers.append((b"if-match", if_match.encode()))
+            fields["if-match"] = if_match
         data = (
             body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         )
@@ -72,7 +73,7 @@ class Rest:
             "path": path,
             "raw_path": path.encode(),
             "query_string": query.encode(),
-            "headers": headers,
+            "headers": [(k.lower().encode(), v.encode()) for k, v in fields.items()],
         }
         import asyncio
 

@@ -27,6 +27,8 @@ from muster.errors import (
     UnavailableError,
     UnsupportedMediaTypeError,
 )
+from muster.hub.method_calls import NO_ANSWER
+from muster.hub.methods import NotOnlineError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -56,14 +58,21 @@ BY_CODE: Final = {
     "malformed-json": OfficialError(400006, "IotHubFormatError"),
     "device-defined-twice": OfficialError(400011, "DeviceDefinedMultipleTimes"),
     "invalid-device-scope": OfficialError(400028, "InvalidDeviceScope"),
+    "invalid-policy-key": OfficialError(400035, "InvalidPolicyKey"),
+    "invalid-json-patch": OfficialError(400505, "InvalidDigitalTwinJsonPatch"),
     "unknown-hub": OfficialError(401001, "IotHubNotFound"),
     "system-module": OfficialError(401100, "SystemModuleModifyUnauthorizedAccess"),
+    "too-many-calls": OfficialError(403800, "DeviceMaximumInflightMethodExceeded"),
     "device-not-found": OfficialError(404001, "DeviceNotFound"),
     "module-not-found": OfficialError(404010, "ModuleNotFound"),
+    "device-not-online": OfficialError(404103, "DeviceNotOnline"),
+    "connection-lost": OfficialError(404104, "DeviceConnectionClosedRemotely"),
     "device-exists": OfficialError(409001, "DeviceAlreadyExists"),
     "module-exists": OfficialError(409301, "ModuleAlreadyExistsOnDevice"),
     "etag-mismatch": OfficialError(412001, "PreconditionFailed"),
     "version-mismatch": OfficialError(412001, "PreconditionFailed"),
+    "bad-method-answer": OfficialError(502000, "GenericBadGateway"),
+    "method-timed-out": OfficialError(504101, "GatewayTimeout"),
 }
 """Cases that have a row of their own, by `MusterError.code`."""
 
@@ -93,6 +102,16 @@ class _ServiceBody(msgspec.Struct, rename="pascal"):
 
     message: str
     exception_message: str
+
+
+class _MethodBody(msgspec.Struct, rename="camel"):
+    """What the message of a failed method call holds as text: shape B of hub-service.md 2.2."""
+
+    error_code: int
+    tracking_id: str
+    message: str
+    info: dict[str, str] | msgspec.UnsetType
+    timestamp_utc: str
 
 
 class _DeviceBody(msgspec.Struct, rename="camel"):
@@ -147,6 +166,38 @@ def service_response(error: Exception, tracking_id: str, now: datetime) -> Respo
         f"ErrorCode:{row.name};{public_text(error)}",
         f"Tracking ID:{tracking_text(tracking_id, now)}",
     )
+    return _response(error, row, body, tracking_id)
+
+
+def method_response(error: Exception, tracking_id: str, now: datetime) -> Response:
+    """Return the answer to a method call that failed: its message is a JSON text in itself.
+
+    Arguments as of `service_response`. Source: hub-service.md 1.7, 2.2.
+    """
+    row = official(error)
+    inner = _MethodBody(
+        row.number,
+        tracking_text(tracking_id, now),
+        public_text(error),
+        _info(error),
+        f"{now:%Y-%m-%dT%H:%M:%S.%f}0Z",
+    )
+    body = _ServiceBody(msgspec.json.encode(inner).decode(), "")
+    return _response(error, row, body, tracking_id)
+
+
+def _info(error: Exception) -> dict[str, str] | msgspec.UnsetType:
+    if isinstance(error, NotOnlineError):
+        # The time-out in .NET's form; it is never as long as an hour.
+        return {"timeout": f"00:{error.waited_s // 60:02}:{error.waited_s % 60:02}"}
+    if isinstance(error, UnavailableError) and error.code == NO_ANSWER:
+        return {}
+    return msgspec.UNSET
+
+
+def _response(
+    error: Exception, row: OfficialError, body: _ServiceBody, tracking_id: str
+) -> Response:
     response = Response(msgspec.json.encode(body), row.status, media_type=_JSON)
     response.headers["iothub-errorcode"] = row.name
     response.headers["x-ms-request-id"] = tracking_id

@@ -10,7 +10,6 @@ from muster.ids import check_device_id
 
 TWIN_GET: Final = "$iothub/twin/GET/"
 TWIN_PATCH: Final = "$iothub/twin/PATCH/properties/reported/"
-METHOD_REPLY: Final = "$iothub/methods/res/"
 
 _MAX_MODEL_ID: Final = 1024
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 from muster.errors import MusterError
 from muster.hub import subscriptions
 from muster.hub.connections import TOKEN_EXPIRED
-from muster.hub.endpoints import errors, mqtt_names
-from muster.hub.endpoints.mqtt_names import METHOD_REPLY, TWIN_GET, TWIN_PATCH
+from muster.hub.endpoints import errors, mqtt_methods, mqtt_names
+from muster.hub.endpoints.mqtt_names import TWIN_GET, TWIN_PATCH
 from muster.hub.subscriptions import TWIN_DESIRED
 from muster.hub.telemetry import MAX_PENDING, MAX_PENDING_ALL, partition_of
 from muster.model.decision import Decision
@@ -228,11 +228,21 @@ class DeviceSession:
         if self._filters and TWIN_DESIRED in self._filters:
             self.peer.write(codec.encode_publish(f"{_DESIRED}{version}", body))
 
+    def takes_method(self, name: str) -> bool:
+        """Tell whether the client may be sent a direct method."""
+        return self._started and mqtt_methods.takes(self._filters, name)
+
+    def invoke_method(self, request_id: int, name: str, payload: bytes) -> None:
+        """Send a direct method."""
+        self.peer.write(mqtt_methods.request(request_id, name, payload))
+
     # -- MqttSession ---------------------------------------------------------------------------
 
     def started(self) -> None:
         """CONNACK has been written."""
         self._started = True
+        if self.connection is not None:
+            self.connection.takes_methods()
 
     def received(self, packets: list[Packet]) -> None:
         """Take a batch of packets; see the module."""
@@ -376,14 +386,16 @@ class DeviceSession:
             # Acknowledged when it is safe.
             self._enqueue(_Request(packet, len(packet.payload), self._expect(packet)))
             return True
-        if topic.startswith((TWIN_GET, METHOD_REPLY)):
-            # A question is done with when it has arrived, and so is a method's reply that nobody
-            # waits for: late ones are dropped in silence (hub-device.md 8).
+        if topic.startswith((TWIN_GET, mqtt_methods.REPLY)):
+            # A question is done with when it has arrived, and so is a method's answer, also one
+            # that nobody waits for any more.
             acknowledgement = self._expect(packet)
             if acknowledgement is not None:
                 self._acknowledge(acknowledgement)
             if topic.startswith(TWIN_GET):
                 self._enqueue(_Request(packet, len(packet.payload), None))
+            else:
+                self._take_answer(packet)
             return True
         if topic == self._prefix[:-1]:
             record = self._stamp + encode_head("", packet.retain) + packet.payload
@@ -391,6 +403,12 @@ class DeviceSession:
             return True
         self._violation("topic-not-allowed", {"topic": topic[:512]})
         return False
+
+    def _take_answer(self, packet: Publish) -> None:
+        reply = mqtt_methods.parse_reply(packet.topic)
+        if self.connection is not None and reply is not None:
+            self.connection.method_answered(reply.request_id, reply.status, packet.payload)
+            self.connection.touch(self._services.clock.time())
 
     def _expect(self, packet: Publish) -> _Acknowledgement | None:
         """Take a place in the order of PUBACKs."""
@@ -499,6 +517,8 @@ class DeviceSession:
             else Unsuback(request.packet_id)
         )
         self.peer.write(codec.encode(answer))
+        if self.connection is not None:
+            self.connection.takes_methods()
 
     # -- ends ----------------------------------------------------------------------------------
 

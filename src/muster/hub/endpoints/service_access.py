@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 Operation: TypeAlias = "Callable[[Hub, Request], Awaitable[Response]]"
 """Answers a request that is allowed."""
 
+ModuleCheck: TypeAlias = "Callable[[IdentityRef, IdentityRef], Awaitable[None]]"
+"""Raises `RefusedError` when a module (the first) may not do something to what the path names."""
+
 REGISTRY_READ: Final = (Right.REGISTRY_READ,)
 REGISTRY_WRITE: Final = (Right.REGISTRY_WRITE,)
 SERVICE_CONNECT: Final = (Right.SERVICE_CONNECT,)
@@ -43,6 +46,7 @@ SERVICE_CONNECT: Final = (Right.SERVICE_CONNECT,)
 BODY_LIMIT: Final = 256 * 1024
 """Bytes of an identity or a twin, read-only parts and formatting included."""
 
+_CALLING_MODULE: Final = "x-ms-edge-moduleid"
 _API_VERSION: Final = re.compile(r"20\d\d-\d\d-\d\d(-preview)?", re.IGNORECASE)
 _JSON: Final = "application/json; charset=utf-8"
 _encode: Final = msgspec.json.Encoder().encode
@@ -74,6 +78,7 @@ class ServiceAccess:
         rights: tuple[Right, ...],
         *,
         own: bool = False,
+        modules: ModuleCheck | None = None,
     ) -> Route:
         """Return the route of an operation.
 
@@ -84,11 +89,13 @@ class ServiceAccess:
             rights: any one of them is enough.
             own: whether the device `{id}` of the path may do it with its own key, too
                 (hub-device.md 4).
+            modules: whether the module of the header `x-ms-edge-moduleId` may do it with its own
+                key, too (hub-device.md 4); `None` for never.
         """
 
         async def handle(request: Request) -> Response:
             hub = self._hubs.for_request(request.headers.get("host"))
-            await self._authorize(hub, request, rights, own=own)
+            await self._authorize(hub, request, rights, own=own, modules=modules)
             _check_api_version(request)
             response = await operation(hub, request)
             response.headers["x-ms-request-id"] = tracking_id(request)
@@ -97,7 +104,13 @@ class ServiceAccess:
         return Route(method, pattern, handle, self.group)
 
     async def _authorize(
-        self, hub: Hub, request: Request, rights: tuple[Right, ...], *, own: bool
+        self,
+        hub: Hub,
+        request: Request,
+        rights: tuple[Right, ...],
+        *,
+        own: bool,
+        modules: ModuleCheck | None,
     ) -> None:
         header = request.headers.get("authorization")
         token: SasToken | None = None
@@ -107,6 +120,13 @@ class ServiceAccess:
             if own and token is not None and token.key_name is None:
                 ref = IdentityRef(hub.id, request.path_params["id"])
                 await self._authenticator.login(hub, ref, header)
+                return
+            caller = request.headers.get(_CALLING_MODULE)
+            if modules is not None and token is not None and token.key_name is None and caller:
+                device_id, _, module_id = caller.partition("/")
+                ref = IdentityRef(hub.id, device_id, module_id)
+                await self._authenticator.login(hub, ref, header)
+                await modules(ref, identity_of(hub, request))
                 return
             authorize(header, hosts=hub.names, policies=hub.policy, needs=rights, now=now)
         except RefusedError as refused:
