@@ -6,6 +6,8 @@ own `UsageError`), 3 the service cannot be reached.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -23,6 +25,16 @@ ALREADY_THERE: Final = "409201"
 """The provisioning service's code for a create that found the thing there."""
 
 _HUB_MESSAGE: Final = re.compile(r"ErrorCode:\s*(?P<code>\w+);?\s*(?P<text>.*)", re.DOTALL)
+# What to do about errors of a hub, by their names.
+_STEPS: Final = {
+    "DeviceNotFound": "muster device list (IDs are case-sensitive in a hub)",
+    "ModuleNotFound": "muster module list DEVICE_ID (IDs are case-sensitive in a hub)",
+    "DeviceNotOnline": "the device must be connected and have subscribed to methods; "
+    "--connect-timeout SECONDS waits for it",
+    "DeviceConnectionClosedRemotely": "the device may or may not have done it: call again when it "
+    "is connected",
+    "GatewayTimeout": "--timeout SECONDS gives the device longer",
+}
 _TRACKING: Final = re.compile(r"Tracking ID:\s*(?P<id>[0-9A-Fa-f-]{32,36})")
 
 
@@ -145,6 +157,12 @@ def read_error(
 
 def _hub_error(body: dict[str, Any]) -> tuple[str, str, str]:
     message = str(body.get("Message", ""))
+    if message.startswith("{"):
+        # Method calls have another shape: the message is JSON in itself.
+        with contextlib.suppress(ValueError):
+            inner = json.loads(message)
+            tracking_id = canonical_tracking_id(str(inner.get("trackingId", "")))
+            return str(inner.get("errorCode", "")), str(inner.get("message", "")), tracking_id
     tracked = _TRACKING.search(str(body.get("ExceptionMessage", "")))
     tracking_id = canonical_tracking_id(tracked["id"]) if tracked else ""
     parts = _HUB_MESSAGE.match(message)
@@ -171,10 +189,8 @@ def _next_step(status: int, code: str, tracking_id: str, context: click.Context 
             f"muster registration explain {tracking_id} (with a login that works) says why; "
             "muster info --json has the connection strings"
         )
-    if code == "DeviceNotFound":
-        return "muster device list (IDs are case-sensitive in a hub)"
-    if code == "ModuleNotFound":
-        return "muster module list DEVICE_ID (IDs are case-sensitive in a hub)"
+    if code in _STEPS:
+        return _STEPS[code]
     if status == 404:
         return f"{noun} list"
     if status == 409 and (code == ALREADY_THERE or "Already" in code):

@@ -166,21 +166,18 @@ def read_text(name: str, what: str) -> str:
         raise click.UsageError(f"{what}: {name} is not UTF-8 text.") from None
 
 
-@final
-class JsonDocument(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases only
-    """A JSON object, on the command line or as `@FILE` (`@-` for stdin)."""
+class JsonValue(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases only
+    """JSON of any kind, on the command line or as `@FILE` (`@-` for stdin)."""
 
     name = "JSON"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> dict[str, Any]:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Read it."""
-        if isinstance(value, dict):
+        if not isinstance(value, str):
             return value
         text = read_text(value[1:], self._label(param)) if value.startswith("@") else value
         try:
-            document = json.loads(text, parse_constant=_no_constant)
+            return json.loads(text, parse_constant=_no_constant)
         except RecursionError:
             self.fail("the JSON is nested too deeply.", param, ctx)
         except ValueError as error:
@@ -190,19 +187,31 @@ class JsonDocument(click.ParamType):  # type: ignore[type-arg]  # generic in new
                 param,
                 ctx,
             )
-        if not isinstance(document, dict):
-            self.fail('a JSON object is needed, like {"site": "a"}.', param, ctx)
-        return document
 
     @staticmethod
     def _label(param: click.Parameter | None) -> str:
         return param.opts[0] if param is not None else "JSON"
 
 
+@final
+class JsonDocument(JsonValue):
+    """A JSON object, in the same ways."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> dict[str, Any]:
+        """Read it."""
+        document = super().convert(value, param, ctx)
+        if not isinstance(document, dict):
+            self.fail('a JSON object is needed, like {"site": "a"}.', param, ctx)
+        return document
+
+
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
 
 
+JSON_VALUE: Final = JsonValue()
 JSON_DOCUMENT: Final = JsonDocument()
 
 

@@ -33,6 +33,7 @@ _COMMANDS: Final = {
     "device": _Entry("device", "device", "Device identities of a hub; revoke and restore."),
     "module": _Entry("module", "module", "Module identities of a device."),
     "twin": _Entry("twin", "twin", "Tags, desired and reported properties."),
+    "method": _Entry("method", "method", "Direct methods: call a device and get its answer."),
     "events": _Entry("events", "events", "Telemetry, as it arrives."),
     "hub": _Entry("hub", "hub", "The hubs that devices are assigned to."),
     "policy": _Entry("policy", "policy", "Access policies: who may call the service."),

@@ -65,7 +65,7 @@ async def test_the_first_answer_counts_and_the_others_are_cancelled() -> None:
     never = asyncio.Event()
     cancelled: list[bytes] = []
 
-    async def decline(message: bytes) -> None:
+    async def decline(_message: bytes) -> None:
         return None
 
     async def wait(message: bytes) -> bytes:
@@ -93,10 +93,10 @@ async def test_nobody_answers() -> None:
     async def fail(message: bytes) -> bytes:
         raise ValueError(message)
 
-    async def decline(message: bytes) -> None:
+    async def decline(_message: bytes) -> None:
         return None
 
-    async def wait(message: bytes) -> bytes:
+    async def wait(_message: bytes) -> bytes:
         return await asyncio.Event().wait() and b""
 
     assert await bus.request("ask", b"", 10) is None
@@ -108,7 +108,7 @@ async def test_nobody_answers() -> None:
         end()
         end()
 
-    async def answer(message: bytes) -> bytes:
+    async def answer(_message: bytes) -> bytes:
         return b"only me"
 
     bus.respond("ask", answer)

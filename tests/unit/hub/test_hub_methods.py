@@ -247,7 +247,7 @@ async def test_limits(
     assert failure(reply)[:2] == expected
 
 
-async def test_who_may_call(parts: Parts, rest: Rest) -> None:
+async def test_who_may_call(rest: Rest) -> None:
     for policy, status in (("registryReadWrite", 401), ("device", 401), ("service", 404)):
         assert (await calling(rest, {"methodName": "m"}, policy=policy)).status == status
 
