@@ -193,6 +193,12 @@ EXPLANATIONS: Final[dict[str, Explanation]] = {
         "The policy “{policy}” lacks the right {needs}.",
         "Use a policy that has it, or add it: muster policy update.",
     ),
+    "not-in-scope": Explanation(
+        "The module may not call methods of this device",
+        "{caller} called a method of {device_id}, which is neither its own device nor has that as "
+        "its parent.",
+        "Make the device a child of the edge device (its deviceScope), or call as a service.",
+    ),
     "client-id-mismatch": Explanation(
         "The client ID does not fit the user name",
         "The MQTT client ID is “{client_id}”; the user name stands for “{subject}”.",
