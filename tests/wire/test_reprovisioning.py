@@ -211,3 +211,42 @@ def test_revoking_a_device_and_taking_it_back(instance: Instance) -> None:
     assert register(instance, registration_id, key)["status"] == "assigned"
     with hub_login(instance, registration_id, key, host=host):
         pass
+
+
+def test_why_a_revoked_device_of_a_group_is_out(instance: Instance) -> None:
+    group_id, registration_id = unique("revoke-group"), unique("revoke-member")
+    group_key, _ = instance.dps.enroll_group(group_id)
+    key = derive(group_key, registration_id)
+    assert register(instance, registration_id, key)["status"] == "assigned"
+    instance.cli("device", "revoke", registration_id, "--yes")
+    signed = registration_token(instance, registration_id, key)
+    refused = http_register(instance, registration_id, signed)
+    assert refused.status == 401
+    (row,) = instance.explain(refused.json["trackingId"])
+    assert row["check"] == "barred-by-individual-enrollment"
+    assert row["facts"]["group"] == group_id
+    assert "disabled" in row["cause"]
+    assert f"muster device restore {registration_id}" in row["remedy"]
+    instance.cli("device", "restore", registration_id)
+    assert register(instance, registration_id, key)["status"] == "assigned"
+
+
+def test_a_key_that_was_right_once_is_not_called_unknown(instance: Instance) -> None:
+    group_id, registration_id = unique("rolled"), unique("member")
+    group_key, _ = instance.dps.enroll_group(group_id)
+    assert register(instance, registration_id, derive(group_key, registration_id))
+    signed = registration_token(instance, registration_id, derive(new_key(), registration_id))
+    refused = http_register(instance, registration_id, signed)
+    (row,) = instance.explain(refused.json["trackingId"])
+    assert row["check"] == "wrong-key"
+    assert row["facts"]["registered_through"] == group_id
+
+
+def test_a_twin_that_no_hub_takes_is_named(instance: Instance) -> None:
+    registration_id = unique("bad-twin")
+    key, _ = instance.dps.enroll(registration_id, initialTwin={"tags": {"a.b": 1}})
+    assert register(instance, registration_id, key)["status"] == "failed"
+    (row,) = instance.explain(registration_id)
+    assert row["check"] == "invalid-identity"
+    assert "'a.b'" in row["cause"]
+    assert registration_id in row["remedy"]

@@ -144,6 +144,7 @@ def unauthorized(instance: Instance, registration_id: str, authorization: str | 
     assert row["trackingId"] == body["trackingId"]
     assert row["cause"]
     assert row["remedy"]
+    assert "(not recorded)" not in row["cause"] + row["remedy"]
     return str(row["check"])
 
 

@@ -243,15 +243,15 @@ def test_tokens_of_service_clients(instance: Instance, subtests: pytest.Subtests
         "with a port": token(f"{dps.host}:443", key, key_name=name),
         "port in the clear": raw_token(f"{dps.host}:443", key, key_name=name),
         "in capitals": token(host.upper(), key, key_name=name),
+        "a part of the service": token(f"{host}/enrollments", key, key_name=name),
     }
     bad = {
-        "expired": token(host, key, ttl_s=-3600, key_name=name),
-        "another host": token("elsewhere.example", key, key_name=name),
-        "wrong key": token(host, new_key(), key_name=name),
-        "unknown policy": token(host, key, key_name="nobody"),
-        "no policy": token(host, key),
-        "nonsense": "Bearer nothing",
-        "a hub's key": token(host, instance.hub().key, key_name=name),
+        "token-expired": token(host, key, ttl_s=-3600, key_name=name),
+        "wrong-audience": token("elsewhere.example", key, key_name=name),
+        "wrong-policy-key": token(host, new_key(), key_name=name),
+        "unknown-policy": token(host, key, key_name="nobody"),
+        "policy-missing": token(host, key),
+        "token-malformed": "Bearer nothing",
     }
     query = {"query": "SELECT *"}
     for case, authorization in (good | bad).items():
@@ -264,10 +264,18 @@ def test_tokens_of_service_clients(instance: Instance, subtests: pytest.Subtests
                 assert reply.status == 200, reply.body
             else:
                 is_error(reply, 401)
+                assert reply.json["message"] == "Unauthorized"
+                (row,) = instance.explain(reply.json["trackingId"])
+                assert row["check"] == case
+                assert "(not recorded)" not in row["cause"] + row["remedy"]
 
 
-def test_no_token_at_all(dps: Service) -> None:
-    is_error(dps.call("GET", "/enrollments/x", headers={"Authorization": ""}), 401)
+def test_no_token_at_all(instance: Instance) -> None:
+    reply = instance.dps.call("GET", "/enrollments/x", headers={"Authorization": ""})
+    is_error(reply, 401)
+    (row,) = instance.explain(reply.json["trackingId"])
+    assert row["check"] == "authorization-missing"
+    assert "device" not in row["remedy"]
 
 
 def test_rights_bind(instance: Instance, subtests: pytest.Subtests) -> None:

@@ -455,6 +455,9 @@ def test_bad_reported_properties(instance: Instance, subtests: pytest.Subtests) 
                 assert error["errorCode"] // 1000 == 400
                 assert error["trackingId"]
                 assert error["message"]
+        with subtests.test(msg="a version that is no number"):
+            answer = ask(client, "PATCH/properties/reported/?$rid=1&$version=x", b'{"a": 1}')
+            assert answer.topic == "$iothub/twin/res/400/?$rid=1"
         reported = json.loads(ask(client, "GET/?$rid=g").payload)["reported"]
         assert reported == {"$version": 1}
 

@@ -99,6 +99,7 @@ def authorize(
     header: str | None,
     *,
     hosts: Collection[str],
+    path: str,
     policies: Callable[[str], AccessPolicy | None],
     needs: Collection[Right],
     now: float,
@@ -107,22 +108,22 @@ def authorize(
 
     Args:
         header: its value, or `None` when the call has none.
-        hosts: names the called service goes by; the token's resource must be one of them, with
-            or without a port.
+        hosts: names the called service goes by.
+        path: what is called, decoded. The token's resource must be the service, with or without
+            a port, or a part of it that has this path, by whole segments (dps.md 3.5).
         policies: finds a policy of that service by its name.
         needs: any one of these rights is enough.
         now: unix seconds.
 
     Raises:
-        UnauthorizedError: codes `authorization-missing`, `malformed-token`, `unknown-policy`,
-            `wrong-signature`, `wrong-resource`, `expired-token`, `missing-right`.
+        UnauthorizedError: codes `authorization-missing`, `malformed-token`, `policy-missing`,
+            `unknown-policy`, `wrong-signature`, `wrong-resource`, `expired-token`, `missing-right`.
     """
     if not header:
         raise UnauthorizedError("Authorization header missing", code="authorization-missing")
     token = sas_token.parse(header)
     policy = _signer(token, policies)
-    resource = audience.hub_audience(token.resource)
-    if not (resource.whole_hub and resource.at(hosts)):
+    if not audience.covers_path(token.resource, hosts, path):
         raise UnauthorizedError(
             "The token is for another resource than this service",
             code="wrong-resource",
@@ -165,7 +166,7 @@ def authorize_for_identity(
 
 def _signer(token: SasToken, policies: Callable[[str], AccessPolicy | None]) -> AccessPolicy:
     if token.key_name is None:
-        raise UnauthorizedError("The token names no access policy (skn)", code="unknown-policy")
+        raise UnauthorizedError("The token names no access policy (skn)", code="policy-missing")
     policy = policies(token.key_name)
     if policy is None:
         raise UnauthorizedError(

@@ -95,6 +95,18 @@ def hub_audience(resource: str) -> HubAudience:
     )
 
 
+def covers_path(resource: str, hosts: Collection[str], path: str) -> bool:
+    """Tell whether a resource is one of these hosts or leads, by whole segments, to a path there.
+
+    Args:
+        resource: from a token, decoded; a scheme before it is ignored.
+        hosts: see `same_host`.
+        path: what is called, decoded; paths are the same in any case.
+    """
+    host, *prefix = (resource.partition("://")[2] or resource).rstrip("/").lower().split("/")
+    return same_host(host, hosts) and path.lower().strip("/").split("/")[: len(prefix)] == prefix
+
+
 def same_host(host: str, hosts: Collection[str]) -> bool:
     """Tell whether a host, with or without `:port`, is one of the given names.
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from rich.console import Console
 
+from muster.cli.examples import examples
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -224,15 +226,12 @@ def _refused(info: dict[str, Any], group_key: str) -> None:
 
 
 @click.command()
+@examples("muster demo")
 def demo() -> None:
-    r"""Show the main job on a temporary instance, then clean up.
+    """Show the main job on a temporary instance, then clean up.
 
     Starts a service, creates enrollments, provisions ten devices with the official Azure IoT
     device SDK, and shows what an operator sees. Takes about ten seconds.
-
-    \b
-    Example:
-      muster demo
     """
     try:
         import azure.iot.device  # noqa: F401, PLC0415 - asked for before anything is started

@@ -43,7 +43,8 @@ def export_enrollments(
     """Write all individual enrollments to a CSV or JSON Lines file (- for stdout).
 
     JSON Lines keep every field; CSV has the columns of `import`. A file with keys can be read by
-    its owner only. An existing file is replaced when the export is complete, not before.
+    its owner only. An existing file is replaced when the export is complete, not before; a pipe or
+    a device is written to.
     """
     chosen = file_format or ("csv" if file == "-" else _SUFFIXES.get(Path(file).suffix.lower()))
     if chosen is None:
@@ -66,13 +67,22 @@ def export_enrollments(
         show_json({"file": file, "enrollments": count, "keys": with_keys})
         return
     remark(f"{count:,} enrollments are in {file}.")
-    if with_keys:
+    if with_keys and Path(file).is_file():
         warn(f"{file} holds keys; only you can read it")
 
 
 @contextlib.contextmanager
 def _replacing(path: Path, mode: int) -> Iterator[IO[str]]:
-    """Open a file that takes its name when it is complete, and goes away when it fails."""
+    """Open a file that takes its name when it is complete, and goes away when it fails.
+
+    A link stays, what it points to is replaced. What is no file (/dev/stdout, a named pipe) is
+    written to as it is.
+    """
+    if path.exists() and not path.is_file():
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            yield stream
+        return
+    path = path.resolve()
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:

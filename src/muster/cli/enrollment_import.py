@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import sys
 import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
@@ -15,7 +14,7 @@ from muster.cli.examples import examples
 from muster.cli.failures import FailedError, UnreachableError
 from muster.cli.import_rows import Row, RowError, UnreadableFileError, read_rows
 from muster.cli.import_run import MODES, ImportRun
-from muster.cli.options import service_command
+from muster.cli.options import service_command, stdin
 from muster.cli.output import remark, show_json
 from muster.cli.progress import Progress
 
@@ -82,9 +81,10 @@ def import_enrollments(
     started = time.monotonic()
     failure: FailedError | None = None
     blocked = bool(state.errors) and not skip_invalid
-    if not dry_run and not blocked and state.rows:
-        failure = _send(invocation, state, skip_existing=skip_existing)
-    _tell(invocation, state, errors_file)
+    with _opened_errors(errors_file) as errors:
+        if not dry_run and not blocked and state.rows:
+            failure = _send(invocation, state, skip_existing=skip_existing)
+        _tell(invocation, state, errors)
     if dry_run:
         _end_dry_run(invocation, state)
         return
@@ -141,16 +141,26 @@ def _read(file: str, file_format: str | None) -> tuple[list[Row], list[RowError]
 @contextlib.contextmanager
 def _opened(file: str) -> Iterator[IO[str]]:
     if file == "-":
-        yield sys.stdin
+        yield stdin()
         return
     with Path(file).open(encoding="utf-8-sig", newline="") as stream:
         yield stream
 
 
-def _tell(invocation: Invocation, state: ImportRun, errors_file: Path | None) -> None:
+def _opened_errors(path: Path | None) -> contextlib.AbstractContextManager[IO[str] | None]:
+    """Open the file of bad rows: before anything is sent, so that none is lost."""
+    if path is None:
+        return contextlib.nullcontext()
+    try:
+        return path.open("w", encoding="utf-8", newline="")
+    except OSError as error:
+        raise click.UsageError(f"Cannot write {path}: {error.strerror}.") from None
+
+
+def _tell(invocation: Invocation, state: ImportRun, errors: IO[str] | None) -> None:
     state.errors.sort(key=lambda error: error.line)
-    if errors_file is not None:
-        _write_errors(errors_file, state.errors)
+    if errors is not None:
+        _write_errors(errors, state.errors)
     if invocation.as_json:
         show_json(state.report())
         return
@@ -167,14 +177,14 @@ def _end_dry_run(invocation: Invocation, state: ImportRun) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _write_errors(path: Path, errors: list[RowError]) -> None:
+def _write_errors(file: IO[str], errors: list[RowError]) -> None:
+    writer = csv.writer(file)
     try:
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(("line", "registrationId", "errorCode", "error"))
-            writer.writerows(
-                (error.line, error.registration_id, error.error_code or "", error.error)
-                for error in errors
-            )
+        writer.writerow(("line", "registrationId", "errorCode", "error"))
+        writer.writerows(
+            (error.line, error.registration_id, error.error_code or "", error.error)
+            for error in errors
+        )
+        file.flush()
     except OSError as error:
-        remark(f"Cannot write {path}: {error.strerror}")
+        remark(f"Cannot write {file.name}: {error.strerror}")

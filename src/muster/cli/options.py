@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar, final
+from typing import IO, TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar, final
 
 import click
 
@@ -150,6 +151,13 @@ def check_key(key: str, what: str) -> bytes:
         raise click.UsageError(f"{what}: {error.message}.") from None
 
 
+def stdin() -> IO[str]:
+    """Return standard input as files are read: UTF-8 in any locale, with or without a mark."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict")
+    return sys.stdin
+
+
 def read_text(name: str, what: str) -> str:
     """Return the text of a file, or of stdin for `-`.
 
@@ -158,7 +166,7 @@ def read_text(name: str, what: str) -> str:
     """
     try:
         if name == "-":
-            return sys.stdin.read()
+            return stdin().read()
         return Path(name).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise click.UsageError(f"{what}: cannot read {name}: {error.strerror}.") from None

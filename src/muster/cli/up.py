@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from muster.cli.examples import examples
 from muster.config import (
     DEFAULT_DATA_DIR,
     DEFAULT_HTTPS_PORT,
@@ -77,6 +78,10 @@ if TYPE_CHECKING:
     show_default=True,
     help="Least severity logged, on stderr.",
 )
+@examples(
+    "muster up",
+    "muster up --hostname dps.example.org --hub plant-a.example.org --hub plant-b.example.org",
+)
 def up(  # noqa: PLR0917 - click passes options by name
     data_dir: Path,
     listen: str,
@@ -87,14 +92,9 @@ def up(  # noqa: PLR0917 - click passes options by name
     retention_days: float,
     log_level: str,
 ) -> None:
-    r"""Run the whole service in this process, until Ctrl-C or SIGTERM.
+    """Run the whole service in this process, until Ctrl-C or SIGTERM.
 
     Works without any option: data in ./muster-data, its own certificate authority, one hub.
-
-    \b
-    Examples:
-      muster up
-      muster up --hostname dps.example.org --hub plant-a.example.org --hub plant-b.example.org
     """
     from muster.observe.logs import configure  # noqa: PLC0415 - only this command needs it
 
@@ -174,15 +174,11 @@ def _data_dir_option(data_dir: Path) -> str:
     help="Data directory of the running instance.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, with connection strings.")
+@examples("muster info", "muster info --json | jq -r .dpsConnectionString")
 def info(data_dir: Path, *, as_json: bool) -> None:
-    r"""Tell how to connect to the instance that runs on a data directory.
+    """Tell how to connect to the instance that runs on a data directory.
 
     The readable form leaves the keys out; --json has the connection strings.
-
-    \b
-    Examples:
-      muster info
-      muster info --json | jq -r .dpsConnectionString
     """
     from muster.store.data_directory import DataDirectory  # noqa: PLC0415 - after click has spoken
 

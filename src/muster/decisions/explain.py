@@ -31,13 +31,13 @@ EXPLANATIONS: Final[dict[str, Explanation]] = {
     ),
     "enrollment-disabled": Explanation(
         "The individual enrollment is disabled",
-        "The credentials are right, but the individual enrollment {entry} is disabled.",
+        "The credentials are right, but the {entry} is disabled.",
         "If the device may come back: muster enrollment update {subject} --provisioning-status "
         "enabled (or muster device restore {subject} after a revoke).",
     ),
     "group-disabled": Explanation(
         "The enrollment group is disabled",
-        "The credentials are right, but the enrollment group {entry} is disabled.",
+        "The credentials are right, but the {entry} is disabled.",
         "To let the group's devices in again: muster enrollment-group update {group} "
         "--provisioning-status enabled.",
     ),
@@ -45,7 +45,14 @@ EXPLANATIONS: Final[dict[str, Explanation]] = {
         "No hub is available for the device",
         "The {policy} allocation policy found no usable hub among: {candidates}.",
         "Link a hub (muster hub create or muster hub link), let it take part in allocation "
-        "(muster hub update HOST --apply-allocation), or correct the hubs named by {entry}.",
+        "(muster hub update HOST --apply-allocation), or correct the hubs named by {entry}. Static "
+        "allocation needs exactly one there: --hub HOST.",
+    ),
+    "invalid-identity": Explanation(
+        "The hub cannot make the identity that the enrollment describes",
+        "The hub {hub} did not accept the device: {reason}.",
+        "Correct the initial twin or the device ID of {entry}: muster enrollment update or muster "
+        "enrollment-group update. The device tries again by itself.",
     ),
     "hub-refused": Explanation(
         "The hub refused the identity",
@@ -74,14 +81,16 @@ EXPLANATIONS: Final[dict[str, Explanation]] = {
         "The token cannot be read",
         "What came as the token is not a SharedAccessSignature with sr, sig and se: {reason}.",
         "Check that the device's password is a token made from its key, not the key itself, and "
-        "was not cut off or encoded twice.",
+        "was not cut off or encoded twice. Calls of a service API are signed with a connection "
+        "string (muster info --json); Bearer tokens are not accepted.",
     ),
     "token-expired": Explanation(
         "The token has expired",
         "The token expired {expired_for_s} seconds before the service's time {server_time} "
         "(its se is {token_expiry}).",
-        "Compare the device's clock with {server_time}: if it is behind by about that much, set "
-        "it (NTP). Otherwise the device re-uses an old token; make a new one per attempt.",
+        "Compare the clock of the device, or of who called, with {server_time}: if it is behind "
+        "by about that much, set it (NTP). Otherwise an old token is re-used; make a new one per "
+        "attempt.",
     ),
     "wrong-key": Explanation(
         "The token was signed with a key the service does not know",
@@ -139,6 +148,13 @@ EXPLANATIONS: Final[dict[str, Explanation]] = {
         "The signature fits the enrollment {other}, not {subject}.",
         "Put {subject}'s own key on this device.",
     ),
+    "barred-by-individual-enrollment": Explanation(
+        "An individual enrollment bars the device from its group",
+        "The key is right for group {group}, but the individual enrollment {subject}, which is "
+        "{status}, comes first and has other keys.",
+        "After a revoke: muster device restore {subject}. Otherwise give the device that "
+        "enrollment's key, or let it in through the group: muster enrollment delete {subject}.",
+    ),
     "invalid-registration-id": Explanation(
         "The registration ID breaks the rule",
         "“{subject}” is not 1 to 128 characters of A-Z a-z 0-9 - . _ : that begin with a letter "
@@ -179,9 +195,25 @@ EXPLANATIONS: Final[dict[str, Explanation]] = {
     ),
     "wrong-audience": Explanation(
         "The token is for something else",
-        "The token's sr is “{token_resource}”; this connection needs “{expected}”.",
-        "Make the token for this hub host and this device (and module). A device that was moved "
+        "The token's sr is “{token_resource}”; “{expected}” is needed.",
+        "Make the token for exactly that. A device that was moved "
         "to another hub must provision again.",
+    ),
+    "authorization-missing": Explanation(
+        "The call carried no token",
+        "The call of {subject} at {service} has no Authorization header.",
+        "Sign it with a connection string (muster info --json), as the SDKs and --login do.",
+    ),
+    "wrong-policy-key": Explanation(
+        "The token was signed with a key its access policy does not have",
+        "Neither key of the policy “{policy}” at {service} gives this signature.",
+        "Copy the connection string again: muster info --json, or muster policy show {policy} "
+        "--show-keys (for a hub with --hub). Services have different keys.",
+    ),
+    "policy-missing": Explanation(
+        "The token names no access policy",
+        "The token has no skn, and {service} lets only its access policies do this.",
+        "Sign with a connection string that has a SharedAccessKeyName: muster info --json.",
     ),
     "unknown-policy": Explanation(
         "The access policy does not exist",

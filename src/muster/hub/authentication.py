@@ -6,19 +6,21 @@ log. Sources: hub-device.md 5, 2.1.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
+from typing import TYPE_CHECKING, TypeAlias, cast, final
 
 from msgspec import Struct
 
-from muster.auth import audience, sas_token, symmetric_keys
+from muster.auth import audience, refused_token, sas_token, symmetric_keys
 from muster.auth.access_policies import Right, authorize_for_identity
 from muster.errors import UnauthorizedError
 from muster.hub import credentials, subscriptions, twin_rows
 from muster.hub.registry import SQL
-from muster.model.identity import AuthenticationType, IdentityRef, wire_time
+from muster.model.identity import AuthenticationType, IdentityRef
 from muster.model.message import AuthScope
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from muster.auth.keyring import Keyring
     from muster.auth.sas_token import SasToken
     from muster.auth.symmetric_keys import SymmetricKeys
@@ -29,15 +31,6 @@ if TYPE_CHECKING:
     from muster.store.engine import Engine
 
 _Columns: TypeAlias = tuple[str | None, int, str, bytes | None, str | None, str | None]
-
-# How the codes of `muster.auth` are called in the decision log.
-_CHECKS: Final = {
-    "authorization-missing": "token-missing",
-    "malformed-token": "token-malformed",
-    "expired-token": "token-expired",
-    "wrong-signature": "wrong-key",
-    "wrong-resource": "wrong-audience",
-}
 
 
 class RefusedError(UnauthorizedError):
@@ -214,12 +207,12 @@ class Authenticator:
             token,
             expected=expected,
             needs=Right.DEVICE_CONNECT.value,
-            now=self._clock.time(),
+            now=self._clock.now(),
         )
 
 
 def explained(
-    error: UnauthorizedError, token: SasToken | None, *, expected: str, needs: str, now: float
+    error: UnauthorizedError, token: SasToken | None, *, expected: str, needs: str, now: datetime
 ) -> RefusedError:
     """Return a refusal of `muster.auth` with the facts it was decided on.
 
@@ -228,18 +221,7 @@ def explained(
         token: what was checked, where it could be read.
         expected: the resource it should have been for.
         needs: the rights it should have had.
-        now: unix seconds of the check.
+        now: when it was checked.
     """
-    refused = RefusedError(error.message, _CHECKS.get(error.code, error.code), reason=error.message)
-    if token is None:
-        return refused
-    if refused.check == "token-expired":
-        refused.facts["expired_for_s"] = round(now - token.expiry)
-        refused.facts["token_expiry"] = wire_time(token.expiry)
-    elif refused.check == "wrong-audience":
-        refused.facts["token_resource"] = token.resource[:512]
-        refused.facts["expected"] = expected
-    elif token.key_name is not None:
-        refused.facts["policy"] = token.key_name[:128]
-        refused.facts["needs"] = needs
-    return refused
+    known = refused_token.facts(error, token, expected=expected, needs=needs, now=now)
+    return RefusedError(error.message, refused_token.check(error), **known)

@@ -67,17 +67,21 @@ async def diagnose(claim: Claim, enrollments: Enrollments, groups: EnrollmentGro
             return cause
         if own is not None and _derived(token, known, _as_presented(registration_id)):
             return Cause(
-                "other-enrollment-key",
+                "barred-by-individual-enrollment",
                 {
-                    "other": f"group {known.group.enrollment_group_id}, which the individual "
-                    "enrollment of this ID bars"
+                    "group": known.group.enrollment_group_id,
+                    "status": own.entry.provisioning_status,
                 },
             )
         await asyncio.sleep(0)
     for other in await enrollments.neighbours(registration_id, _NEIGHBOURS):
         if _signed_by_either(token, other.keys):
             return Cause("other-enrollment-key", {"other": other.entry.registration_id})
-    return Cause("wrong-key" if own else "unknown-registration", {})
+    if own is None and enrolled.record is None:
+        return Cause("unknown-registration", {})
+    # What it has a record of, it was enrolled for once: a key was changed since.
+    group_id = enrolled.record.group_id if enrolled.record else None
+    return Cause("wrong-key", {"registered_through": group_id})
 
 
 def _own_mistake(token: SasToken, registration_id: str, keys: SymmetricKeys) -> Cause | None:

@@ -18,7 +18,7 @@ import structlog
 
 from muster.clock import Clock
 from muster.decisions.log import DecisionLog
-from muster.errors import MusterError, ThrottledError
+from muster.errors import InvalidArgumentError, MusterError, ThrottledError
 from muster.ids import Randomness, registration_key
 from muster.model import registration as model
 from muster.model.decision import Fact
@@ -245,7 +245,9 @@ class Registrations:
                 error_code=HUB_REFUSED,
                 error_message=_encode(nested).decode(),
             )
-            await self._finish(request, record, "hub-refused", {**facts, "reason": error.message})
+            ours = isinstance(error, InvalidArgumentError)
+            check = "invalid-identity" if ours else "hub-refused"
+            await self._finish(request, record, check, {**facts, "reason": error.message})
             return
         record = self._changed(
             request,

@@ -37,7 +37,12 @@ def header(
 
 def call(value: str | None, *needs: Right, now: float = NOW) -> AccessPolicy:
     return authorize(
-        value, hosts=HOSTS, policies=POLICIES.get, needs=needs or (Right.ENROLLMENT_READ,), now=now
+        value,
+        hosts=HOSTS,
+        path="/enrollments/d1/attestationmechanism",
+        policies=POLICIES.get,
+        needs=needs or (Right.ENROLLMENT_READ,),
+        now=now,
     )
 
 
@@ -51,7 +56,11 @@ def refusal(value: str | None, *needs: Right, now: float = NOW) -> UnauthorizedE
 @pytest.mark.parametrize("key", [KEYS.primary, KEYS.secondary], ids=["primary", "secondary"])
 @pytest.mark.parametrize(
     "resource",
-    ["localhost", "LOCALHOST", "localhost:8443", "dps.muster.localhost", "https://localhost/"],
+    [
+        *("localhost", "LOCALHOST", "localhost:8443", "dps.muster.localhost", "https://localhost/"),
+        *("localhost/enrollments", "https://localhost:443/Enrollments/D1/"),
+        "localhost/enrollments/d1/attestationmechanism",
+    ],
 )
 def test_both_keys_and_every_spelling_of_the_host(key: str, resource: str) -> None:
     assert call(header(resource, key=key)) is POLICY
@@ -63,7 +72,7 @@ def test_both_keys_and_every_spelling_of_the_host(key: str, resource: str) -> No
         pytest.param(None, "authorization-missing", id="none"),
         pytest.param("", "authorization-missing", id="empty"),
         pytest.param("Bearer abc", "malformed-token", id="bearer"),
-        pytest.param(header(name=None), "unknown-policy", id="no skn"),
+        pytest.param(header(name=None), "policy-missing", id="no skn"),
         pytest.param(header(name="nobody"), "unknown-policy", id="unknown"),
         pytest.param(header(name="Reader"), "unknown-policy", id="names are case-sensitive"),
         pytest.param(
@@ -72,7 +81,9 @@ def test_both_keys_and_every_spelling_of_the_host(key: str, resource: str) -> No
         pytest.param(header("other.example"), "wrong-resource", id="other host"),
         pytest.param(header("localhost/devices"), "wrong-resource", id="devices only"),
         pytest.param(header("localhost/devices/d"), "wrong-resource", id="one device"),
-        pytest.param(header("localhost/enrollments"), "wrong-resource", id="a path"),
+        pytest.param(header("localhost/enrollments/d"), "wrong-resource", id="half a segment"),
+        pytest.param(header("localhost/enrollments/d2"), "wrong-resource", id="another path"),
+        pytest.param(header("localhost/enrollments//d1"), "wrong-resource", id="empty segment"),
         pytest.param(header(expiry=int(NOW) - 301), "expired-token", id="expired"),
     ],
 )

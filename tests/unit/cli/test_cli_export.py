@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -38,6 +39,31 @@ def test_a_broken_export_leaves_the_old_file(run: Run, service: CliService, tmp_
     assert "Broken" in run("enrollment", "export", str(file), code=1).stderr
     assert file.read_text() == "old"
     assert not list(tmp_path.glob(".*.new"))
+
+
+def test_what_is_no_file_is_written_to_and_stays(
+    run: Run, service: CliService, tmp_path: Path
+) -> None:
+    service.on("GET", "/admin/v1/enrollments/export", [ENTRY])
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert "only you" not in run("enrollment", "export", str(pipe), "--keys").stderr
+        assert os.read(reader, 65_536).startswith(b"registrationId,")
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+
+
+def test_a_link_stays_a_link(run: Run, service: CliService, tmp_path: Path) -> None:
+    service.on("POST", "/enrollments/query", [ENTRY])
+    target, link = tmp_path / "target.csv", tmp_path / "link.csv"
+    target.write_text("old")
+    link.symlink_to(target)
+    run("enrollment", "export", str(link))
+    assert link.is_symlink()
+    assert target.read_text().startswith("registrationId,")
 
 
 def test_export_to_a_place_that_is_none(run: Run, service: CliService) -> None:

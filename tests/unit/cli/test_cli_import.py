@@ -27,6 +27,26 @@ def test_nothing_is_sent_of_a_file_with_bad_rows(
     assert [each["registrationId"] for each in service.calls[0].body["enrollments"]] == ["ok"]
 
 
+def test_bad_rows_have_a_place_before_the_good_ones_are_sent(
+    run: Run, service: CliService, tmp_path: Path
+) -> None:
+    service.on(*IMPORT, accept)
+    file = write_csv(tmp_path / "d.csv", {"registrationId": "ok"})
+    errors = str(tmp_path / "missing" / "errors.csv")
+    assert (
+        "Cannot write" in run("enrollment", "import", file, "--errors-file", errors, code=2).stderr
+    )
+    assert service.calls == []
+
+
+def test_standard_input_is_read_as_files_are(run: Run, service: CliService) -> None:
+    service.on(*IMPORT, accept)
+    run("enrollment", "import", "-", text="\ufeffregistrationId\r\ngateway-01\r\n")
+    assert [each["registrationId"] for each in service.calls[0].body["enrollments"]] == [
+        "gateway-01"
+    ]
+
+
 def test_rows_that_the_service_refuses(run: Run, service: CliService, tmp_path: Path) -> None:
     service.on(*IMPORT, accept_but("d00001"))
     file = ids(tmp_path / "d.csv", 3)

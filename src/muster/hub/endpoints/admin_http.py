@@ -158,6 +158,7 @@ class HubAdminEndpoint:
                 authorize(
                     request.headers.get("authorization"),
                     hosts=hub.names,
+                    path=request.scope["path"],
                     policies=hub.policy,
                     needs=(Right.SERVICE_CONNECT,),
                     now=self._clock.time(),

@@ -74,26 +74,30 @@ class TwinParameters(NamedTuple):
 
     Attributes:
         request_id: `$rid` exactly as sent, `''` when missing; it is echoed, never read.
-        version: `$version`, `None` when missing.
+        version_text: `$version` as sent, `''` when missing.
     """
 
     request_id: str
-    version: int | None
+    version_text: str
+
+    def version(self) -> int | None:
+        """Return the version that is asked for, `None` for any.
+
+        Raises:
+            InvalidArgumentError: it is not a whole number; code `invalid-version`.
+        """
+        text = self.version_text
+        if not text:
+            return None
+        if not (text.isascii() and text.isdigit() and len(text) < 19):
+            raise InvalidArgumentError("$version must be a whole number.", code="invalid-version")
+        return int(text)
 
 
 def parse_twin_parameters(tail: str) -> TwinParameters:
-    """Read `?$rid={id}[&$version={n}]`.
-
-    Raises:
-        InvalidArgumentError: `$version` is not a whole number; code `invalid-version`.
-    """
+    """Read `?$rid={id}[&$version={n}]`."""
     parameters = _parameters(tail)
-    version = parameters.get("$version")
-    if not version:
-        return TwinParameters(parameters.get("$rid", ""), None)
-    if not (version.isascii() and version.isdigit() and len(version) < 19):
-        raise InvalidArgumentError("$version must be a whole number.", code="invalid-version")
-    return TwinParameters(parameters.get("$rid", ""), int(version))
+    return TwinParameters(parameters.get("$rid", ""), parameters.get("$version", ""))
 
 
 def _parameters(text: str) -> dict[str, str]:

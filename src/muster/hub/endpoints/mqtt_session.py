@@ -468,15 +468,13 @@ class DeviceSession:
         reading = request.topic.startswith(TWIN_GET)
         tail = request.topic[len(TWIN_GET if reading else TWIN_PATCH) :]
         status, version, body = 200, None, b""
-        request_id = ""
+        parameters = mqtt_names.parse_twin_parameters(tail)
         try:
-            parameters = mqtt_names.parse_twin_parameters(tail)
-            request_id = parameters.request_id
             if reading:
                 body = await twins.device_view(self.ref)
             else:
                 patch: dict[str, Any] = decode_json(request.payload, dict[str, Any])
-                version = await twins.report(self.ref, patch, parameters.version)
+                version = await twins.report(self.ref, patch, parameters.version())
                 status = 204
         except MusterError as error:
             services = self._services
@@ -485,7 +483,7 @@ class DeviceSession:
             )
         if acknowledgement is not None:
             self._acknowledge(acknowledgement)
-        topic = f"{_TWIN_RESPONSE}/{status}/?$rid={request_id}"
+        topic = f"{_TWIN_RESPONSE}/{status}/?$rid={parameters.request_id}"
         if version is not None:
             topic += f"&$version={version}"
         # Also without a subscription to the answers: Python asks before it subscribes, or after a

@@ -114,7 +114,7 @@ class ServiceAccess:
     ) -> None:
         header = request.headers.get("authorization")
         token: SasToken | None = None
-        now = self._clock.time()
+        now = self._clock.now()
         try:
             token = sas_token.parse(header) if header else None
             if own and token is not None and token.key_name is None:
@@ -128,7 +128,14 @@ class ServiceAccess:
                 await self._authenticator.login(hub, ref, header)
                 await modules(ref, identity_of(hub, request))
                 return
-            authorize(header, hosts=hub.names, policies=hub.policy, needs=rights, now=now)
+            authorize(
+                header,
+                hosts=hub.names,
+                path=request.scope["path"],
+                policies=hub.policy,
+                needs=rights,
+                now=now.timestamp(),
+            )
         except RefusedError as refused:
             self._record(hub, request, refused)
             raise

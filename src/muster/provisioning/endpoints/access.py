@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from starlette.requests import Request
 
-from muster.auth import access_policies
+from muster.auth import access_policies, refused_token
 from muster.auth.access_policies import Right
 from muster.clock import Clock
 from muster.decisions.log import DecisionLog
@@ -14,15 +14,6 @@ from muster.errors import UnauthorizedError
 from muster.model.decision import Decision
 from muster.net.routing import tracking_id
 from muster.provisioning.settings import ServiceSettings
-
-_CHECKS = {
-    "authorization-missing": "token-missing",
-    "malformed-token": "token-malformed",
-    "expired-token": "token-expired",
-    "wrong-signature": "wrong-key",
-    "wrong-resource": "wrong-audience",
-}
-"""Checks are named alike wherever a token is looked at (`decisions.explain`)."""
 
 
 class Access:
@@ -53,29 +44,33 @@ class Access:
         Raises:
             UnauthorizedError: it does not; why is in the decision log.
         """
+        header, now = request.headers.get("authorization"), self._clock.now()
         try:
             access_policies.authorize(
-                request.headers.get("authorization"),
+                header,
                 hosts=self._hosts,
+                path=request.scope["path"],
                 policies=self._settings.policy,
                 needs=needs,
-                now=self._clock.time(),
+                now=now.timestamp(),
             )
         except UnauthorizedError as error:
             self._decisions.record(
                 Decision(
                     tracking_id=tracking_id(request),
-                    time=self._clock.now(),
+                    time=now,
                     service="dps",
                     operation="service",
                     subject=request.scope["path"][:128],
                     outcome="refused",
-                    check=_CHECKS.get(error.code, error.code),
-                    facts={
-                        "reason": error.message,
-                        "needs": " or ".join(needs),
-                        "policy": error.subject or None,
-                    },
+                    check=refused_token.check(error),
+                    facts=refused_token.facts(
+                        error,
+                        refused_token.parsed(header),
+                        expected=next(iter(self._hosts)),
+                        needs=" or ".join(needs),
+                        now=now,
+                    ),
                 )
             )
             raise
