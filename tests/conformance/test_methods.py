@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from azure.iot.device import IoTHubDeviceClient, IoTHubModuleClient, MethodResponse
-from azure.iot.hub import IoTHubRegistryManager
+from azure.iot.hub import DigitalTwinClient, IoTHubRegistryManager
 from azure.iot.hub.models import CloudToDeviceMethod
 from msrest.exceptions import HttpOperationError
 
@@ -175,3 +175,30 @@ def test_node_service_calls_node_devices_and_modules(instance: Instance, transpo
     gone = value_of(results, "gone")
     assert gone["offline"]["statusCode"] == 404
     assert gone["silent"]["statusCode"] == 504
+
+
+def test_python_digital_twins(instance: Instance) -> None:
+    device_id = unique("dt")
+    key, _ = instance.hub().create_device(device_id)
+    model_id = "dtmi:com:example:TemperatureController;2"
+    host = instance.place.hubs[0]
+    twins = DigitalTwinClient.from_connection_string(instance.hub_connection_string(host))
+    client = python_client(instance, device_id, key, product_info=model_id)
+    patches: queue.Queue[Any] = queue.Queue()
+    with answering(client):
+        client.on_twin_desired_properties_patch_received = patches.put
+        client.patch_twin_reported_properties(
+            {"serial": "x1", "thermostat1": {"__t": "c", "max": 25.3}}
+        )
+        patch = [{"op": "add", "path": "/thermostat1/target", "value": 21.5}]
+        twins.update_digital_twin(device_id, patch)
+        assert patches.get(timeout=PATIENCE_S)["thermostat1"] == {"__t": "c", "target": 21.5}
+        found = twins.get_digital_twin(device_id)
+        assert found["$metadata"]["$model"] == model_id
+        assert (found["$dtId"], found["serial"]) == (device_id, "x1")
+        assert found["thermostat1"]["max"] == 25.3
+        assert found["thermostat1"]["$metadata"]["target"]["desiredValue"] == 21.5
+        answer = twins.invoke_command(device_id, "reboot", {"delay": 1}, 5, 10)
+        assert answer == {"name": "reboot", "payload": {"delay": 1}}
+        answer = twins.invoke_component_command(device_id, "thermostat1", "getMax", "since")
+        assert answer == {"name": "thermostat1*getMax", "payload": "since"}

@@ -9,7 +9,9 @@ from muster.hub.authentication import Authenticator
 from muster.hub.bulk import Bulk
 from muster.hub.changes import Changes
 from muster.hub.connections import Connections
+from muster.hub.digital_twins import DigitalTwins
 from muster.hub.endpoints.device_mqtt import HubMqttEndpoint
+from muster.hub.endpoints.digital_twins_http import DigitalTwinsHttpEndpoint
 from muster.hub.endpoints.methods_http import MethodsHttpEndpoint
 from muster.hub.endpoints.mqtt_session import SessionServices
 from muster.hub.endpoints.registry_http import RegistryHttpEndpoint
@@ -17,6 +19,7 @@ from muster.hub.endpoints.service_access import ServiceAccess
 from muster.hub.endpoints.twins_http import TwinsHttpEndpoint
 from muster.hub.hubs import Hubs
 from muster.hub.identities import Identities
+from muster.hub.key_regeneration import KeyRegeneration
 from muster.hub.method_calls import MethodCalls
 from muster.hub.methods import Methods
 from muster.hub.modules import Modules
@@ -75,16 +78,19 @@ class HubPlane:
         )
         access = ServiceAccess(self.hubs, authenticator, decisions, clock)
         bulk = Bulk(identities, modules, twins)
+        keys = KeyRegeneration(identities, modules, randomness)
         self.http = (
             RegistryHttpEndpoint(
                 access,
                 identities=identities,
                 modules=modules,
                 bulk=bulk,
+                keys=keys,
                 connections=self.connections,
             ),
             TwinsHttpEndpoint(access, twins),
             MethodsHttpEndpoint(access, methods, clock),
+            DigitalTwinsHttpEndpoint(access, DigitalTwins(twins), methods, clock),
         )
         """What answers the hub's REST API; each has `routes()`."""
         self.mqtt = HubMqttEndpoint(

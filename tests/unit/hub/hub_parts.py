@@ -14,8 +14,10 @@ from muster.hub.authentication import Authenticator
 from muster.hub.bulk import Bulk
 from muster.hub.changes import Changes
 from muster.hub.connections import Connections
+from muster.hub.digital_twins import DigitalTwins
 from muster.hub.endpoints import events
 from muster.hub.endpoints.device_mqtt import HubMqttEndpoint
+from muster.hub.endpoints.digital_twins_http import DigitalTwinsHttpEndpoint
 from muster.hub.endpoints.methods_http import MethodsHttpEndpoint
 from muster.hub.endpoints.mqtt_session import SessionServices
 from muster.hub.endpoints.registry_http import RegistryHttpEndpoint
@@ -23,6 +25,7 @@ from muster.hub.endpoints.service_access import ServiceAccess
 from muster.hub.endpoints.twins_http import TwinsHttpEndpoint
 from muster.hub.hubs import Hubs
 from muster.hub.identities import Identities
+from muster.hub.key_regeneration import KeyRegeneration
 from muster.hub.method_calls import MethodCalls
 from muster.hub.methods import Methods
 from muster.hub.modules import Modules
@@ -81,6 +84,7 @@ class Parts:
         self.method_calls = MethodCalls(self.connections, self.bus, self.randomness)
         self.methods = Methods(self.identities, self.modules, self.connections, self.bus)
         self.bulk = Bulk(self.identities, self.modules, self.twins)
+        self.keys = KeyRegeneration(self.identities, self.modules, self.randomness)
         self.subscriptions = Subscriptions(engine)
         self.authenticator = Authenticator(engine, keyring, clock)
         self.decisions = DecisionLog(engine, clock, Metrics())
@@ -106,10 +110,12 @@ class Parts:
                 identities=self.identities,
                 modules=self.modules,
                 bulk=self.bulk,
+                keys=self.keys,
                 connections=self.connections,
             ),
             TwinsHttpEndpoint(self.access, self.twins),
             MethodsHttpEndpoint(self.access, self.methods, clock),
+            DigitalTwinsHttpEndpoint(self.access, DigitalTwins(self.twins), self.methods, clock),
         )
 
     @property

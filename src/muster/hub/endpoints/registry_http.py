@@ -1,12 +1,13 @@
-"""Device and module identities over REST: CRUD, bulk, statistics.
+"""Device and module identities over REST: CRUD, bulk, keys, statistics.
 
-Source: hub-service.md 1.1 rows 1-5, 7-10, 16-17.
+Source: hub-service.md 1.1 rows 1-10, 16-17.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, final
 
+from msgspec import Struct
 from starlette.responses import Response
 
 from muster.auth.access_policies import Right
@@ -20,6 +21,7 @@ from muster.hub.endpoints.service_access import (
     json_response,
     read_json,
 )
+from muster.hub.key_regeneration import KeyEntry, KeyRequest
 from muster.hub.registry import require_if_match
 from muster.model.identity import BulkEntry, BulkError, BulkResult, DeviceRequest, ModuleRequest
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from muster.hub.endpoints.service_access import ServiceAccess
     from muster.hub.hubs import Hub
     from muster.hub.identities import Identities
+    from muster.hub.key_regeneration import KeyRegeneration
     from muster.hub.modules import Modules
     from muster.net.routing import Route
 
@@ -39,6 +42,22 @@ BULK_BODY_LIMIT: Final = 8 * 1024 * 1024
 
 # Services with either right exist that count connections (hub-service.md 1.1 row 17).
 _STATISTICS: Final = (Right.SERVICE_CONNECT, Right.REGISTRY_READ)
+
+
+class _KeyError(Struct, rename="camel"):
+    """Why the keys of one identity were not renewed."""
+
+    id: str
+    module_id: str | None
+    error_code: str
+    error_status: str
+
+
+class _KeyResult(Struct, rename="camel"):
+    """What a renewal of keys answers, success or not."""
+
+    rotated_keys: list[KeyEntry]
+    errors: list[_KeyError]
 
 
 @final
@@ -52,12 +71,14 @@ class RegistryHttpEndpoint:
         identities: Identities,
         modules: Modules,
         bulk: Bulk,
+        keys: KeyRegeneration,
         connections: Connections,
     ) -> None:
         self._access = access
         self._identities = identities
         self._modules = modules
         self._bulk = bulk
+        self._keys = keys
         self._connections = connections
 
     def routes(self) -> list[Route]:
@@ -67,6 +88,7 @@ class RegistryHttpEndpoint:
         return [
             route("GET", "/devices", self._list_devices, read),
             route("POST", "/devices", self._run_bulk, write),
+            route("POST", "/devices/keys/regenerate", self._regenerate_keys, write),
             route("GET", device, self._get_device, read),
             route("PUT", device, self._put_device, write),
             route("DELETE", device, self._delete_device, write),
@@ -108,6 +130,18 @@ class RegistryHttpEndpoint:
         failures = await self._bulk.run(hub.id, entries)
         result = BulkResult(not failures, [_bulk_error(failure) for failure in failures], [])
         return json_response(result, 200 if result.is_successful else 400)
+
+    async def _regenerate_keys(self, hub: Hub, request: Request) -> Response:
+        body: KeyRequest = await read_json(request, KeyRequest)
+        result = _KeyResult([], [])
+        for entry, error in zip(body.devices, await self._keys.run(hub.id, body), strict=True):
+            if error is None:
+                result.rotated_keys.append(entry)
+                continue
+            name, text = errors.official(error).name, errors.public_text(error)
+            result.errors.append(_KeyError(entry.id, entry.module_id, name, text))
+        status = 207 if result.rotated_keys else 400
+        return json_response(result, status if result.errors else 200)
 
     # -- modules -------------------------------------------------------------------------------
 
