@@ -1,0 +1,93 @@
+"""Routing conditions over messages."""
+
+from __future__ import annotations
+
+import pytest
+
+from muster.errors import InvalidArgumentError
+from muster.language.routes import Message, parse
+
+SYSTEM = {
+    "contentType": "application/json; charset=utf-8",
+    "contentEncoding": "UTF-8",
+    "connectionDeviceId": "d1",
+    "dt-dataschema": "dtmi:x;1",
+}
+BODY = b'{"temperature": 21.5, "a": {"b": [{"c": "x"}]}, "on": true}'
+TWIN = {"deviceId": "d1", "tags": {"site": "a"}, "properties": {"desired": {"$version": 3}}}
+
+
+def holds(condition: str, *, body: bytes = BODY, **system: str) -> bool:
+    message = Message(
+        {"Level": "critical", "count": "5", "a.b": "dotted"}, SYSTEM | system, body, TWIN
+    )
+    return parse(condition).matches(message)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "",
+        "true",
+        "level = 'critical'",
+        "LEVEL = 'critical' AND $connectiondeviceid = 'd1'",
+        "a.b = 'dotted'",
+        "AS_NUMBER(count) > 4",
+        "$body.temperature > 20 AND $body.on",
+        "$body.a.b[0].c = 'x'",
+        "$dt-dataschema = 'dtmi:x;1'",
+        "$twin.tags.site = 'a'",
+        "$Twin.Properties.Desired.$version = 3",
+        "starts_with(level, 'crit') AND NOT IS_DEFINED(other)",
+        "IS_OBJECT($body)",
+    ],
+)
+def test_holds(condition):
+    assert holds(condition)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "false",
+        "level",
+        "count > 4",
+        "$body.Temperature > 20",
+        "other = 'x'",
+        "$messageId = 'x'",
+        "$twin.tags.none = 1",
+    ],
+)
+def test_does_not_hold(condition):
+    assert not holds(condition)
+
+
+def test_the_body_must_say_what_it_is():
+    condition = "$body.on = true"
+    assert holds(condition)
+    assert holds(condition, contentType="Application/JSON")
+    assert holds(condition, contentEncoding="utf-16", body=BODY.decode().encode("utf-16"))
+    assert not holds(condition, contentType="text/plain")
+    assert not holds(condition, contentEncoding="")
+    assert not holds(condition, contentEncoding="base64")
+    assert not holds(condition, body=b"\xff not json")
+    assert not holds(condition, contentEncoding="utf-16")
+    assert not holds(condition, body=b"[" * 100_000)
+
+
+def test_what_is_needed():
+    assert (parse("$twin.tags.a = 1").needs_twin, parse("$twin.tags.a = 1").needs_body) == (
+        True,
+        False,
+    )
+    assert (parse("$body.a = 1").needs_twin, parse("$body.a = 1").needs_body) == (False, True)
+    assert not parse("level = 'a'").needs_twin
+
+
+def test_without_a_twin():
+    assert not parse("IS_DEFINED($twin.tags)").matches(Message({}, {}, b""))
+
+
+def test_errors():
+    with pytest.raises(InvalidArgumentError, match="position 9"):
+        parse("level = ")
