@@ -39,6 +39,7 @@ class _Signature(requests.auth.AuthBase):
 
     def __init__(self, target: Target, clock: Clock) -> None:
         self._login = target.login
+        self._resource = target.signed or target.login.host_name
         self._clock = clock
         self._token = ""
         self._renew_at = 0.0
@@ -48,7 +49,7 @@ class _Signature(requests.auth.AuthBase):
         if now >= self._renew_at:
             key = symmetric_keys.decode(self._login.key or "")
             expiry = int(now) + TOKEN_LIFETIME_S
-            self._token = sas_token.sign(self._login.host_name, key, expiry, self._login.key_name)
+            self._token = sas_token.sign(self._resource, key, expiry, self._login.key_name)
             self._renew_at = now + TOKEN_LIFETIME_S * 0.75
         request.headers["Authorization"] = self._token
         return request

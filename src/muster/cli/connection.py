@@ -29,6 +29,8 @@ HUB_API_VERSION: Final = "2021-04-12"
 
 _DPS_OWNER: Final = "provisioningserviceowner"
 _HUB_OWNER: Final = "iothubowner"
+_DEVICE: Final = "registration"
+"""The `skn` of a device that registers (dps.md 2.1)."""
 _CA_VARIABLES: Final = ("MUSTER_CA_FILE", "REQUESTS_CA_BUNDLE")
 
 
@@ -43,6 +45,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         ca_file: certificates to trust; `None` for the system's.
         api_version: sent with every call.
         lost: what to say when nothing answers there.
+        signed: the resource its tokens are for; `None` for the service itself.
     """
 
     login: ConnectionString
@@ -50,6 +53,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     ca_file: Path | None
     api_version: str
     lost: str
+    signed: str | None = None
 
     @property
     def url(self) -> str:
@@ -85,10 +89,20 @@ class Invocation:
             click.UsageError: the connection string cannot be read.
             UnreachableError: no instance runs on the data directory.
         """
-        login = self._given_login()
-        if login is None:
-            login = _parse(self._instance().dps_connection_string, INSTANCE_FILE)
-        return self._client(login, DPS_API_VERSION)
+        return self._client(self._dps_login(), DPS_API_VERSION)
+
+    def device(self, resource: str, key: str) -> RestClient:
+        """Return a client of the provisioning service that comes as a device.
+
+        Args:
+            resource: what its tokens are for, `{idScope}/registrations/{registrationId}`.
+            key: the device's own.
+        """
+        login = msgspec.structs.replace(self._dps_login(), key_name=_DEVICE, key=key)
+        return self._client(login, DPS_API_VERSION, signed=resource)
+
+    def _dps_login(self) -> ConnectionString:
+        return self._given_login() or _parse(self._instance().dps_connection_string, INSTANCE_FILE)
 
     def hub(self, host: str | None = None) -> RestClient:
         """Return a client of a hub.
@@ -110,7 +124,11 @@ class Invocation:
         return self._client(login, HUB_API_VERSION)
 
     def _client(
-        self, login: ConnectionString, api_version: str, address: str | None = None
+        self,
+        login: ConnectionString,
+        api_version: str,
+        address: str | None = None,
+        signed: str | None = None,
     ) -> RestClient:
         from muster.cli.client import RestClient  # noqa: PLC0415 - `requests` is slow to import
 
@@ -121,6 +139,7 @@ class Invocation:
                 ca_file=self._trust(login),
                 api_version=api_version,
                 lost=self._lost(login),
+                signed=signed,
             )
         )
 

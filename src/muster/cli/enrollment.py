@@ -19,6 +19,7 @@ from muster.cli.options import (
     top_option,
 )
 from muster.cli.output import remark, show_json, show_record, show_table, without_secrets
+from muster.cli.simulate_register import simulate_enrollment
 
 if TYPE_CHECKING:
     from muster.cli.client import RestClient
@@ -34,6 +35,7 @@ def enrollment() -> None:
 
 enrollment.add_command(import_enrollments)
 enrollment.add_command(export_enrollments)
+enrollment.add_command(simulate_enrollment)
 
 _device_id = click.option(
     "--device-id", metavar="ID", help="Device ID in the hub [default: the registration ID]."

@@ -19,6 +19,7 @@ from muster.cli.options import (
 )
 from muster.cli.output import remark, show_json, show_record, show_table, without_secrets
 from muster.cli.registration import show_registrations
+from muster.cli.simulate_register import simulate_member
 
 if TYPE_CHECKING:
     from muster.cli.client import RestClient
@@ -34,6 +35,7 @@ def enrollment_group() -> None:
 
 enrollment_group.add_command(derive_key)
 enrollment_group.add_command(compute_device_key)
+enrollment_group.add_command(simulate_member)
 
 
 @enrollment_group.command()

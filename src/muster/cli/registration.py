@@ -47,25 +47,7 @@ def registration() -> None:
 @examples("muster registration show gateway-01")
 def show(invocation: Invocation, *, registration_id: str) -> None:
     """Show the registration record of a device."""
-    state = invocation.dps().get(COLLECTION, registration_id)
-    if invocation.as_json:
-        show_json(without_secrets(state))
-        return
-    show_record(
-        [
-            ("Registration ID", state.get("registrationId")),
-            ("Status", state.get("status")),
-            ("Substatus", state.get("substatus")),
-            ("Assigned hub", state.get("assignedHub")),
-            ("Device ID", state.get("deviceId")),
-            ("Enrollment group", _group(state)),
-            ("Error", _error(state)),
-            ("Payload", state.get("payload")),
-            ("Created", state.get("createdDateTimeUtc")),
-            ("Last updated", state.get("lastUpdatedDateTimeUtc")),
-            ("ETag", state.get("etag")),
-        ]
-    )
+    show_state(invocation, invocation.dps().get(COLLECTION, registration_id))
 
 
 @registration.command("list")
@@ -206,6 +188,28 @@ def _show_explanation(each: dict[str, Any]) -> None:
             ("  Time", each.get("time")),
             ("  Tracking ID", each.get("trackingId")),
             *((f"  {name}", value) for name, value in (each.get("facts") or {}).items()),
+        ]
+    )
+
+
+def show_state(invocation: Invocation, state: dict[str, Any]) -> None:
+    """Print the state of one registration."""
+    if invocation.as_json:
+        show_json(without_secrets(state))
+        return
+    show_record(
+        [
+            ("Registration ID", state.get("registrationId")),
+            ("Status", state.get("status")),
+            ("Substatus", state.get("substatus")),
+            ("Assigned hub", state.get("assignedHub")),
+            ("Device ID", state.get("deviceId")),
+            ("Enrollment group", _group(state)),
+            ("Error", _error(state)),
+            ("Payload", state.get("payload")),
+            ("Created", state.get("createdDateTimeUtc")),
+            ("Last updated", state.get("lastUpdatedDateTimeUtc")),
+            ("ETag", state.get("etag")),
         ]
     )
 

@@ -193,7 +193,7 @@ def info(data_dir: Path, *, as_json: bool) -> None:
         ) from None
     except (OSError, msgspec.DecodeError) as error:
         raise click.ClickException(f"{path} cannot be read: {error}") from None
-    if not _alive(found.pid):
+    if not DataDirectory.in_use(data_dir):
         raise _NotRunningError(
             f"The instance on {data_dir} (process {found.pid}) is gone. Start it again with: "
             "muster up" + _data_dir_option(data_dir)
@@ -216,13 +216,3 @@ def info(data_dir: Path, *, as_json: bool) -> None:
 
 class _NotRunningError(click.ClickException):
     exit_code = 3
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

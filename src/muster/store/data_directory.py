@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from typing import TYPE_CHECKING, Final, Self, final
 
 from muster.errors import ConflictError, UnavailableError
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 _LOCK: Final = "muster.lock"
 _INSTANCE: Final = "instance.json"
+_ATTEMPTS: Final = 5
+_PAUSE_S: Final = 0.02
+"""`in_use` has the lock for an instant."""
 
 
 @final
@@ -100,6 +104,25 @@ class DataDirectory:
         """
         return path / _INSTANCE
 
+    @staticmethod
+    def in_use(path: Path) -> bool:
+        """Tell whether an instance runs on a data directory, in this container or another.
+
+        Args:
+            path: of the data directory.
+        """
+        try:
+            lock = os.open(path / _LOCK, os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+        return False
+
     def close(self) -> None:
         """Let the next instance have it."""
         if self._lock >= 0:
@@ -112,7 +135,7 @@ def _take(path: Path) -> int:
     # Not inheritable, as all descriptors of Python: a child that outlives us holds nothing.
     lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(lock)
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     except BlockingIOError:
@@ -131,3 +154,14 @@ def _take(path: Path) -> int:
         os.close(lock)
         raise
     return lock
+
+
+def _lock(lock: int) -> None:
+    for _ in range(_ATTEMPTS):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_PAUSE_S)
+        else:
+            return
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -40,6 +40,12 @@ def test_a_second_instance_is_told_who_has_it(tmp_path: Path) -> None:
     DataDirectory.open(tmp_path).close()
 
 
+def test_whether_an_instance_runs_is_asked_without_a_trace(tmp_path: Path) -> None:
+    assert not DataDirectory.in_use(tmp_path / "missing")
+    assert not DataDirectory.in_use(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_killed_instance_holds_nothing(tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path\n"
@@ -53,8 +59,10 @@ def test_a_killed_instance_holds_nothing(tmp_path: Path) -> None:
         assert child.stdout.readline() == b"held\n"
         with pytest.raises(ConflictError, match=f"process {child.pid}"):
             DataDirectory.open(tmp_path)
+        assert DataDirectory.in_use(tmp_path)
         child.send_signal(signal.SIGKILL)
         child.wait()
+        assert not DataDirectory.in_use(tmp_path)
         with DataDirectory.open(tmp_path):
             assert (tmp_path / "muster.lock").read_text() == f"{os.getpid()}\n"
 

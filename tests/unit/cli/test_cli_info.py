@@ -1,0 +1,29 @@
+"""`muster info`: what a running instance says, and nothing of one that is gone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from muster.store.data_directory import DataDirectory
+from unit.cli.conftest import Run, parsed
+
+FIELDS = {"idScope", "dpsHost", "dpsConnectionString", "hubs", "caFile", "consoleUrl", "ports"}
+
+
+def test_a_running_instance(run: Run, data_dir: Path) -> None:
+    with DataDirectory.open(data_dir):
+        shown = run("info").stdout
+        assert "0ne00000001" in shown
+        assert "SharedAccessKey" not in shown
+        assert parsed(run("info", "--json")).keys() >= FIELDS | {"version"}
+
+
+def test_an_instance_that_was_killed(run: Run, data_dir: Path) -> None:
+    """Its file is still there and names a process that runs, as in every other container."""
+    assert (data_dir / "instance.json").exists()
+    assert "is gone" in run("info", code=3).stderr
+    assert run("info", "--json", code=3).stdout == ""
+
+
+def test_no_instance(run: Run, tmp_path: Path) -> None:
+    assert "No instance runs" in run("info", "--data-dir", str(tmp_path / "no"), code=3).stderr
