@@ -276,9 +276,8 @@ class Instance:
         except UnavailableError as error:
             listener = await self._bind(FALLBACK_HTTPS_PORT, context, factory)
             self.notes.append(
-                f"HTTPS is on {FALLBACK_HTTPS_PORT}: {error.message} The SDKs' WebSocket and "
-                "HTTPS transports know 443 only. To get it: run as root, or once `sudo sysctl "
-                "net.ipv4.ip_unprivileged_port_start=443`."
+                f"HTTPS is on {FALLBACK_HTTPS_PORT}, but the SDKs' WebSocket and HTTPS transports "
+                f"know {DEFAULT_HTTPS_PORT} only. {error.message}"
             )
             return listener
 
@@ -288,8 +287,10 @@ class Instance:
             listener = await Listener.listen(address, port, context, factory)  # type: ignore[arg-type]
         except OSError as error:
             reason = {
-                errno.EACCES: "ports below 1024 need a privilege",
-                errno.EADDRINUSE: "another program listens there",
+                errno.EACCES: "ports below 1024 need a privilege; run as root, or once `sudo "
+                f"sysctl net.ipv4.ip_unprivileged_port_start={port}`",
+                errno.EADDRINUSE: "another program listens there; "
+                f"`ss -ltnp 'sport = :{port}'` names it",
                 errno.EADDRNOTAVAIL: "this machine does not have that address",
             }.get(error.errno or 0, os.strerror(error.errno) if error.errno else str(error))
             raise UnavailableError(

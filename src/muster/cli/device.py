@@ -19,7 +19,14 @@ from muster.cli.options import (
     service_command,
     show_keys_option,
 )
-from muster.cli.output import remark, show_json, show_record, show_table, without_secrets
+from muster.cli.output import (
+    remark,
+    show_json,
+    show_record,
+    show_table,
+    to_the_second,
+    without_secrets,
+)
 
 if TYPE_CHECKING:
     from muster.cli.connection import Invocation
@@ -124,7 +131,7 @@ def list_devices(invocation: Invocation, *, top: int, hub_host: str | None) -> N
                     each.get("status"),
                     each.get("connectionState"),
                     is_edge(each),
-                    fields.moment(each.get("lastActivityTime")),
+                    to_the_second(fields.moment(each.get("lastActivityTime"))),
                 )
                 for each in found
             ],

@@ -9,7 +9,7 @@ import click
 from muster.cli.examples import examples
 from muster.cli.failures import RefusedError
 from muster.cli.options import confirm, service_command, yes_option
-from muster.cli.output import remark, show_json, show_record, show_table
+from muster.cli.output import remark, show_json, show_record, show_table, to_the_second
 
 if TYPE_CHECKING:
     from muster.cli.connection import Invocation
@@ -83,10 +83,13 @@ def revocations(invocation: Invocation) -> None:
     show_table(
         ("REGISTRATION ID", "SINCE", "HUB", "DEVICE ID", "REASON"),
         [
-            [
-                each.get(name)
-                for name in ("registrationId", "revokedAt", "hub", "deviceId", "reason")
-            ]
+            (
+                each.get("registrationId"),
+                to_the_second(each.get("revokedAt")),
+                each.get("hub"),
+                each.get("deviceId"),
+                each.get("reason"),
+            )
             for each in found
         ],
         empty="No device is revoked.",

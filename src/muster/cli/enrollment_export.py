@@ -57,6 +57,7 @@ def export_enrollments(
     write = _write_csv if chosen == "csv" else _write_json_lines
     if file == "-":
         write(sys.stdout, entries, with_keys)
+        sys.stdout.flush()  # at exit would be too late to say that the disk is full
         return
     try:
         with _replacing(Path(file), 0o600 if with_keys else 0o644) as stream:

@@ -17,7 +17,14 @@ from muster.cli.options import (
     show_keys_option,
     top_option,
 )
-from muster.cli.output import remark, show_json, show_record, show_table, without_secrets
+from muster.cli.output import (
+    remark,
+    show_json,
+    show_record,
+    show_table,
+    to_the_second,
+    without_secrets,
+)
 from muster.cli.registration import show_registrations
 from muster.cli.simulate_register import simulate_member
 
@@ -104,7 +111,7 @@ def list_groups(invocation: Invocation, *, top: int | None) -> None:
                 fields.is_edge(entry),
                 entry.get("allocationPolicy") or fields.SERVICE_DEFAULT,
                 entry.get("iotHubs") or entry.get("iotHubHostName"),
-                entry.get("lastUpdatedDateTimeUtc"),
+                to_the_second(entry.get("lastUpdatedDateTimeUtc")),
             )
             for entry in found
         ],

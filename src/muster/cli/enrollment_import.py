@@ -98,6 +98,11 @@ def import_enrollments(
             next_step="correct them, or send the good rows with --skip-invalid",
         )
     if state.errors:
+        if not invocation.as_json and state.mode == "create" and state.met_existing:
+            remark(
+                "Next: --skip-existing leaves enrollments that are there as they are, "
+                "--mode createOrUpdate changes them"
+            )
         raise click.exceptions.Exit(1)
 
 

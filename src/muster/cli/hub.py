@@ -89,7 +89,7 @@ def create(
     body = {"host": host, "local": True, **_allocation(allocation_weight, apply_allocation)}
     _show(invocation, client.put(COLLECTION, host, body=body))
     if not invocation.as_json:
-        remark(f"Devices must be able to resolve {host}, and the certificate must name it.")
+        remark(f"The server certificate names it. Devices must be able to resolve {host}.")
 
 
 @hub.command()

@@ -55,6 +55,11 @@ class ImportRun:
         return len(self.rows) + self.invalid
 
     @property
+    def met_existing(self) -> bool:
+        """Whether a row failed because its enrollment is there already."""
+        return any(_is_conflict(error.error_code or 0) for error in self.errors)
+
+    @property
     def left(self) -> list[Row]:
         """Rows that were not sent."""
         return self.rows[self.sent + len(self.doubtful) :]
@@ -92,7 +97,7 @@ class ImportRun:
             self.done += 1
             return
         code = int(result.get("errorCode") or 0)
-        if skip_existing and code // 1000 == 409:
+        if skip_existing and _is_conflict(code):
             self.skipped += 1
             return
         reason = str(result.get("error") or "the service gave no reason")
@@ -134,6 +139,10 @@ class ImportRun:
         if self.left:
             lines.append(f"{_span(self.left)}: not sent.")
         return tuple(lines)
+
+
+def _is_conflict(code: int) -> bool:
+    return code // 1000 == 409
 
 
 def _call(client: RestClient, mode: str, chunk: list[Row]) -> list[dict[str, Any]]:

@@ -16,7 +16,14 @@ from muster.cli.options import (
     service_command,
     show_keys_option,
 )
-from muster.cli.output import remark, show_json, show_record, show_table, without_secrets
+from muster.cli.output import (
+    remark,
+    show_json,
+    show_record,
+    show_table,
+    to_the_second,
+    without_secrets,
+)
 
 if TYPE_CHECKING:
     from muster.cli.connection import Invocation
@@ -101,7 +108,7 @@ def list_modules(invocation: Invocation, *, device_id: str, hub_host: str | None
                 each.get("moduleId"),
                 each.get("managedBy"),
                 each.get("connectionState"),
-                fields.moment(each.get("lastActivityTime")),
+                to_the_second(fields.moment(each.get("lastActivityTime"))),
             )
             for each in found
         ],

@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
+import textwrap
 import unicodedata
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 NOTHING: Final = "-"
 """Shown in tables for what is not there."""
 
+_FRACTION: Final = re.compile(r"\.\d+(?=Z$)")
+_LEAST_ROOM: Final = 20
 _SECRET_NAMES: Final = frozenset({"primaryKey", "secondaryKey", "connectionString"})
 # Control characters, halves of surrogate pairs, and what reverses the order of a line.
 _HIGH_UNSAFE: Final = r"\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
@@ -117,6 +121,11 @@ def cell(value: Any) -> str:
     return printable(str(value))
 
 
+def to_the_second(time: str | None) -> str | None:
+    """Return a time of the service as tables show it; records and JSON have the whole of it."""
+    return None if time is None else _FRACTION.sub("", time)
+
+
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
     """Print a table.
 
@@ -147,7 +156,17 @@ def show_record(fields: Iterable[tuple[str, Any]]) -> None:
     width = max((len(label) for label, _ in shown), default=0) + 2
     for label, text in shown:
         head = f"{label:{width}}"
-        click.echo((click.style(head, bold=True) if decorated() else head) + text)
+        if decorated():
+            click.echo(click.style(head, bold=True) + _hanging(text, width))
+        else:
+            click.echo(head + text)
+
+
+def _hanging(text: str, indent: int) -> str:
+    """Wrap sentences to the terminal, below where they begin; keys and JSON stay whole."""
+    room = max(shutil.get_terminal_size().columns - indent, _LEAST_ROOM)
+    lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+    return f"\n{' ' * indent}".join(lines)
 
 
 def _draw(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -156,7 +175,7 @@ def _draw(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:

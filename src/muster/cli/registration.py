@@ -18,6 +18,7 @@ from muster.cli.output import (
     show_json,
     show_record,
     show_table,
+    to_the_second,
     without_secrets,
 )
 
@@ -123,15 +124,19 @@ def show_registrations(invocation: Invocation, group: str | None, top: int | Non
         show_json([record for _, record in found])
         return
     show_table(
-        ("REGISTRATION ID", "STATUS", "HUB", "DEVICE ID", "GROUP", "LAST UPDATED", "ERROR"),
+        (
+            *("REGISTRATION ID", "STATUS", "HUB", "DEVICE ID"),
+            *(() if group else ("GROUP",)),
+            *("LAST UPDATED", "ERROR"),
+        ),
         [
             (
                 state.get("registrationId"),
                 state.get("status"),
                 state.get("assignedHub"),
                 state.get("deviceId"),
-                of_group,
-                state.get("lastUpdatedDateTimeUtc"),
+                *(() if group else (of_group,)),
+                to_the_second(state.get("lastUpdatedDateTimeUtc")),
                 _error(state),
             )
             for of_group, state in found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import textwrap
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import click
 import msgspec
 
 from muster.cli.examples import examples
+from muster.cli.failures import FailedError
 from muster.config import (
     DEFAULT_DATA_DIR,
     DEFAULT_HTTPS_PORT,
@@ -120,7 +122,14 @@ def up(  # noqa: PLR0917 - click passes options by name
     try:
         uvloop.run(_serve(Instance.start, settings))
     except MusterError as error:
-        raise click.ClickException(error.message) from None
+        port_is_missing = error.code == "port-unavailable"
+        raise FailedError(
+            error.message,
+            next_step="free it, or bind another address or port: --listen, --https-port, "
+            "--mqtt-port"
+            if port_is_missing
+            else "",
+        ) from None
 
 
 async def _serve(start: Callable[[Settings], Awaitable[Instance]], settings: Settings) -> None:
@@ -149,13 +158,23 @@ def _summary(info: InstanceInfo, settings: Settings, notes: list[str]) -> str:
         *(f"  Hub            {hub.host}" for hub in info.hubs),
         f"  CA file        {info.ca_file}",
         "",
-        *(f"  Note: {note}" for note in notes),
-        *([""] if notes else []),
+        *(line for note in notes for line in (*_wrapped(note), "")),
         "  Next:  muster enrollment create my-first-device --edge"
         + _data_dir_option(settings.data_dir),
         "         muster info" + _data_dir_option(settings.data_dir),
     ]
     return "\n".join(lines)
+
+
+def _wrapped(note: str) -> list[str]:
+    return textwrap.wrap(
+        note,
+        width=80,
+        initial_indent="  Note: ",
+        subsequent_indent="        ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _data_dir_option(data_dir: Path) -> str:

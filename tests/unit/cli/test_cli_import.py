@@ -52,6 +52,7 @@ def test_rows_that_the_service_refuses(run: Run, service: CliService, tmp_path: 
     file = ids(tmp_path / "d.csv", 3)
     stderr = run("enrollment", "import", file, code=1).stderr
     assert "line 3 (d00001): Enrollment already exists. [409201]" in stderr
+    assert "Next: --skip-existing" in stderr
     assert "Created 2, failed 1" in stderr
     assert (
         "already there 1, failed 0" in run("enrollment", "import", file, "--skip-existing").stderr

@@ -72,6 +72,40 @@ def test_a_terminal_gets_a_drawn_table_unless_it_wants_no_color(
     assert "gateway-01" in plain
 
 
+def test_registrations_fit_a_terminal_of_80_columns(data_dir: Path, service: CliService) -> None:
+    record = {
+        "registrationId": "sensor-01",
+        "status": "assigned",
+        "assignedHub": "localhost",
+        "deviceId": "sensor-01",
+        "lastUpdatedDateTimeUtc": "2026-11-25T20:57:36.642435Z",
+    }
+    service.on("POST", "/registrations/line-7/query", [record])
+    shown = on_a_terminal(
+        *(data_dir, "registration", "list", "--group", "line-7"), COLUMNS="80"
+    ).splitlines()
+    assert len(shown) == 3
+    assert shown[2].split() == [
+        *("sensor-01", "assigned", "localhost", "sensor-01", "2026-11-25T20:57:36Z", "-")
+    ]
+
+
+def test_sentences_are_wrapped_below_where_they_begin_on_a_terminal_only(
+    data_dir: Path, service: CliService
+) -> None:
+    cause = "The token was signed with the primary key of the enrollment group " + "x" * 60 + "."
+    service.on("GET", "/admin/v1/explanations/s", [{"subject": "s", "title": "t", "cause": cause}])
+    arguments = ("registration", "explain", "s")
+    wrapped = on_a_terminal(data_dir, *arguments, COLUMNS="60").splitlines()
+    at = next(number for number, line in enumerate(wrapped) if "Cause" in line)
+    first, *others = (line.replace("\x1b[0m", "") for line in wrapped[at : at + 3])
+    column = first.replace("\x1b[1m", "").index("The token")
+    assert all(line[:column].isspace() and line[column] != " " for line in others)
+    process = muster(data_dir, *arguments, stdout=subprocess.PIPE)
+    stdout, _ = process.communicate(timeout=30)
+    assert any(line.endswith(cause) for line in stdout.decode().splitlines())
+
+
 def test_an_encoding_that_lacks_a_character_gets_an_escape(
     data_dir: Path, service: CliService
 ) -> None:
