@@ -99,7 +99,7 @@ class Compiled(Struct, frozen=True):
 
     Attributes:
         sql: goes behind WHERE.
-        params: bound to its `:p0`, `:p1`, ….
+        params: bound to its `:p0`, `:p1`, … (or another prefix).
         tables: aliases of the tables it mentions.
         lookups: equalities with a constant that every match meets.
     """
@@ -128,13 +128,21 @@ class Grouping(Struct, frozen=True):
     tables: frozenset[str]
 
 
-def compile_condition(condition: Expression, schema: Schema, dialect: Dialect = SQLITE) -> Compiled:
+def compile_condition(
+    condition: Expression, schema: Schema, dialect: Dialect = SQLITE, *, prefix: str = "p"
+) -> Compiled:
     """Turn a condition into SQL.
+
+    Args:
+        condition: the tree.
+        schema: where the members of its collection are.
+        dialect: of the database.
+        prefix: begins the names of the parameters; for several conditions in one statement.
 
     Raises:
         InvalidArgumentError: it would become too long; code `invalid-query`.
     """
-    compiler = _Compiler(schema, dialect)
+    compiler = _Compiler(schema, dialect, prefix)
     sql = compiler.holds(condition)
     return Compiled(
         sql, compiler.params, frozenset(compiler.tables), tuple(compiler.lookups(condition))
@@ -143,7 +151,7 @@ def compile_condition(condition: Expression, schema: Schema, dialect: Dialect = 
 
 def compile_path(path: Path, schema: Schema, dialect: Dialect = SQLITE) -> Grouping:
     """Turn a path into SQL for GROUP BY and aggregates."""
-    compiler = _Compiler(schema, dialect)
+    compiler = _Compiler(schema, dialect, "p")
     term = compiler.term(path)
     return Grouping(
         term.type,
@@ -213,9 +221,10 @@ def _static(kind: Kind, value: str, constant: Any = UNDEFINED) -> _Term:
 
 @final
 class _Compiler:
-    def __init__(self, schema: Schema, dialect: Dialect) -> None:
+    def __init__(self, schema: Schema, dialect: Dialect, prefix: str) -> None:
         self._schema = schema
         self._dialect = dialect
+        self._prefix = prefix
         self._names: dict[tuple[type, Any], str] = {}
         self.params: dict[str, Any] = {}
         self.tables: set[str] = set()
@@ -371,7 +380,7 @@ class _Compiler:
         if kind is Kind.BOOLEAN:
             return str(int(value))
         key = (type(value), value)
-        name = self._names.setdefault(key, f"p{len(self._names)}")
+        name = self._names.setdefault(key, f"{self._prefix}{len(self._names)}")
         self.params[name] = value
         return f":{name}"
 
