@@ -13,13 +13,14 @@ from muster.hub.digital_twins import DigitalTwins
 from muster.hub.endpoints.device_mqtt import HubMqttEndpoint
 from muster.hub.endpoints.digital_twins_http import DigitalTwinsHttpEndpoint
 from muster.hub.endpoints.methods_http import MethodsHttpEndpoint
-from muster.hub.endpoints.mqtt_session import SessionServices
+from muster.hub.endpoints.mqtt_services import SessionServices
 from muster.hub.endpoints.registry_http import RegistryHttpEndpoint
 from muster.hub.endpoints.service_access import ServiceAccess
 from muster.hub.endpoints.twins_http import TwinsHttpEndpoint
 from muster.hub.hubs import Hubs
 from muster.hub.identities import Identities
 from muster.hub.key_regeneration import KeyRegeneration
+from muster.hub.messaging import Messaging
 from muster.hub.method_calls import MethodCalls
 from muster.hub.methods import Methods
 from muster.hub.modules import Modules
@@ -57,6 +58,7 @@ class HubPlane:
         bus = InProcessBus()
         self.connections = Connections(engine, bus, clock, changes)
         self._method_calls = MethodCalls(self.connections, bus, randomness)
+        self.messaging = Messaging(engine, clock, randomness, bus)
         identities = Identities(
             engine, keyring, clock, randomness, connections=self.connections, changes=changes
         )
@@ -101,6 +103,7 @@ class HubPlane:
                 subscriptions=Subscriptions(engine),
                 telemetry=telemetry,
                 twins=twins,
+                cloud_to_device=self.messaging.cloud_to_device,
                 decisions=decisions,
                 clock=clock,
                 randomness=randomness,
@@ -112,4 +115,5 @@ class HubPlane:
         await self.hubs.open()
         await self.connections.open()
         self._method_calls.open()
+        await self.messaging.open()
         await self.local.open()

@@ -144,6 +144,7 @@ class Instance:
             aliases=self._aliases(),
         )
         await hubs.open()
+        self._open.callback(hubs.messaging.close)
         self._open.push_async_callback(hubs.connections.close)
         trust = ssl.create_default_context()
         trust.load_verify_locations(self._certificates.ca_file)
@@ -159,8 +160,11 @@ class Instance:
         await provisioning.open()
         self._open.push_async_callback(provisioning.links.close)
         await self._make_hubs(hubs, provisioning)
-        upkeep = spawn(hubs.connections.run(), "connection upkeep")
-        self._open.callback(upkeep.cancel)
+        for name, upkeep in (
+            ("connection upkeep", hubs.connections.run()),
+            ("queue upkeep", hubs.messaging.run()),
+        ):
+            self._open.callback(spawn(upkeep, name).cancel)
         self._ports = await self._listen(hubs, provisioning)
         self._open.callback(self._instance_file.unlink, missing_ok=True)
         self._tell(hubs.hubs, provisioning.settings)

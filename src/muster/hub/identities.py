@@ -1,7 +1,7 @@
 """Device identities of a hub: create, read, update, delete, count.
 
 What belongs to one device is written in one piece: an edge device with its two system modules,
-their twins and its scope; a deleted device with its modules, twins, presence and sessions.
+their twins and its scope; a deleted device with its modules, twins, sessions and messages.
 Updates are optimistic: they apply to the etag that was read and start over when it has changed.
 Sources: hub-service.md 1.1, 1.2; hub-device.md 6.
 """
@@ -275,7 +275,7 @@ class Identities:
                     after.ref, "the device was disabled", deleted=False
                 )
             self._changes.publish(IdentityChanged(after.ref, IdentityEvent.UPDATED))
-            return after.to_wire(self._presence(after.ref, row))
+            return after.to_wire(self._presence(after.ref, row), cast("int", row[14]))
         raise LostRaceError("The device is being changed by others.", subject=device_id)
 
     async def delete(self, hub: int, device_id: str, if_match: str) -> None:
@@ -348,7 +348,7 @@ class Identities:
 
     def _shown(self, hub: int, row: Row) -> DeviceIdentity:
         device = self._stored(hub, row)
-        return device.to_wire(self._presence(device.ref, row))
+        return device.to_wire(self._presence(device.ref, row), cast("int", row[14]))
 
     def _presence(self, ref: IdentityRef, row: Row) -> Presence:
         return self._connections.presence(ref, *cast("_PresenceColumns", row[10:14]))
@@ -465,4 +465,6 @@ def _removal(names: dict[str, str | int]) -> list[Statement]:
         Statement(SQL["delete_twins"], names),
         Statement(SQL["delete_presences"], names),
         Statement(SQL["delete_sessions"], names),
+        Statement(SQL["delete_messages"], names),
+        Statement(SQL["delete_feedback"], names),
     ]

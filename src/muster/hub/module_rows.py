@@ -28,8 +28,13 @@ class Module(Struct):
     managed_by: str | None
     credentials: Credentials
 
-    def to_wire(self, presence: Presence) -> ModuleIdentity:
-        """Return what the service API shows."""
+    def to_wire(self, presence: Presence, messages: int = 0) -> ModuleIdentity:
+        """Return what the service API shows.
+
+        Args:
+            presence: of its connection.
+            messages: how many cloud-to-device messages wait for it.
+        """
         return ModuleIdentity(
             module_id=self.ref.module_id,
             managed_by=self.managed_by,
@@ -39,7 +44,7 @@ class Module(Struct):
             connection_state=presence.state,
             connection_state_updated_time=wire_time(presence.state_updated_at),
             last_activity_time=wire_time(presence.last_activity_at),
-            cloud_to_device_message_count=0,
+            cloud_to_device_message_count=messages,
             authentication=self.credentials.to_wire(),
         )
 
@@ -90,11 +95,12 @@ def insertion(
 
 
 def removal(ref: IdentityRef) -> list[Statement]:
-    """Return the steps that delete a module's twin, presence, session and, if still there, it."""
+    """Return the steps that delete what belongs to a module and, if still there, it."""
     names = twin_rows.key(ref)
     return [
         Statement(SQL["delete_module_if_present"], names),
         Statement(SQL["delete_module_twin"], names),
         Statement(SQL["delete_module_presence"], names),
         Statement(SQL["delete_module_session"], names),
+        Statement(SQL["delete_module_messages"], names),
     ]

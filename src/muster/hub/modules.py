@@ -177,11 +177,11 @@ class Modules:
             except LostRaceError:
                 continue
             self._changes.publish(IdentityChanged(ref, IdentityEvent.UPDATED))
-            return after.to_wire(self._presence(ref, row))
+            return after.to_wire(self._presence(ref, row), cast("int", row[11]))
         raise LostRaceError("The module is being changed by others.", subject=ref.text)
 
     async def delete(self, ref: IdentityRef, if_match: str) -> None:
-        """Delete a module with its twin and session, and close its connection.
+        """Delete a module with all that belongs to it, and close its connection.
 
         Raises:
             NotFoundError: codes `device-not-found`, `module-not-found`.
@@ -238,7 +238,7 @@ class Modules:
 
     def _shown(self, hub: int, row: Row) -> ModuleIdentity:
         module = self._stored(hub, row)
-        return module.to_wire(self._presence(module.ref, row))
+        return module.to_wire(self._presence(module.ref, row), cast("int", row[11]))
 
     def _presence(self, ref: IdentityRef, row: Row) -> Presence:
         return self._connections.presence(ref, *cast("_PresenceColumns", row[7:11]))

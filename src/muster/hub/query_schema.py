@@ -33,6 +33,10 @@ JOINS: Final = {
 VOLATILE: Final = frozenset({"p"})
 """Tables that follow memory with a delay; see `Connections.write_down`."""
 
+_MESSAGES: Final = (
+    "(SELECT COUNT(*) FROM queued_messages q WHERE q.hub = t.hub AND q.device_id = t.device_id "
+    "AND q.kind = 0 AND q.module_id = t.module_id)"
+)
 _BASE64: Final = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
 
 
@@ -84,7 +88,7 @@ def _twin(identity: str) -> dict[tuple[str | int, ...], Column]:
             Kind.STRING,
         ),
         ("lastActivityTime",): Scalar("p", _time("p.last_activity_at"), Kind.STRING),
-        ("cloudToDeviceMessageCount",): Scalar("t", "0", Kind.NUMBER),
+        ("cloudToDeviceMessageCount",): Scalar("t", _MESSAGES, Kind.NUMBER),
         ("authenticationType",): Scalar(identity, f"{identity}.auth_type", Kind.STRING),
         ("x509Thumbprint", "primaryThumbprint"): nothing,
         ("x509Thumbprint", "secondaryThumbprint"): nothing,

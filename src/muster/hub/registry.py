@@ -63,8 +63,13 @@ class Device(Struct):
             return device_scope(self.ref.device_id, self.generation_id)
         return self.parent_scope
 
-    def to_wire(self, presence: Presence) -> DeviceIdentity:
-        """Return what the service API shows."""
+    def to_wire(self, presence: Presence, messages: int = 0) -> DeviceIdentity:
+        """Return what the service API shows.
+
+        Args:
+            presence: of its connection.
+            messages: how many cloud-to-device messages wait for it.
+        """
         return DeviceIdentity(
             device_id=self.ref.device_id,
             generation_id=self.generation_id,
@@ -75,7 +80,7 @@ class Device(Struct):
             connection_state_updated_time=wire_time(presence.state_updated_at),
             status_updated_time=wire_time(self.status_updated_at),
             last_activity_time=wire_time(presence.last_activity_at),
-            cloud_to_device_message_count=0,
+            cloud_to_device_message_count=messages,
             authentication=self.credentials.to_wire(),
             capabilities=Capabilities(self.iot_edge),
             device_scope=self.scope or UNSET,

@@ -8,8 +8,6 @@ order of their versions. Sources: hub-service.md 1.1 rows 11-13, 1.4; hub-device
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
 
 import msgspec
@@ -18,6 +16,7 @@ from msgspec import UNSET, Struct, UnsetType
 from muster.errors import ConflictError, PreconditionFailedError
 from muster.hub import twin_rows
 from muster.hub.changes import SectionChange, TwinChanged
+from muster.hub.lines import Lines
 from muster.hub.modules import module_not_found
 from muster.hub.registry import ATTEMPTS, LostRaceError, device_not_found, etag_mismatch
 from muster.hub.twin_rows import COLUMN_COUNT, SQL
@@ -34,8 +33,6 @@ from muster.model.identity import (
 from muster.store.engine import Statement
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from muster.clock import Clock
     from muster.hub.changes import Changes
     from muster.hub.connections import Connections
@@ -83,7 +80,7 @@ class ServiceTwin(Struct, rename="camel", kw_only=True):
     status_update_time: str
     connection_state: str
     last_activity_time: str
-    cloud_to_device_message_count: int = 0
+    cloud_to_device_message_count: int
     authentication_type: str
     x509_thumbprint: Thumbprints
     model_id: str
@@ -113,7 +110,7 @@ class Twins:
         self._clock = clock
         self._connections = connections
         self._changes = changes
-        self._lines: dict[IdentityRef, tuple[asyncio.Lock, int]] = {}
+        self._lines: Lines[IdentityRef] = Lines()
 
     # -- services ------------------------------------------------------------------------------
 
@@ -156,7 +153,7 @@ class Twins:
         desired = request.desired
         if replace:
             tags, desired = tags or {}, desired or {}
-        async with self._line(ref):
+        async with self._lines.turn(ref):
             for _ in range(ATTEMPTS):
                 row = await self._row(ref)
                 before, revision = twin_rows.from_columns(row)
@@ -219,7 +216,7 @@ class Twins:
             InvalidArgumentError: a limit is broken; `code` says which.
             ConflictError: too many others change it; code `concurrent-update`.
         """
-        async with self._line(ref):
+        async with self._lines.turn(ref):
             for _ in range(ATTEMPTS):
                 rows = await self._engine.read(SQL["get"], twin_rows.key(ref))
                 if not rows:
@@ -256,21 +253,6 @@ class Twins:
         return {str(row[0]): twin_rows.from_columns(row[1:])[0] for row in rows}
 
     # -- inside --------------------------------------------------------------------------------
-
-    @asynccontextmanager
-    async def _line(self, ref: IdentityRef) -> AsyncIterator[None]:
-        """Let the changes of one twin happen one after the other."""
-        lock, waiting = self._lines.get(ref) or (asyncio.Lock(), 0)
-        self._lines[ref] = (lock, waiting + 1)
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, waiting = self._lines[ref]
-            if waiting == 1:
-                del self._lines[ref]
-            else:
-                self._lines[ref] = (lock, waiting - 1)
 
     async def _row(self, ref: IdentityRef) -> Row:
         query = SQL["get_module_twin" if ref.module_id else "get_device_twin"]
@@ -310,7 +292,7 @@ class Twins:
             parent_scope,
         ) = cast("_IdentityColumns", row[COLUMN_COUNT : COLUMN_COUNT + 9])
         presence = self._connections.presence(
-            ref, *cast("_PresenceColumns", row[COLUMN_COUNT + 9 :])
+            ref, *cast("_PresenceColumns", row[COLUMN_COUNT + 9 : COLUMN_COUNT + 13])
         )
         shown = ServiceTwin(
             device_id=ref.device_id,
@@ -320,6 +302,7 @@ class Twins:
             status_update_time=wire_time(status_updated_at),
             connection_state=presence.state,
             last_activity_time=wire_time(presence.last_activity_at),
+            cloud_to_device_message_count=cast("int", row[COLUMN_COUNT + 13]),
             authentication_type=AuthenticationType(kind),
             x509_thumbprint=Thumbprints(),
             model_id=model_id or "",

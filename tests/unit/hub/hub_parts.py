@@ -19,13 +19,14 @@ from muster.hub.endpoints import events
 from muster.hub.endpoints.device_mqtt import HubMqttEndpoint
 from muster.hub.endpoints.digital_twins_http import DigitalTwinsHttpEndpoint
 from muster.hub.endpoints.methods_http import MethodsHttpEndpoint
-from muster.hub.endpoints.mqtt_session import SessionServices
+from muster.hub.endpoints.mqtt_services import SessionServices
 from muster.hub.endpoints.registry_http import RegistryHttpEndpoint
 from muster.hub.endpoints.service_access import ServiceAccess
 from muster.hub.endpoints.twins_http import TwinsHttpEndpoint
 from muster.hub.hubs import Hubs
 from muster.hub.identities import Identities
 from muster.hub.key_regeneration import KeyRegeneration
+from muster.hub.messaging import Messaging
 from muster.hub.method_calls import MethodCalls
 from muster.hub.methods import Methods
 from muster.hub.modules import Modules
@@ -83,6 +84,7 @@ class Parts:
         self.twins = Twins(engine, clock, self.connections, self.changes)
         self.method_calls = MethodCalls(self.connections, self.bus, self.randomness)
         self.methods = Methods(self.identities, self.modules, self.connections, self.bus)
+        self.messaging = Messaging(engine, clock, self.randomness, self.bus)
         self.bulk = Bulk(self.identities, self.modules, self.twins)
         self.keys = KeyRegeneration(self.identities, self.modules, self.randomness)
         self.subscriptions = Subscriptions(engine)
@@ -98,6 +100,7 @@ class Parts:
             subscriptions=self.subscriptions,
             telemetry=self.telemetry,
             twins=self.twins,
+            cloud_to_device=self.messaging.cloud_to_device,
             decisions=self.decisions,
             clock=clock,
             randomness=self.randomness,
@@ -126,6 +129,7 @@ class Parts:
         await self.hubs.open()
         await self.connections.open()
         self.method_calls.open()
+        await self.messaging.open()
         if not self.hubs.all():
             await self.hubs.create(HOST)
         for hub in self.hubs.all():
@@ -133,6 +137,7 @@ class Parts:
 
     async def close(self) -> None:
         await self.connections.close()
+        self.messaging.close()
         await self.telemetry.close()
         await self.decisions.close()
         await self.engine.close()

@@ -70,7 +70,7 @@ async def test_changes_of_one_twin_all_count(parts: Parts) -> None:
     assert twin.properties["desired"]["$version"] == 16
     assert twin.properties["reported"]["$version"] == 16
     assert twin.version == 2 + 45
-    assert parts.twins._lines == {}
+    assert len(parts.twins._lines) == 0
 
 
 async def test_a_failed_change_leaves_no_trace(parts: Parts) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from muster.hub.authentication import Authenticator, Login
     from muster.hub.connections import Attempt
     from muster.hub.endpoints.mqtt_names import UserName
-    from muster.hub.endpoints.mqtt_session import SessionServices
+    from muster.hub.endpoints.mqtt_services import SessionServices
     from muster.hub.hubs import Hub, Hubs
     from muster.net.mqtt import MqttPeer
     from muster.wire.mqtt.packets import Connect, Will

@@ -16,28 +16,25 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 from muster.errors import MusterError
 from muster.hub import subscriptions
 from muster.hub.connections import TOKEN_EXPIRED
-from muster.hub.endpoints import errors, mqtt_methods, mqtt_names
+from muster.hub.endpoints import errors, mqtt_messages, mqtt_methods, mqtt_names
+from muster.hub.endpoints.mqtt_messages import Devicebound
 from muster.hub.endpoints.mqtt_names import TWIN_GET, TWIN_PATCH
 from muster.hub.subscriptions import TWIN_DESIRED
 from muster.hub.telemetry import MAX_PENDING, MAX_PENDING_ALL, partition_of
-from muster.model.decision import Decision
 from muster.model.identity import wire_time
 from muster.model.message import FLAG_RETAIN, FLAG_WILL, MAX_MESSAGE_SIZE, encode_head
 from muster.model.pacing import Pace
 from muster.net.routing import decode_json
 from muster.net.tasks import spawn
 from muster.wire.mqtt import codec, property_bag
-from muster.wire.mqtt.packets import Publish, Suback, Subscribe, Unsuback, Unsubscribe
+from muster.wire.mqtt.packets import Puback, Publish, Suback, Subscribe, Unsuback, Unsubscribe
 
 if TYPE_CHECKING:
-    from muster.clock import Clock
-    from muster.decisions.log import DecisionLog
-    from muster.hub.connections import Connection, Connections
+    from muster.hub.connections import Connection
+    from muster.hub.endpoints.mqtt_services import SessionServices
     from muster.hub.hubs import Hub
-    from muster.hub.subscriptions import Subscriptions, TopicFilters
-    from muster.hub.telemetry import EventLog, Telemetry
-    from muster.hub.twins import Twins
-    from muster.ids import Randomness
+    from muster.hub.subscriptions import TopicFilters
+    from muster.hub.telemetry import EventLog
     from muster.model.decision import Fact
     from muster.model.identity import IdentityRef
     from muster.net.mqtt import MqttPeer
@@ -58,55 +55,6 @@ not published."""
 _TWIN_RESPONSE: Final = "$iothub/twin/res"
 _DESIRED: Final = "$iothub/twin/PATCH/properties/desired/?$version="
 _Packet: TypeAlias = "Publish | Subscribe | Unsubscribe"
-
-
-@final
-class SessionServices:
-    """What all sessions share."""
-
-    __slots__ = (
-        "clock",
-        "connections",
-        "decisions",
-        "randomness",
-        "subscriptions",
-        "telemetry",
-        "twins",
-    )
-
-    def __init__(
-        self,
-        *,
-        connections: Connections,
-        subscriptions: Subscriptions,
-        telemetry: Telemetry,
-        twins: Twins,
-        decisions: DecisionLog,
-        clock: Clock,
-        randomness: Randomness,
-    ) -> None:
-        self.connections = connections
-        self.subscriptions = subscriptions
-        self.telemetry = telemetry
-        self.twins = twins
-        self.decisions = decisions
-        self.clock = clock
-        self.randomness = randomness
-
-    def decide(self, hub: str, subject: str, check: str, facts: dict[str, Fact]) -> None:
-        """Record why a connection was refused or closed."""
-        self.decisions.record(
-            Decision(
-                tracking_id=self.randomness.uuid(),
-                time=self.clock.now(),
-                service=hub,
-                operation="connect",
-                subject=subject,
-                outcome="refused",
-                check=check,
-                facts=facts,
-            )
-        )
 
 
 @final
@@ -153,6 +101,7 @@ class DeviceSession:
     __slots__ = (
         "_acks",
         "_arrival",
+        "_devicebound",
         "_filters",
         "_head",
         "_hub",
@@ -203,6 +152,7 @@ class DeviceSession:
         self._partition = partition_of(ref.device_id, services.telemetry.partitions)
         self._topic = ""
         self._head = b""
+        self._devicebound: Devicebound | None = None
         self._acks: list[_Acknowledgement] = []
         self._pending = 0
         self._paused = False
@@ -221,6 +171,9 @@ class DeviceSession:
 
     def close(self, reason: str) -> None:
         """Close the connection."""
+        if self._devicebound is not None:
+            # Now: a slow client must not keep messages from the connection that takes over.
+            self._devicebound.close()
         self.peer.close(reason)
 
     def desired_changed(self, body: bytes, version: int) -> None:
@@ -243,6 +196,7 @@ class DeviceSession:
         self._started = True
         if self.connection is not None:
             self.connection.takes_methods()
+        self._follow_messages()
 
     def received(self, packets: list[Packet]) -> None:
         """Take a batch of packets; see the module."""
@@ -284,6 +238,8 @@ class DeviceSession:
         if connection is None:
             return
         connection.detach()
+        if self._devicebound is not None:
+            self._devicebound.close()
         will, self._will = self._will, None
         if will is not None and self._started and not graceful and reason != SERVICE_STOPS:
             self._append_unheard(self._will_record(will))
@@ -377,7 +333,10 @@ class DeviceSession:
                         self._violation("topic-not-allowed", {"topic": topic_filter[:512]})
                         return False
             self._enqueue(_Request(packet, 64 * len(packet.filters), None))
-        # What is left are PUBACKs, for messages nobody waits for.
+        elif isinstance(packet, Puback) and self._devicebound is not None:
+            self._devicebound.acknowledged(packet.packet_id)
+            if self.connection is not None:
+                self.connection.touch(self._services.clock.time())
         return True
 
     def _take_publish(self, packet: Publish) -> bool:
@@ -517,6 +476,17 @@ class DeviceSession:
         self.peer.write(codec.encode(answer))
         if self.connection is not None:
             self.connection.takes_methods()
+        self._follow_messages()
+
+    def _follow_messages(self) -> None:
+        """Begin or cease to deliver cloud-to-device messages, as the client has subscribed."""
+        qos = mqtt_messages.granted(self.ref, self._filters)
+        if self._devicebound is None:
+            if qos is None or self.peer.closed:
+                return
+            messages = self._services.cloud_to_device
+            self._devicebound = Devicebound(self.ref, messages, self.peer)
+        self._devicebound.subscribed(qos)
 
     # -- ends ----------------------------------------------------------------------------------
 

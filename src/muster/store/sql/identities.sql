@@ -4,7 +4,9 @@
 -- One device with what is known of its connection.
 SELECT d.device_id, d.generation_id, d.etag, d.enabled, d.status_reason, d.status_updated_at,
        d.auth_type, d.keys, d.iot_edge, d.parent_scope,
-       p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at
+       p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at,
+       (SELECT COUNT(*) FROM queued_messages q
+         WHERE q.hub = d.hub AND q.device_id = d.device_id AND q.kind = 0 AND q.module_id = '')
   FROM devices d
   LEFT JOIN presence p
     ON p.hub = d.hub AND p.device_id = d.device_id AND p.module_id = ''
@@ -15,7 +17,9 @@ SELECT d.device_id, d.generation_id, d.etag, d.enabled, d.status_reason, d.statu
 -- A page of devices in the order of their IDs, after a given one ('' for the first page).
 SELECT d.device_id, d.generation_id, d.etag, d.enabled, d.status_reason, d.status_updated_at,
        d.auth_type, d.keys, d.iot_edge, d.parent_scope,
-       p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at
+       p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at,
+       (SELECT COUNT(*) FROM queued_messages q
+         WHERE q.hub = d.hub AND q.device_id = d.device_id AND q.kind = 0 AND q.module_id = '')
   FROM devices d
   LEFT JOIN presence p
     ON p.hub = d.hub AND p.device_id = d.device_id AND p.module_id = ''
@@ -68,7 +72,10 @@ UPDATE devices SET parent_scope = NULL, etag = :etag WHERE hub = :hub AND parent
 -- name: get_module
 -- One module with what is known of its connection.
 SELECT m.module_id, m.device_id, m.generation_id, m.etag, m.managed_by, m.auth_type, m.keys,
-       p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at
+       p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at,
+       (SELECT COUNT(*) FROM queued_messages q
+         WHERE q.hub = m.hub AND q.device_id = m.device_id AND q.kind = 0
+           AND q.module_id = m.module_id)
   FROM modules m
   LEFT JOIN presence p
     ON p.hub = m.hub AND p.device_id = m.device_id AND p.module_id = m.module_id
@@ -78,7 +85,10 @@ SELECT m.module_id, m.device_id, m.generation_id, m.etag, m.managed_by, m.auth_t
 -- name: list_modules
 -- All modules of a device in the order of their IDs.
 SELECT m.module_id, m.device_id, m.generation_id, m.etag, m.managed_by, m.auth_type, m.keys,
-       p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at
+       p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at,
+       (SELECT COUNT(*) FROM queued_messages q
+         WHERE q.hub = m.hub AND q.device_id = m.device_id AND q.kind = 0
+           AND q.module_id = m.module_id)
   FROM modules m
   LEFT JOIN presence p
     ON p.hub = m.hub AND p.device_id = m.device_id AND p.module_id = m.module_id
@@ -113,6 +123,10 @@ DELETE FROM presence WHERE hub = :hub AND device_id = :device_id AND module_id =
 -- name: delete_module_session
 DELETE FROM mqtt_sessions WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id
 
+-- name: delete_module_messages
+DELETE FROM queued_messages
+ WHERE hub = :hub AND device_id = :device_id AND kind = 0 AND module_id = :module_id
+
 -- name: delete_modules
 DELETE FROM modules WHERE hub = :hub AND device_id = :device_id
 
@@ -125,6 +139,13 @@ DELETE FROM presence WHERE hub = :hub AND device_id = :device_id
 
 -- name: delete_sessions
 DELETE FROM mqtt_sessions WHERE hub = :hub AND device_id = :device_id
+
+-- name: delete_messages
+-- The device's own and all its modules'.
+DELETE FROM queued_messages WHERE hub = :hub AND device_id = :device_id
+
+-- name: delete_feedback
+DELETE FROM feedback_records WHERE hub = :hub AND device_id = :device_id
 
 -- name: login_device
 -- All that a connecting device is checked against, with its MQTT session.

@@ -47,7 +47,9 @@ SELECT t.revision, t.version, t.etag_counter, t.tags, t.desired, t.desired_metad
        t.desired_version, t.reported, t.reported_metadata, t.reported_version,
        t.model_id, d.etag, d.auth_type, d.enabled, d.status_reason, d.status_updated_at,
        d.iot_edge, d.generation_id, d.parent_scope,
-       p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at
+       p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at,
+       (SELECT COUNT(*) FROM queued_messages q
+         WHERE q.hub = t.hub AND q.device_id = t.device_id AND q.kind = 0 AND q.module_id = '')
   FROM twins t
   JOIN devices d ON d.hub = t.hub AND d.device_id = t.device_id
   LEFT JOIN presence p
@@ -62,7 +64,10 @@ SELECT t.revision, t.version, t.etag_counter, t.tags, t.desired, t.desired_metad
        t.desired_version, t.reported, t.reported_metadata, t.reported_version,
        t.model_id, m.etag, m.auth_type, d.enabled, d.status_reason, d.status_updated_at,
        0, m.generation_id, NULL,
-       p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at
+       p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at,
+       (SELECT COUNT(*) FROM queued_messages q
+         WHERE q.hub = d.hub AND q.device_id = d.device_id AND q.kind = 0
+           AND q.module_id = :module_id)
   FROM devices d
   LEFT JOIN modules m
     ON m.hub = d.hub AND m.device_id = d.device_id AND m.module_id = :module_id

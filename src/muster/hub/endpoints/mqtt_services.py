@@ -1,0 +1,70 @@
+"""What all MQTT sessions of the hubs share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+from muster.model.decision import Decision
+
+if TYPE_CHECKING:
+    from muster.clock import Clock
+    from muster.decisions.log import DecisionLog
+    from muster.hub.cloud_to_device import CloudToDevice
+    from muster.hub.connections import Connections
+    from muster.hub.subscriptions import Subscriptions
+    from muster.hub.telemetry import Telemetry
+    from muster.hub.twins import Twins
+    from muster.ids import Randomness
+    from muster.model.decision import Fact
+
+
+@final
+class SessionServices:
+    """What all sessions share."""
+
+    __slots__ = (
+        "clock",
+        "cloud_to_device",
+        "connections",
+        "decisions",
+        "randomness",
+        "subscriptions",
+        "telemetry",
+        "twins",
+    )
+
+    def __init__(
+        self,
+        *,
+        connections: Connections,
+        subscriptions: Subscriptions,
+        telemetry: Telemetry,
+        twins: Twins,
+        cloud_to_device: CloudToDevice,
+        decisions: DecisionLog,
+        clock: Clock,
+        randomness: Randomness,
+    ) -> None:
+        self.connections = connections
+        self.subscriptions = subscriptions
+        self.telemetry = telemetry
+        self.twins = twins
+        self.cloud_to_device = cloud_to_device
+        self.decisions = decisions
+        self.clock = clock
+        self.randomness = randomness
+
+    def decide(self, hub: str, subject: str, check: str, facts: dict[str, Fact]) -> None:
+        """Record why a connection was refused or closed."""
+        self.decisions.record(
+            Decision(
+                tracking_id=self.randomness.uuid(),
+                time=self.clock.now(),
+                service=hub,
+                operation="connect",
+                subject=subject,
+                outcome="refused",
+                check=check,
+                facts=facts,
+            )
+        )

@@ -1,0 +1,79 @@
+"""The message queues of all hubs, built and kept going."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, final
+
+import structlog
+
+from muster.errors import MusterError
+from muster.hub.cloud_to_device import CloudToDevice
+from muster.hub.feedback import FeedbackBatches
+from muster.hub.feedback_records import FeedbackRecords
+from muster.hub.queues import Kind, Queues
+from muster.hub.service_bound import FileNotifier, ServiceBound
+
+if TYPE_CHECKING:
+    from muster.bus.base import Bus
+    from muster.clock import Clock
+    from muster.ids import Randomness
+    from muster.store.engine import Engine
+
+TICK_S: Final = 1.0
+"""Seconds between two looks at the clock."""
+
+_log = structlog.get_logger(__name__)
+
+
+@final
+class Messaging:
+    """Everything that waits in queues.
+
+    Args:
+        engine: where it is kept.
+        clock: for expiry and locks.
+        randomness: for lock tokens.
+        bus: tells every node that something became available.
+
+    Attributes:
+        cloud_to_device: messages for devices and modules.
+        feedback: how they ended, for back ends.
+        file_notifications: what devices uploaded, for back ends.
+        file_notifier: writes the latter.
+    """
+
+    def __init__(self, engine: Engine, clock: Clock, randomness: Randomness, bus: Bus) -> None:
+        records = FeedbackRecords(clock)
+        self._queues = Queues(engine, clock, randomness, bus, records)
+        self._batches = FeedbackBatches(engine, clock, self._queues, records)
+        self.cloud_to_device = CloudToDevice(engine, clock, self._queues)
+        self.feedback = ServiceBound(self._queues, Kind.FEEDBACK)
+        self.file_notifications = ServiceBound(self._queues, Kind.FILE_NOTIFICATIONS)
+        self.file_notifier = FileNotifier(engine, clock, self._queues)
+
+    async def open(self) -> None:
+        """Take up what an earlier run left."""
+        await self._batches.open()
+        self._queues.open()
+
+    async def run(self) -> None:
+        """Do what falls due, for ever. The composition root runs this beside the listeners."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            try:
+                await self.tick()
+            except MusterError as error:
+                # It is still due at the next turn; the store has told its own trouble already.
+                _log.warning("queues not tended", reason=error.message)
+            except Exception:  # noqa: BLE001 - without ticks nothing would ever expire again
+                _log.exception("queue upkeep failed")
+
+    async def tick(self) -> None:
+        """Let locks run out, end what is too old, send off feedback."""
+        await self._queues.tick()
+        await self._batches.tick()
+
+    def close(self) -> None:
+        """Hear of nothing more."""
+        self._queues.close()
