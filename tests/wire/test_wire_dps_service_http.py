@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -97,6 +98,23 @@ def test_etags_may_be_written_in_every_way(dps: Service, form: str) -> None:
     written = dps.call("PUT", path, cli_individual(registration_id), if_match=form.format(etag))
     assert written.status == 200
     assert dps.call("DELETE", path, if_match=form.format(written.json["etag"])).status == 204
+
+
+def test_an_update_of_whatever_is_there_loses_no_race(dps: Service) -> None:
+    registration_id = unique("raced")
+    path = f"/enrollments/{registration_id}"
+    body = cli_individual(registration_id)
+
+    def at_once(if_match: str | None) -> list[int]:
+        with ThreadPoolExecutor(30) as pool:
+            calls = [pool.submit(dps.call, "PUT", path, body, if_match=if_match) for _ in range(30)]
+        return sorted(call.result().status for call in calls)
+
+    assert at_once(None) == [200] + [409] * 29
+    etag = dps.call("GET", path).json["etag"]
+    assert at_once("*") == [200] * 30
+    assert at_once(etag) == [412] * 30
+    assert at_once(dps.call("GET", path).json["etag"]) == [200] + [412] * 29
 
 
 def test_keys_left_out_of_an_update_are_kept(dps: Service) -> None:

@@ -296,7 +296,7 @@ class Instance:
                 errno.EADDRINUSE: "another program listens there; "
                 f"`ss -ltnp 'sport = :{port}'` names it",
                 errno.EADDRNOTAVAIL: "this machine does not have that address",
-            }.get(error.errno or 0, os.strerror(error.errno) if error.errno else str(error))
+            }.get(error.errno or 0, error.strerror or str(error))
             raise UnavailableError(
                 f"Port {port} of {address or 'all addresses'} cannot be bound: {reason}.",
                 code="port-unavailable",

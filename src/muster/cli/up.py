@@ -8,7 +8,7 @@ import signal
 import textwrap
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
@@ -27,6 +27,9 @@ from muster.errors import MusterError
 
 if TYPE_CHECKING:
     from muster.app import Instance
+
+
+_BAD_NAMES: Final = ("invalid-host", "invalid-host-name")
 
 
 @click.command()
@@ -122,6 +125,8 @@ def up(  # noqa: PLR0917 - click passes options by name
     try:
         uvloop.run(_serve(Instance.start, settings))
     except MusterError as error:
+        if error.code in _BAD_NAMES:
+            raise click.UsageError(f"{error.message}.") from None
         port_is_missing = error.code == "port-unavailable"
         raise FailedError(
             error.message,

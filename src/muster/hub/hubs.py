@@ -177,7 +177,7 @@ class Hubs:
     async def _create(self, host: str) -> Hub:
         if not _HOST.fullmatch(host):
             raise InvalidArgumentError(
-                "A hub's host name consists of letters, digits, dots and hyphens",
+                f"{host[:253]!a} is not the host name of a hub: letters, digits, dots and hyphens",
                 code="invalid-host",
             )
         exists = AlreadyExistsError(f"The hub '{host}' exists already", code="hub-exists")

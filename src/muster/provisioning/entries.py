@@ -7,6 +7,7 @@ when absent and kept when left out of an update; reading hides them. `enrollment
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, Generic, TypeVar, cast
@@ -29,6 +30,7 @@ from muster.ids import Randomness, check_device_id, check_registration_id, regis
 from muster.model import enrollment as model
 from muster.model.enrollment import Entry, IndividualEnrollment
 from muster.provisioning import allocation, attestation, etags
+from muster.provisioning.turns import Turns
 from muster.store.engine import Engine, Query, Row, Statement
 from muster.store.queries import Queries
 
@@ -99,6 +101,7 @@ class Entries(Generic[E]):
         self._keyring = keyring
         self._clock = clock
         self._randomness = randomness
+        self._turns = Turns()
 
     async def get(self, entry_id: str) -> Stored[E]:
         """Return an entry.
@@ -268,15 +271,16 @@ class Entries(Generic[E]):
     async def _carry_out(self, entry_id: str, plan: _Plan[E]) -> Change[E]:
         """Read, decide and write; when somebody else was quicker, decide again on what is there.
 
-        Only the plan says no for good: `*` and an unconditional deletion lose no race.
+        Only the plan says no for good: `*` and an unconditional deletion lose no race. Here one
+        waits for the other; bulk calls and other processes do not, hence the attempts.
         """
-        for _ in range(_ATTEMPTS):
-            change = plan(await self.find(entry_id))
-            try:
-                await self.apply([change])
-            except (AlreadyExistsError, PreconditionFailedError):
-                continue
-            return change
+        with self._turns.join(registration_key(entry_id)) as turn:
+            for _ in range(_ATTEMPTS):
+                async with turn.lock:
+                    change = plan(await self.find(entry_id))
+                    with contextlib.suppress(AlreadyExistsError, PreconditionFailedError):
+                        await self.apply([change])
+                        return change
         raise ConflictError(
             f"The {self.what} is being changed by others all the time.",
             code="concurrent-update",

@@ -18,3 +18,12 @@ def test_a_taken_port_is_named_with_what_to_do(tmp_path: Path) -> None:
     assert f"sport = :{port}" in text
     assert "Next: " in text
     assert "--mqtt-port" in text
+
+
+def test_a_name_that_is_none_is_wrong_usage(tmp_path: Path) -> None:
+    ports = ("--listen", "127.0.0.1", "--https-port", "0", "--mqtt-port", "0")
+    for option in ("--hostname", "--hub"):
+        service = muster(tmp_path / "data", "up", *ports, option, "not/a name")
+        _, stderr = service.communicate(timeout=30)
+        assert service.returncode == 2
+        assert "'not/a name'" in stderr.decode()
