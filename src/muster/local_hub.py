@@ -25,6 +25,8 @@ from muster.model.identity import (
 from muster.provisioning.hubs import DeviceSnapshot, ModuleSnapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from muster.clock import Clock
     from muster.hub.connections import Connections
     from muster.hub.hubs import Hub, Hubs
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from muster.ids import Randomness
     from muster.model.identity import ModuleIdentity
     from muster.provisioning.hubs import ProvisionedDevice
+    from muster.store.engine import Statement
 
 
 @final
@@ -122,23 +125,37 @@ class LocalHub:
         """Always: calls finish at once."""
         return True
 
-    async def provision(self, device: ProvisionedDevice) -> bool:
+    async def provision(
+        self, device: ProvisionedDevice, also: Sequence[Statement] = (), *, known: bool = True
+    ) -> bool:
         """Create the device with its twin and system modules, or update keys and capability.
 
-        One read and nothing else when nothing differs. A device that an operator disabled stays
-        disabled: only `set_enabled` undoes that.
+        One read and nothing else when nothing differs, one write for a device that is new. A
+        device that an operator disabled stays disabled: only `set_enabled` undoes that.
+
+        Args:
+            device: as it shall be.
+            also: committed with the device when it is created.
+            known: whether it is likely to be there; if not, creating it is tried at once.
 
         Returns:
-            Whether it was created.
+            Whether it was created, and `also` written.
         """
-        present = await self._identities.find(self._hub.id, device.device_id)
+        present = None
+        if known:
+            present = await self._identities.find(self._hub.id, device.device_id)
         if present is None:
             try:
                 await self._identities.create(
-                    self._hub.id, device.device_id, _request(device), device.tags, device.desired
+                    self._hub.id,
+                    device.device_id,
+                    _request(device),
+                    device.tags,
+                    device.desired,
+                    also=also,
                 )
             except AlreadyExistsError:
-                # Registered twice at once: the other one made it, perhaps with other keys.
+                # It was there, or is since a moment ago, perhaps with other keys.
                 present = await self._identities.find(self._hub.id, device.device_id)
                 if present is None:
                     raise

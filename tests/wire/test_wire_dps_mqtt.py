@@ -223,6 +223,30 @@ def test_another_registrations_operation_is_unknown(instance: Instance) -> None:
         is_error(dps_poll(thief, operation_id), 404)
 
 
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/registrations/{}", 404), ("/enrollments/{}", 401)],
+    ids=["record", "enrollment"],
+)
+def test_a_poll_sees_what_an_operator_did(instance: Instance, path: str, status: int) -> None:
+    registration_id, signed = enrolled(instance)
+    with dps_login(instance, registration_id, signed) as client:
+        operation_id = dps_register(client).body["operationId"]
+        assert dps_poll(client, operation_id).status == 200
+        instance.dps.must("DELETE", path.format(registration_id))
+        assert dps_poll(client, operation_id).status == status
+
+
+def test_a_poll_of_an_earlier_operation_has_the_latest_outcome(instance: Instance) -> None:
+    registration_id, signed = enrolled(instance)
+    with dps_login(instance, registration_id, signed) as client:
+        operations = [dps_register(client).body["operationId"] for _ in range(2)]
+        answers = [dps_poll(client, operation_id) for operation_id in operations]
+    assert [answer.body["operationId"] for answer in answers] == operations
+    states = [answer.body["registrationState"] for answer in answers]
+    assert states[0] == states[1]
+
+
 def test_a_malformed_id_is_a_bad_request(instance: Instance) -> None:
     bad_id = "bad id"
     signed = registration_token(instance, bad_id, new_key())

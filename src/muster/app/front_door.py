@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, final
 
 if TYPE_CHECKING:
-    from muster.net.mqtt import Accepted, MqttAcceptor, MqttPeer, Refused
+    from collections.abc import Coroutine
+    from typing import Any
+
+    from muster.net.mqtt import Answer, MqttAcceptor, MqttPeer
     from muster.wire.mqtt.packets import Connect
 
 
@@ -21,8 +24,8 @@ class MqttFrontDoor:
         self._provisioning = provisioning
         self._hub = hub
 
-    async def accept(self, connect: Connect, peer: MqttPeer) -> Accepted | Refused:
+    def accept(self, connect: Connect, peer: MqttPeer) -> Answer | Coroutine[Any, Any, Answer]:
         """Hand the client to the service it talks to."""
         parts = (connect.username or "").split("/", 3)
         registers = len(parts) > 2 and parts[1].lower() == "registrations"
-        return await (self._provisioning if registers else self._hub).accept(connect, peer)
+        return (self._provisioning if registers else self._hub).accept(connect, peer)

@@ -142,6 +142,8 @@ class Identities:
         request: DeviceRequest,
         tags: JsonObject | None = None,
         desired: JsonObject | None = None,
+        *,
+        also: Sequence[Statement] = (),
     ) -> DeviceIdentity:
         """Create a device and its twin; an edge device with its system modules and scope.
 
@@ -151,18 +153,19 @@ class Identities:
             request: what it is to be.
             tags: initial tags of its twin.
             desired: initial desired properties of its twin.
+            also: what is committed with it.
 
         Raises:
             AlreadyExistsError: code `device-exists`.
             InvalidArgumentError: a value is wrong; `code` says which.
         """
         device = self._new(IdentityRef(hub, device_id), request)
-        statements = await edge_devices.parent_checks(self._engine, device)
         twin = twin_rules.new(tags, desired, self._clock.now())
+        statements = await edge_devices.parent_checks(self._engine, device)
         statements += self._insertion(device, twin)
         if device.iot_edge:
             statements += self._system_modules(device.ref)
-        await self._engine.write(*statements)
+        await self._engine.write(*statements, *also)
         self._changes.publish(IdentityChanged(device.ref, IdentityEvent.CREATED, twin))
         return device.to_wire(self._connections.presence(device.ref, None, None, None, None))
 

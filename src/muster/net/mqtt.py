@@ -7,7 +7,7 @@ devices or topics. What an acceptor is told and asked is in `MqttAcceptor` and `
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
 import msgspec
 import structlog
@@ -20,7 +20,7 @@ from muster.wire.mqtt.errors import RemoteProtocolError
 from muster.wire.mqtt.packets import Connack, Connect, Disconnect, Pingreq, Pingresp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from muster.wire.mqtt.packets import Packet
 
@@ -136,13 +136,17 @@ class Refused:
         self.delay_s = delay_s
 
 
+Answer: TypeAlias = "Accepted | Refused"
+
+
 class MqttAcceptor(Protocol):
     """Decides about every CONNECT."""
 
-    async def accept(self, connect: Connect, peer: MqttPeer) -> Accepted | Refused:
-        """Take or refuse a client. May take its time; nothing else of the client is seen until.
+    def accept(self, connect: Connect, peer: MqttPeer) -> Answer | Coroutine[Any, Any, Answer]:
+        """Take or refuse a client, at once or in a coroutine.
 
-        An exception is logged and answered with "server unavailable".
+        That may take its time; nothing else of the client is seen until it is done. An exception
+        is logged and answered with "server unavailable".
         """
 
 
@@ -338,21 +342,31 @@ class MqttConnection(asyncio.Protocol):
             self._phase = _ACCEPTING
             self._service.wheel.stop(self)
             self._held = packets[1:]
-            spawn(self._accept(cast("Connect", packets[0])), "mqtt accept")
+            connect = cast("Connect", packets[0])
+            try:
+                answer = self._service.acceptor.accept(connect, self)
+            except Exception:  # noqa: BLE001 - answered with "server unavailable"
+                answer = self._not_accepted()
+            if isinstance(answer, Accepted):
+                self._welcome(connect, answer)
+            else:
+                spawn(self._accept(connect, answer), "mqtt accept")
 
-    async def _accept(self, connect: Connect) -> None:
-        answer: Accepted | Refused
+    async def _accept(self, connect: Connect, asked: Refused | Coroutine[Any, Any, Answer]) -> None:
         try:
-            answer = await self._service.acceptor.accept(connect, self)
+            answer = asked if isinstance(asked, Refused) else await asked
         except Exception:  # noqa: BLE001 - answered with "server unavailable"
-            _log.exception("mqtt accept failed", remote=self.remote)
-            answer = Refused(SERVER_UNAVAILABLE)
+            answer = self._not_accepted()
         if isinstance(answer, Accepted):
             self._welcome(connect, answer)
             return
         if answer.delay_s:
             await asyncio.sleep(answer.delay_s)
         self._refuse(answer.return_code, f"refused with return code {answer.return_code}")
+
+    def _not_accepted(self) -> Refused:
+        _log.exception("mqtt accept failed", remote=self.remote)
+        return Refused(SERVER_UNAVAILABLE)
 
     def _welcome(self, connect: Connect, answer: Accepted) -> None:
         session = answer.session

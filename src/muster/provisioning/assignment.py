@@ -7,6 +7,7 @@ can be done again: a crash in between is healed by the device's next attempt.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -19,6 +20,7 @@ from muster.provisioning import allocation
 from muster.provisioning.authentication import Proof, RegisterRequest
 from muster.provisioning.hubs import LinkedHub, LinkedHubs, ProvisionedDevice
 from muster.provisioning.settings import ServiceSettings
+from muster.store.engine import Statement
 
 _LAST_STICKY_API: Final = "2018-04-01"
 """Up to here, devices without a policy stay on their hub (dps.md 4.4)."""
@@ -77,30 +79,51 @@ class Assignment:
             desired=initial.desired if initial else {},
         )
 
-    async def settle(self, proof: Proof, hub: LinkedHub, device: ProvisionedDevice) -> str:
-        """Bring the device into its hub and return the substatus.
+    def substatus(self, proof: Proof, hub: LinkedHub) -> str:
+        """Return what `settle` does to the device, in the words of its record."""
+        record, host = proof.record, hub.host.lower()
+        old_host = record.assigned_hub if record else None
+        if record is None or old_host is None or old_host.lower() == host:
+            return model.INITIAL_ASSIGNMENT
+        if record.first_hub and record.first_hub.lower() == host:
+            return model.REPROVISIONED_TO_INITIAL
+        return model.DEVICE_DATA_MIGRATED if _migrates(proof) else model.DEVICE_DATA_RESET
+
+    async def settle(
+        self, proof: Proof, hub: LinkedHub, device: ProvisionedDevice, also: Sequence[Statement]
+    ) -> bool:
+        """Bring the device into its hub.
+
+        Args:
+            proof: has the hub it comes from.
+            hub: its hub from now on.
+            device: as it shall be there.
+            also: what may be committed with the device if it is new.
+
+        Returns:
+            Whether `also` was written.
 
         Raises:
             MusterError: a hub refuses or cannot be reached.
         """
         record = proof.record
         old_host = record.assigned_hub if record else None
-        if record is None or old_host is None or old_host.lower() == hub.host.lower():
-            await hub.provision(device)
-            return model.INITIAL_ASSIGNMENT
+        if old_host is None or old_host.lower() == hub.host.lower():
+            return await hub.provision(device, also, known=record is not None)
         old = self._hubs.find(old_host)
-        policy = proof.entry.reprovision_policy
-        migrate = policy is None or policy.migrate_device_data
-        snapshot = await old.export(device.device_id) if old and migrate else None
+        snapshot = await old.export(device.device_id) if old and _migrates(proof) else None
         if snapshot is None:
             await hub.provision(device)
         else:
             await hub.restore(device, snapshot)
         if old is not None:
             await old.delete(device.device_id)
-        if record.first_hub and record.first_hub.lower() == hub.host.lower():
-            return model.REPROVISIONED_TO_INITIAL
-        return model.DEVICE_DATA_MIGRATED if migrate else model.DEVICE_DATA_RESET
+        return False
+
+
+def _migrates(proof: Proof) -> bool:
+    policy = proof.entry.reprovision_policy
+    return policy is None or policy.migrate_device_data
 
 
 def _stays(request: RegisterRequest, proof: Proof) -> bool:

@@ -100,4 +100,4 @@ class Enrollments(Entries[IndividualEnrollment]):
             Statement(_REGISTRATIONS["delete_individual"], gone),
             Statement(_REVOCATIONS["delete"], gone),
         ]
-        await self._engine.write(*(change.statement for change in changes), *(more if gone else ()))
+        await self._write(*(change.statement for change in changes), *(more if gone else ()))

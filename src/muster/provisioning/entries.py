@@ -74,6 +74,9 @@ class Entries(Generic[E]):
         keyring: seals the keys.
         clock: for the time stamps.
         randomness: for keys and etags.
+
+    Attributes:
+        changes: grows with every write.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class Entries(Generic[E]):
         self._clock = clock
         self._randomness = randomness
         self._turns = Turns()
+        self.changes = 0
 
     async def get(self, entry_id: str) -> Stored[E]:
         """Return an entry.
@@ -194,7 +198,14 @@ class Entries(Generic[E]):
 
     async def apply(self, changes: Sequence[Change[E]]) -> None:
         """Write planned changes, all or none; subclasses keep their caches here."""
-        await self._engine.write(*(change.statement for change in changes))
+        await self._write(*(change.statement for change in changes))
+
+    async def _write(self, *statements: Statement) -> None:
+        try:
+            await self._engine.write(*statements)
+        finally:
+            # Also when it failed, or seems to: a cancelled write may have happened.
+            self.changes += 1
 
     async def page(self, query: Query, after: str, limit: int) -> list[Row]:
         """Read one page and one row more."""

@@ -6,7 +6,7 @@ A hub may live in this process (`muster.local_hub`) or anywhere its public REST 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -73,10 +73,20 @@ class LinkedHub(Protocol):
     def local(self) -> bool:
         """Whether calls finish at once, because the hub is in this process."""
 
-    async def provision(self, device: ProvisionedDevice) -> bool:
+    async def provision(
+        self, device: ProvisionedDevice, also: Sequence[Statement] = (), *, known: bool = True
+    ) -> bool:
         """Create the device with its twin and system modules, or update keys and capability.
 
-        Returns `True` when created. Writes nothing when nothing differs.
+        Writes nothing when nothing differs.
+
+        Args:
+            device: as it shall be.
+            also: what a hub that shares the store commits with the device when it creates it.
+            known: whether the device is likely to be there.
+
+        Returns:
+            Whether `also` was written.
         """
 
     async def export(self, device_id: str) -> DeviceSnapshot | None:

@@ -20,10 +20,15 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Records:
-    """What became of every device that proved itself. Records are made by registering only."""
+    """What became of every device that proved itself. Records are made by registering only.
+
+    Attributes:
+        deletions: grows with every deletion.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.deletions = 0
 
     async def get(self, registration_id: str) -> RegistrationRecord:
         """Return a record.
@@ -62,16 +67,18 @@ class Records:
 
     async def put(self, record: RegistrationRecord) -> None:
         """Write the latest outcome of a registration ID."""
-        await self._engine.write(
-            Statement(
-                _SQL["put"],
-                {
-                    "key": registration_key(record.registration_id),
-                    "etag": record.etag,
-                    "group_key": registration_key(record.group_id) if record.group_id else None,
-                    "document": _encode(record),
-                },
-            )
+        await self._engine.write(self.putting(record))
+
+    def putting(self, record: RegistrationRecord) -> Statement:
+        """Return the step of `put`, for one who has more to write with it."""
+        return Statement(
+            _SQL["put"],
+            {
+                "key": registration_key(record.registration_id),
+                "etag": record.etag,
+                "group_key": registration_key(record.group_id) if record.group_id else None,
+                "document": _encode(record),
+            },
         )
 
     async def delete(self, registration_id: str, if_match: str | None) -> None:
@@ -83,7 +90,7 @@ class Records:
         """
         key = registration_key(registration_id)
         if if_match is None or etags.plain(if_match) == etags.ANY:
-            await self._engine.write(
+            await self._delete(
                 Statement(
                     _SQL["delete"],
                     {"key": key},
@@ -98,7 +105,7 @@ class Records:
         )
         if not etags.matches(if_match, record.etag):
             raise mismatch
-        await self._engine.write(
+        await self._delete(
             Statement(
                 _SQL["delete_etag"],
                 {"key": key, "etag": record.etag},
@@ -106,6 +113,12 @@ class Records:
                 otherwise=mismatch,
             )
         )
+
+    async def _delete(self, statement: Statement) -> None:
+        try:
+            await self._engine.write(statement)
+        finally:
+            self.deletions += 1
 
 
 def record_not_found(registration_id: str) -> NotFoundError:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections import OrderedDict, deque
-from typing import Final, Generic, NamedTuple, TypeVar, final
+from collections import deque
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -33,6 +33,7 @@ from muster.provisioning.authentication import RefusalError, RegisterRequest
 from muster.provisioning.diagnosis import Cause, diagnose
 from muster.provisioning.enrollment_groups import EnrollmentGroups
 from muster.provisioning.enrollments import Enrollments
+from muster.provisioning.latest import Latest
 
 _FREE: Final = 5
 """Failures of one registration ID that are answered at once; a client retrying in good faith makes
@@ -51,32 +52,7 @@ _MAX_UNEXAMINED: Final = 1_000
 _SHARE: Final = 10
 _CAUSE_KEPT_S: Final = 60.0
 
-_T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
-
-
-@final
-class _Latest(Generic[_T]):
-    """A value for each of the latest keys; the longest unused one goes first."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._values: OrderedDict[str, _T] = OrderedDict()
-
-    def get(self, key: str) -> _T | None:
-        return self._values.get(key)
-
-    def put(self, key: str, value: _T) -> None:
-        self._values[key] = value
-        self._values.move_to_end(key)
-        if len(self._values) > self._size:
-            self._values.popitem(last=False)
-
-    def drop(self, key: str) -> None:
-        self._values.pop(key, None)
-
-    def __len__(self) -> int:
-        return len(self._values)
 
 
 class _Failures(NamedTuple):
@@ -123,11 +99,11 @@ class Refusals:
         self._enrollments = enrollments
         self._groups = groups
         self._clock = clock
-        self._failures: _Latest[_Failures] = _Latest(_MAX_REMEMBERED)
+        self._failures: Latest[_Failures] = Latest(_MAX_REMEMBERED)
         self._addresses: Pacer[str] = Pacer(_ADDRESS_PACE, _LONGEST_DELAY_S)
         self._unexamined: deque[RegisterRequest] = deque()
         self._examining: asyncio.Task[None] | None = None
-        self._examined: _Latest[_Examined] = _Latest(_MAX_REMEMBERED)
+        self._examined: Latest[_Examined] = Latest(_MAX_REMEMBERED)
 
     async def refuse(self, request: RegisterRequest, error: MusterError) -> None:
         """Take down why a request fails; returns when it may be answered.

@@ -1,7 +1,8 @@
 """Registration: a device proves itself, gets a hub, and its identity there (dps.md 4).
 
 Order of what must survive: first the identity in the hub, then the registration record, then the
-answer. Both writes are idempotent, so a crash in between is healed by the device's next attempt.
+answer. Both writes are idempotent, so a crash in between is healed by the device's next attempt;
+for a new device of a hub in this process they are one.
 Work for one registration ID is done one at a time; work for a hub in this process is finished
 before the first answer, a remote hub may take longer and is then polled for.
 """
@@ -25,11 +26,12 @@ from muster.model.decision import Fact
 from muster.model.registration import RegistrationRecord
 from muster.net.tasks import spawn
 from muster.provisioning.assignment import Assignment
-from muster.provisioning.authentication import Authentication, Proof, RegisterRequest
+from muster.provisioning.authentication import Authentication, Claim, Proof, RegisterRequest
 from muster.provisioning.enrollment_groups import EnrollmentGroups
 from muster.provisioning.enrollments import Enrollments
 from muster.provisioning.hubs import LinkedHub, LinkedHubs
 from muster.provisioning.operations import OperationIds, operation_not_found
+from muster.provisioning.outcomes import Outcomes
 from muster.provisioning.records import Records, record_not_found
 from muster.provisioning.refusals import Refusals
 from muster.provisioning.settings import ServiceSettings
@@ -97,6 +99,9 @@ class Registrations:
         self._operations = operations
         self._clock = clock
         self._randomness = randomness
+        self._enrollments = enrollments
+        self._groups = groups
+        self._outcomes = Outcomes(clock)
         self._turns = Turns()
         self._working = 0
 
@@ -110,6 +115,7 @@ class Registrations:
         """
         registration_id = request.claim.registration_id
         operation_id = self._operations.new(registration_id)
+        changes = self._changes
         try:
             with self._turns.join(registration_key(registration_id)) as turn:
                 seen = turn.changes
@@ -121,13 +127,24 @@ class Registrations:
                     if turn.work is not None:
                         # A hub still works on an earlier attempt: its outcome is this one's, too.
                         return Operation(turn.work[0], model.ASSIGNING)
-                    await self._decide(request, proof, turn, operation_id)
+                    record = await self._decide(request, proof, turn, operation_id)
                     turn.changes += 1
         except MusterError as error:
             await self.refusals.refuse(request, error)
             raise
         self.refusals.forgive(registration_id)
+        if record is not None:
+            self._outcomes.remember(request.claim, operation_id, record, changes)
         return Operation(operation_id, model.ASSIGNING)
+
+    def just_finished(self, claim: Claim, operation_id: str) -> Operation | None:
+        """Return an operation that a device with this claim began and that is finished.
+
+        Known only for seconds, and only while no operator changes anything; otherwise
+        `operation_status` finds out.
+        """
+        record = self._outcomes.find(claim, operation_id, self._changes)
+        return None if record is None else Operation(operation_id, record.status, record)
 
     async def operation_status(self, request: RegisterRequest, operation_id: str) -> Operation:
         """Return how far an operation is.
@@ -137,6 +154,9 @@ class Registrations:
                 before it had an outcome; the device registers again.
             RefusalError: the device did not prove itself.
         """
+        finished = self.just_finished(request.claim, operation_id)
+        if finished is not None:
+            return finished
         registration_id = request.claim.registration_id
         try:
             with self._turns.join(registration_key(registration_id)) as turn:
@@ -192,16 +212,24 @@ class Registrations:
 
     # Within.
 
+    @property
+    def _changes(self) -> int:
+        """Grows whenever an operator changes what an outcome depends on."""
+        return self._enrollments.changes + self._groups.changes + self.records.deletions
+
     async def _decide(
         self, request: RegisterRequest, proof: Proof, turn: Turn, operation_id: str
-    ) -> None:
-        """Give a device that proved itself its outcome, and write that down."""
+    ) -> RegistrationRecord | None:
+        """Give a device that proved itself its outcome, and write that down.
+
+        Returns nothing when a remote hub works on it, or has.
+        """
         if not proof.entry.enabled:
             check = "group-disabled" if proof.group_id else "enrollment-disabled"
             record = self._changed(request, proof, status=model.DISABLED)
             facts: dict[str, Fact] = {"entry": proof.entry_name, "group": proof.group_id}
             await self._finish(request, record, check, facts)
-            return
+            return record
         choice = self._assignment.choose(request, proof)
         if choice.hub is None:
             record = self._changed(
@@ -212,20 +240,32 @@ class Registrations:
                 error_message="No IoT hub is available for the device.",
             )
             await self._finish(request, record, "no-hub-available", choice.facts)
-        elif choice.hub.local:
-            await self._assign(request, proof, choice.hub, choice.facts)
-        else:
-            work = self._assign(request, proof, choice.hub, choice.facts)
-            await self._patiently(work, turn, operation_id)
+            return record
+        work = self._assign(request, proof, choice.hub, choice.facts)
+        if choice.hub.local:
+            return await work
+        await self._patiently(work, turn, operation_id)
+        return None
 
     async def _assign(
         self, request: RegisterRequest, proof: Proof, hub: LinkedHub, facts: dict[str, Fact]
-    ) -> None:
+    ) -> RegistrationRecord:
         """Make the device's identity in its hub, moving it there when it has another one."""
         device = self._assignment.device(request, proof)
         facts = {**facts, "hub": hub.host, "key": f"the {proof.slot} key"}
+        substatus = self._assignment.substatus(proof, hub)
+        record = self._changed(
+            request,
+            proof,
+            status=model.ASSIGNED,
+            substatus=substatus,
+            assigned_hub=hub.host,
+            first_hub=(proof.record and proof.record.first_hub) or hub.host,
+            device_id=device.device_id,
+        )
+        putting = self.records.putting(record)
         try:
-            substatus = await self._assignment.settle(proof, hub, device)
+            written = await self._assignment.settle(proof, hub, device, [putting])
         except MusterError as error:
             _log.warning(
                 "hub refused a device",
@@ -248,20 +288,13 @@ class Registrations:
             ours = isinstance(error, InvalidArgumentError)
             check = "invalid-identity" if ours else "hub-refused"
             await self._finish(request, record, check, {**facts, "reason": error.message})
-            return
-        record = self._changed(
-            request,
-            proof,
-            status=model.ASSIGNED,
-            substatus=substatus,
-            assigned_hub=hub.host,
-            first_hub=(proof.record and proof.record.first_hub) or hub.host,
-            device_id=device.device_id,
-        )
-        await self._finish(request, record, "assigned", {**facts, "substatus": substatus})
+            return record
+        facts["substatus"] = substatus
+        await self._finish(request, record, "assigned", facts, written=written)
+        return record
 
     async def _patiently(
-        self, work: Coroutine[Any, Any, None], turn: Turn, operation_id: str
+        self, work: Coroutine[Any, Any, object], turn: Turn, operation_id: str
     ) -> None:
         """Let a remote hub work; when it takes longer than a moment, do not wait for it."""
         if self._working >= _MAX_WORKING:
@@ -310,7 +343,10 @@ class Registrations:
         record: RegistrationRecord,
         check: str,
         facts: dict[str, Fact],
+        *,
+        written: bool = False,
     ) -> None:
-        """Write the record, then take the decision down."""
-        await self.records.put(record)
+        """Write the record unless that is done, then take the decision down."""
+        if not written:
+            await self.records.put(record)
         self._decisions.record(request.decided(record.updated_at, record.status, check, facts))

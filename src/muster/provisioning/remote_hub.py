@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote
 
@@ -22,6 +23,7 @@ from muster.errors import InvalidArgumentError, MusterError, UnavailableError
 from muster.ids import Randomness
 from muster.model.enrollment import JsonObject
 from muster.provisioning.hubs import DeviceSnapshot, ModuleSnapshot, ProvisionedDevice
+from muster.store.engine import Statement
 
 _API_VERSION: Final = "2021-04-12"
 _TIMEOUT_S: Final = 15.0
@@ -92,14 +94,16 @@ class RemoteHub:
         self._first_pause_s = first_pause_s
         self._session: aiohttp.ClientSession | None = None
 
-    async def provision(self, device: ProvisionedDevice) -> bool:
+    async def provision(
+        self, device: ProvisionedDevice, also: Sequence[Statement] = (), *, known: bool = True
+    ) -> bool:
         """Create the device, or bring its keys and capability up to date."""
         path = _device_path(device.device_id)
         present = await self._call("GET", path)
         if present is None:
             if await self._create(device):
                 await self._begin_twin(device)
-                return True
+                return False
             present = await self._call("GET", path) or {}
         wanted = _identity(device)
         if not _same(present, wanted):

@@ -103,18 +103,27 @@ class Turn(Generic[_Item]):
     Args:
         loop: whose turns they are.
         worker: gets the items at the end of the turn, in order.
+        pause_s: least time from one handing over to the next. What comes after a quiet time never
+            waits.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, worker: Worker[_Item]) -> None:
-        self._call_soon = loop.call_soon
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, worker: Worker[_Item], pause_s: float = 0.0
+    ) -> None:
+        self._loop = loop
         self._worker = worker
+        self._pause_s = pause_s
+        self._next_at = 0.0
         self._items: list[_Item] = []
 
     def put(self, item: _Item) -> None:
         """Queue an item."""
         self._items.append(item)
         if len(self._items) == 1:
-            self._call_soon(self._hand_over)
+            if self._loop.time() < self._next_at:
+                self._loop.call_at(self._next_at, self._hand_over)
+            else:
+                self._loop.call_soon(self._hand_over)
 
     def close(self) -> None:
         """Hand over what is there and close the worker."""
@@ -122,6 +131,7 @@ class Turn(Generic[_Item]):
         self._worker.close()
 
     def _hand_over(self) -> None:
+        self._next_at = self._loop.time() + self._pause_s
         items, self._items = self._items, []
         for item in items:
             self._worker.put(item)

@@ -13,10 +13,11 @@ from muster.hub.twins import TwinProperties, TwinRequest
 from muster.local_hub import LocalHub, LocalHubs
 from muster.model.identity import DeviceRequest, IdentityRef
 from muster.provisioning.hubs import LinkedHub, ProvisionedDevice
+from muster.store.engine import Statement
+from muster.store.queries import load
 from unit.hub.hub_parts import HOST, KEY, KEY2
 
 if TYPE_CHECKING:
-    from muster.store.engine import Statement
     from unit.hub.hub_parts import Parts
 
 KEYS = SymmetricKeys(KEY, KEY2)
@@ -99,6 +100,22 @@ async def test_an_edge_device_with_children_stays_one(hub: LocalHub, parts: Part
     assert identity.iot_edge
     assert identity.authentication.symmetric_key is not None
     assert identity.authentication.symmetric_key.primary_key == KEY2
+
+
+async def test_what_goes_along_is_written_with_a_new_device_only(
+    hub: LocalHub, parts: Parts
+) -> None:
+    mark = Statement(load("settings")["put"], {"name": "along", "value": "1"}, expect=1)
+    assert await hub.provision(device(), [mark], known=False) is True
+    rows = await parts.engine.read(load("settings")["all"], {})
+    assert ("along", "1") in rows
+    again = Statement(load("settings")["put"], {"name": "along", "value": "2"}, expect=1)
+    # Believed to be new, but there: keys are taken over, nothing goes along.
+    assert await hub.provision(device(keys=OTHER_KEYS), [again], known=False) is False
+    identity = await parts.identities.get(parts.hub.id, "d1")
+    assert identity.authentication.symmetric_key is not None
+    assert identity.authentication.symmetric_key.primary_key == KEY2
+    assert await parts.engine.read(load("settings")["all"], {}) == rows
 
 
 async def test_of_many_at_once_one_creates(hub: LocalHub) -> None:

@@ -40,3 +40,44 @@ async def test_closing_hands_over_what_is_left() -> None:
     turn.close()
     await asyncio.to_thread(worker.join)
     assert done == [1, 2]
+
+
+async def test_in_a_busy_time_several_turns_are_one_batch() -> None:
+    batches: list[list[int]] = []
+    began, held = threading.Event(), threading.Event()
+
+    def work(batch: list[int]) -> None:
+        batches.append(batch)
+        began.set()
+        held.wait(10)
+
+    worker: Worker[int] = Worker("test", 100, work)
+    turn = Turn(asyncio.get_running_loop(), worker, pause_s=30.0)
+    turn.put(0)
+    await asyncio.to_thread(began.wait)
+    # The first was handed over at once; what follows waits for the pause to end.
+    for number in range(1, 4):
+        turn.put(number)
+        await asyncio.sleep(0)
+        assert not worker._queue.qsize()
+    turn.close()
+    held.set()
+    await asyncio.to_thread(worker.join)
+    assert batches == [[0], [1, 2, 3]]
+
+
+async def test_what_waits_for_the_pause_comes_by_itself() -> None:
+    done: asyncio.Queue[int] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    def work(batch: list[int]) -> None:
+        for number in batch:
+            loop.call_soon_threadsafe(done.put_nowait, number)
+
+    worker: Worker[int] = Worker("test", 100, work)
+    turn = Turn(loop, worker, pause_s=0.001)
+    for number in range(3):
+        turn.put(number)
+        assert await done.get() == number
+    turn.close()
+    await asyncio.to_thread(worker.join)

@@ -65,7 +65,7 @@ class DeviceMqttEndpoint:
         self.randomness = randomness
         self.live: dict[str, _Session] = {}
 
-    async def accept(self, connect: Connect, peer: MqttPeer) -> Accepted | Refused:
+    def accept(self, connect: Connect, peer: MqttPeer) -> Accepted | Refused:
         """Let a device in, whatever its key."""
         username = connect.username or ""
         parts = _USER_NAME.fullmatch(username)
@@ -175,9 +175,23 @@ class _Session:
             return
         if publish.qos and publish.packet_id is not None:
             self.peer.write(codec.encode_puback(publish.packet_id))
-        self._waiting.append(publish)
         if self._answering is None:
+            if self._answer_at_once(publish):
+                return
             self._answering = spawn(self._answer_all(), "dps mqtt answers")
+        self._waiting.append(publish)
+
+    def _answer_at_once(self, publish: Publish) -> bool:
+        """Answer a poll whose outcome is known; it leaves together with the PUBACK."""
+        if not publish.topic.startswith(_POLL):
+            return False
+        fields = _fields(publish)
+        operation_id = unquote(fields.get("operationId", ""))
+        operation = self._endpoint.registrations.just_finished(self._claim, operation_id)
+        if operation is None:
+            return False
+        self._succeeded(publish, fields, operation)
+        return True
 
     async def _answer_all(self) -> None:
         try:
@@ -187,8 +201,7 @@ class _Session:
             self._answering = None
 
     async def _answer(self, publish: Publish) -> None:
-        query = publish.topic.partition("/?")[2]
-        fields = dict(item.partition("=")[::2] for item in query.split("&"))
+        fields = _fields(publish)
         rid = fields.get("$rid", "")
         endpoint = self._endpoint
         tracking = endpoint.randomness.uuid()
@@ -206,14 +219,19 @@ class _Session:
             body = errors.body(error, tracking, endpoint.clock)
             self._respond(500, rid, body, RETRY_AFTER_S)
         else:
-            if not self.proven and not self.peer.closed:
-                self.proven = True
-                endpoint.take_over(self)
-            waiting = operation.status == ASSIGNING
+            self._succeeded(publish, fields, operation)
+
+    def _succeeded(self, publish: Publish, fields: dict[str, str], operation: Operation) -> None:
+        if not self.proven and not self.peer.closed:
+            self.proven = True
+            self._endpoint.take_over(self)
+        if publish.topic.startswith(_REGISTER):
+            body = device_json.operation_json(operation)
+        else:
             body = device_json.polled_json(operation, self._claim.registration_id)
-            if publish.topic.startswith(_REGISTER):
-                body = device_json.operation_json(operation)
-            self._respond(202 if waiting else 200, rid, body, RETRY_AFTER_S if waiting else None)
+        waiting = operation.status == ASSIGNING
+        rid = fields.get("$rid", "")
+        self._respond(202 if waiting else 200, rid, body, RETRY_AFTER_S if waiting else None)
 
     async def _do(self, publish: Publish, fields: dict[str, str], tracking: str) -> Operation:
         request = RegisterRequest(
@@ -246,3 +264,9 @@ class _Session:
             self._packet_id = self._packet_id % 0xFFFF + 1
             packet_id = self._packet_id
         self.peer.write(codec.encode_publish(topic, body, qos=qos, packet_id=packet_id))
+
+
+def _fields(publish: Publish) -> dict[str, str]:
+    """Return what stands in the query of a request's topic."""
+    query = publish.topic.partition("/?")[2]
+    return dict(item.partition("=")[::2] for item in query.split("&"))
