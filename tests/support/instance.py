@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from support.secrets import CLOCK
 from support.service import Service
 
@@ -173,6 +175,7 @@ class Instance:
 
     def run_cli(self, *args: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
         """Run `muster …` against this instance, whatever comes of it."""
+        self._must_be_named()
         return subprocess.run(
             [MUSTER, *args],
             env={**os.environ, "MUSTER_DATA_DIR": str(self.data_dir), "NO_COLOR": "1"},
@@ -181,6 +184,11 @@ class Instance:
             timeout=timeout_s,
             check=False,
         )
+
+    def _must_be_named(self) -> None:
+        """Skip the test where no name leads to the instance: an ordinary user cannot add any."""
+        if self.place.why_not_named is not None:
+            pytest.skip(self.place.why_not_named)
 
     def cli(self, *args: str) -> Any:
         """Run `muster … --json` and return what it printed, parsed."""
@@ -196,6 +204,7 @@ class Instance:
 
         It is ended after `patience_s`, so that a test that waits in vain says what it has.
         """
+        self._must_be_named()
         process = subprocess.Popen(
             [MUSTER, *args, "--json"],
             env={**os.environ, "MUSTER_DATA_DIR": str(self.data_dir), "NO_COLOR": "1"},

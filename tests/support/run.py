@@ -34,6 +34,8 @@ class Place:
     hubs: tuple[str, str]
     https_port: int
     mqtt_port: int
+    why_not_named: str | None
+    """Why the names do not lead here, so that commands cannot use them; None when they do."""
     why_not_official: str | None
     """Why unmodified device SDKs cannot reach this place; None when they can."""
 
@@ -106,11 +108,12 @@ class Run:
             known = {_resolve(name) for name in names}
         if len(known) == 1 and (found := next(iter(known))) and found.startswith("127."):
             address = found
-        why_not = _why_not_official(address, names)
+        unnamed = _why_not_named(address, names)
+        why_not = unnamed or _why_not_official(address)
         https, mqtt = (
             (_free_port(address), _free_port(address)) if why_not is not None else OFFICIAL_PORTS
         )
-        return Place(address, names[0], (names[1], names[2]), https, mqtt, why_not)
+        return Place(address, names[0], (names[1], names[2]), https, mqtt, unnamed, why_not)
 
     @property
     def _mark(self) -> str:
@@ -143,9 +146,13 @@ def _resolve(name: str) -> str | None:
         return None
 
 
-def _why_not_official(address: str, names: tuple[str, ...]) -> str | None:
+def _why_not_named(address: str, names: tuple[str, ...]) -> str | None:
     if unknown := [name for name in names if _resolve(name) != address]:
         return f"{', '.join(unknown)} must resolve to {address}: add them to {HOSTS_FILE}"
+    return None
+
+
+def _why_not_official(address: str) -> str | None:
     for port in OFFICIAL_PORTS:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -197,6 +197,8 @@ def test_ctrl_c_is_a_good_end(run: Run, service: CliService) -> None:
         stop.wait(30)
 
     service.on(*EVENTS, lambda _: Reply(lines=endless()))
+    # Where the tests run in the background, the signal is ignored, and a child inherits that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, "-m", "muster", "events", "tail"],
         env=dict(os.environ),
@@ -204,6 +206,7 @@ def test_ctrl_c_is_a_good_end(run: Run, service: CliService) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
+    signal.signal(signal.SIGINT, before)
     assert process.stdout is not None
     assert "gateway-01" in process.stdout.readline()  # at once, not when a buffer is full
     process.send_signal(signal.SIGINT)
