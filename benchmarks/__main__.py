@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from benchmarks import connections, fleet, report
+from benchmarks import connections, fleet, methods, report
 from benchmarks.place import BenchmarkError
 
 _BENCHMARKS: Final[dict[str, Callable[..., list[report.Row]]]] = {
@@ -16,6 +16,7 @@ _BENCHMARKS: Final[dict[str, Callable[..., list[report.Row]]]] = {
     "idle": connections.idle,
     "storm": fleet.storm,
     "scale": fleet.scale,
+    "methods": methods.methods,
 }
 
 

@@ -88,6 +88,16 @@ def nats(work: Path, ca: Path) -> Iterator[Peer]:
 
 
 @contextlib.contextmanager
+def nats_core(work: Path) -> Iterator[Peer]:
+    """Run nats-server as it is by default: no TLS, nothing stored."""
+    port = free_port()
+    command: list[str | Path] = [find("nats-server") or "nats-server", "-a", ADDRESS]
+    command += ["-p", str(port)]
+    with server(command, work / "nats.log", listening(port)) as process:
+        yield Peer([process.pid], port, work)
+
+
+@contextlib.contextmanager
 def nginx(work: Path, ca: Path) -> Iterator[Peer]:
     """Run nginx in one process, answering with a constant over TLS 1.3."""
     secure = free_port()

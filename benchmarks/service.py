@@ -54,6 +54,15 @@ class Muster:
         text = self.facts["dpsConnectionString"]
         return Caller(self._tls, self.facts["ports"]["https"], text, "2021-10-01")
 
+    def _hub(self) -> Caller:
+        text = self.facts["hubs"][0]["connectionString"]
+        return Caller(self._tls, self.facts["ports"]["https"], text, "2021-04-12")
+
+    def method_calls(self, devices: list[Device], **fields: Any) -> Job:
+        """Return a job of devices whose methods are called."""
+        port, token = self.facts["ports"]["https"], self._hub().token
+        return self.job("methods", devices=devices, https_port=port, authorization=token, **fields)
+
     def enroll_group(self, name: str = "fleet") -> None:
         """Make the group that simulated devices register through."""
         keys = {"primaryKey": KEY, "secondaryKey": KEY}
@@ -63,8 +72,7 @@ class Muster:
 
     def devices(self, count: int, prefix: str = "dev") -> list[Device]:
         """Make devices in the hub, and say how they log in."""
-        text = self.facts["hubs"][0]["connectionString"]
-        hub = Caller(self._tls, self.facts["ports"]["https"], text, "2021-04-12")
+        hub = self._hub()
         names = [f"{prefix}-{number:05}" for number in range(count)]
         keys = {"primaryKey": KEY, "secondaryKey": KEY}
         for start in range(0, count, 100):
@@ -96,7 +104,7 @@ class Caller:
         policy = connection_string.parse(text)
         expiry = int(CLOCK.time()) + 86_400
         key = symmetric_keys.decode(policy.key or "")
-        self._token = sas_token.sign(HOST, key, expiry, policy.key_name)
+        self.token = sas_token.sign(HOST, key, expiry, policy.key_name)
         self._version = api_version
         self._http = http.client.HTTPConnection(HOST)
         plain = socket.create_connection((ADDRESS, port), 30)
@@ -120,7 +128,7 @@ class Caller:
             BenchmarkError: it is refused.
         """
         sent = {
-            "Authorization": self._token,
+            "Authorization": self.token,
             "Content-Type": "application/json",
             **{name.replace("_", "-"): value for name, value in headers.items()},
         }

@@ -8,12 +8,17 @@ import sys
 import msgspec
 import uvloop
 
-from benchmarks.load import registration, telemetry
+from benchmarks.load import methods, registration, telemetry
 from benchmarks.load.job import Job, Result
 
 
 async def _run(job: Job) -> Result:
-    kinds = {"telemetry": telemetry.run, "idle": telemetry.run_idle}
+    kinds = {
+        "telemetry": telemetry.run,
+        "idle": telemetry.run_idle,
+        "methods": methods.run,
+        "nats": methods.run_nats,
+    }
     async with asyncio.timeout(job.timeout_s):
         return await kinds.get(job.kind, registration.run)(job)
 

@@ -18,7 +18,7 @@ class Job(msgspec.Struct, kw_only=True):
     """A job.
 
     Attributes:
-        kind: `registration`, `telemetry`, `idle` or `http`.
+        kind: `registration`, `telemetry`, `idle`, `http`, `methods` or `nats`.
         address, port, host: where the server is, and its name in TLS.
         ca_file: whom to trust.
         pids: processes whose CPU time counts as the server's.
@@ -31,7 +31,8 @@ class Job(msgspec.Struct, kw_only=True):
         id_scope, group_key: of the provisioning service; no `id_scope` means a plain broker with
             a responder.
         picks: registration numbers to use instead of 0, 1, 2, …
-        devices: who sends telemetry or stays idle.
+        devices: who sends telemetry, stays idle or answers methods.
+        https_port, authorization: where methods are called, and as whom.
         batch, window: messages in one write, and how many may be unacknowledged.
         payload_bytes: size of a telemetry message.
         offline_subscriber: leave a persistent subscription behind first, so that a broker that
@@ -55,6 +56,8 @@ class Job(msgspec.Struct, kw_only=True):
     group_key: str = ""
     picks: list[int] = msgspec.field(default_factory=list)
     devices: list[Device] = msgspec.field(default_factory=list)
+    https_port: int = 0
+    authorization: str = ""
     batch: int = 1
     window: int = 1
     payload_bytes: int = 256
