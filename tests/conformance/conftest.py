@@ -6,12 +6,13 @@ document for it, and find the instance by its host names on the ports they insis
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from support.instance import Instance
 
@@ -21,6 +22,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "/conformance/" in str(item.path):
             item.add_marker(pytest.mark.filterwarnings("ignore"))
+
+
+@pytest.fixture(autouse=True)
+def _sockets_left_behind() -> Iterator[None]:
+    """Have the clients' sockets collected here, where that is no failure, not in a later test."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
