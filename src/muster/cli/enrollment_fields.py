@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from muster.cli.options import ENABLED, JSON_DOCUMENT, key_options
+from muster.errors import InvalidArgumentError
+from muster.model.twin import check_limits, without_service_members
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from muster.cli.client import RestClient
+    from muster.model.twin import Section
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -100,8 +103,10 @@ def apply_fields(
         entry["capabilities"] = {**(entry.get("capabilities") or {}), "iotEdge": edge}
     twin = dict(entry.get("initialTwin") or {})
     if tags is not None:
+        _check_section(tags, "tags")
         twin["tags"] = tags
     if desired is not None:
+        _check_section(desired, "desired")
         twin["properties"] = {**(twin.get("properties") or {}), "desired": desired}
     if twin:
         entry["initialTwin"] = twin
@@ -117,6 +122,14 @@ def apply_fields(
     }
     entry.update({name: value for name, value in values.items() if value is not None})
     return entry
+
+
+def _check_section(document: dict[str, Any], section: Section) -> None:
+    """Refuse what no hub takes; the service keeps it, and the device could never be assigned."""
+    try:
+        check_limits(without_service_members(document), section)
+    except InvalidArgumentError as error:
+        raise click.UsageError(f"--{section}: {error.message}.") from None
 
 
 def new_entry(id_name: str, entry_id: str) -> dict[str, Any]:

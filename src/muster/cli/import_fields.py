@@ -9,9 +9,12 @@ from muster.auth import symmetric_keys
 from muster.cli.enrollment_fields import ALLOCATION_POLICIES, READ_ONLY, REPROVISION_POLICIES
 from muster.errors import InvalidArgumentError
 from muster.ids import check_device_id, check_registration_id
+from muster.model.twin import check_limits, without_service_members
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from muster.model.twin import Section
 
 COLUMNS: Final = (
     "registrationId",
@@ -172,12 +175,21 @@ def _document(value: Any) -> dict[str, Any]:
     return value
 
 
+def _section(value: Any, section: Section) -> dict[str, Any]:
+    document = _document(value)
+    try:
+        check_limits(without_service_members(document), section)
+    except InvalidArgumentError as error:
+        raise BadValueError(error.message) from None
+    return document
+
+
 def _tags(entry: dict[str, Any], value: Any) -> None:
-    _member(entry, "initialTwin")["tags"] = _document(value)
+    _member(entry, "initialTwin")["tags"] = _section(value, "tags")
 
 
 def _desired(entry: dict[str, Any], value: Any) -> None:
-    _member(entry, "initialTwin")["properties"] = {"desired": _document(value)}
+    _member(entry, "initialTwin")["properties"] = {"desired": _section(value, "desired")}
 
 
 def _shown(value: Any) -> str:

@@ -132,6 +132,8 @@ def test_text_of_the_service_cannot_steer_the_terminal(run: Run, service: CliSer
     ("arguments", "reason"),
     [
         (("enrollment", "create", "d1", "--tags", "{"), "not JSON"),
+        (("enrollment", "create", "d1", "--tags", '{"a.b": 1}'), "--tags: tags has the key 'a.b'"),
+        (("enrollment-group", "create", "g", "--desired", '{"$a": 1}'), "--desired: desired has"),
         (("enrollment", "create", "d1", "--tags", "[]"), "a JSON object is needed"),
         (("enrollment", "create", "d1", "--tags", '{"a": NaN}'), "not a JSON number"),
         (("enrollment", "create", "d1", "--desired", "@/no/such.json"), "cannot read"),

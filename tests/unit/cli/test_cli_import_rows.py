@@ -49,6 +49,8 @@ def test_json_lines_with_columns_or_whole(run: Run, service: CliService, tmp_pat
         ("tags", "{", "tags: not JSON"),
         ("desired", "[]", "desired: a JSON object is needed"),
         ("tags", '{"a": NaN}', "NaN is not a JSON number"),
+        ("tags", '{"a.b": 1}', "tags has the key 'a.b'"),
+        ("desired", '{"a": 9007199254740993}', "desired has a number outside the range"),
     ],
 )
 def test_a_bad_value_is_named_with_its_line(
