@@ -26,6 +26,7 @@ NOTHING: Final = "-"
 
 _FRACTION: Final = re.compile(r"\.\d+(?=Z$)")
 _LEAST_ROOM: Final = 20
+_QUOTED: Final = re.compile(r"`[^`]*`")
 _SECRET_NAMES: Final = frozenset({"primaryKey", "secondaryKey", "connectionString"})
 # Control characters, halves of surrogate pairs, and what reverses the order of a line.
 _HIGH_UNSAFE: Final = r"\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
@@ -163,10 +164,16 @@ def show_record(fields: Iterable[tuple[str, Any]]) -> None:
 
 
 def _hanging(text: str, indent: int) -> str:
-    """Wrap sentences to the terminal, below where they begin; keys and JSON stay whole."""
+    """Wrap sentences to the terminal, below where they begin."""
     room = max(shutil.get_terminal_size().columns - indent, _LEAST_ROOM)
-    lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
-    return f"\n{' ' * indent}".join(lines)
+    return f"\n{' ' * indent}".join(wrapped(text, room))
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Break sentences into lines; keys, JSON and what stands between backticks stay whole."""
+    kept = _QUOTED.sub(lambda found: found[0].replace(" ", "\0"), text)
+    lines = textwrap.wrap(kept, width, break_long_words=False, break_on_hyphens=False)
+    return [line.replace("\0", " ") for line in lines]
 
 
 def _draw(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import textwrap
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,6 +14,7 @@ import msgspec
 
 from muster.cli.examples import examples
 from muster.cli.failures import FailedError
+from muster.cli.output import wrapped
 from muster.config import (
     DEFAULT_DATA_DIR,
     DEFAULT_HTTPS_PORT,
@@ -163,23 +163,16 @@ def _summary(info: InstanceInfo, settings: Settings, notes: list[str]) -> str:
         *(f"  Hub            {hub.host}" for hub in info.hubs),
         f"  CA file        {info.ca_file}",
         "",
-        *(line for note in notes for line in (*_wrapped(note), "")),
+        *(
+            line
+            for note in notes
+            for line in ("  Note: " + "\n        ".join(wrapped(note, 72)), "")
+        ),
         "  Next:  muster enrollment create my-first-device --edge"
         + _data_dir_option(settings.data_dir),
         "         muster info" + _data_dir_option(settings.data_dir),
     ]
     return "\n".join(lines)
-
-
-def _wrapped(note: str) -> list[str]:
-    return textwrap.wrap(
-        note,
-        width=80,
-        initial_indent="  Note: ",
-        subsequent_indent="        ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
 
 
 def _data_dir_option(data_dir: Path) -> str:

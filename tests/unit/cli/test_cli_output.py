@@ -106,6 +106,12 @@ def test_sentences_are_wrapped_below_where_they_begin_on_a_terminal_only(
     assert any(line.endswith(cause) for line in stdout.decode().splitlines())
 
 
+def test_a_command_in_a_sentence_is_not_broken() -> None:
+    assert output.wrapped("To do it, run `muster device list` now.", 20) == [
+        *("To do it, run", "`muster device list`", "now.")
+    ]
+
+
 def test_an_encoding_that_lacks_a_character_gets_an_escape(
     data_dir: Path, service: CliService
 ) -> None:
