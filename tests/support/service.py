@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -107,6 +108,26 @@ class Service:
         path = f"/devices/{segment(device_id)}/modules/{segment(module_id)}"
         self.must("PUT", path, body)
         return keys
+
+    def send_message(self, device_id: str, body: bytes, module_id: str = "", **fields: Any) -> None:
+        """Send a cloud-to-device message; `fields` are members of its JSON."""
+        self.must(
+            "POST",
+            message_path(device_id, module_id),
+            {"body": base64.b64encode(body).decode(), **fields},
+        )
+
+    def message_count(self, device_id: str) -> int:
+        """Return how many cloud-to-device messages wait for a device."""
+        found = self.must("GET", f"/devices/{segment(device_id)}")["cloudToDeviceMessageCount"]
+        assert isinstance(found, int)
+        return found
+
+
+def message_path(device_id: str, module_id: str = "") -> str:
+    """Where messages for a device or module are sent."""
+    path = f"/admin/v1/messages/{segment(device_id)}"
+    return f"{path}/modules/{segment(module_id)}" if module_id else path
 
 
 def segment(text: str) -> str:

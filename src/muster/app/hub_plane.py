@@ -10,8 +10,11 @@ from muster.hub.bulk import Bulk
 from muster.hub.changes import Changes
 from muster.hub.connections import Connections
 from muster.hub.digital_twins import DigitalTwins
+from muster.hub.endpoints.device_access import DeviceAccess
+from muster.hub.endpoints.device_http import DeviceHttpEndpoint
 from muster.hub.endpoints.device_mqtt import HubMqttEndpoint
 from muster.hub.endpoints.digital_twins_http import DigitalTwinsHttpEndpoint
+from muster.hub.endpoints.messages_http import MessagesHttpEndpoint
 from muster.hub.endpoints.methods_http import MethodsHttpEndpoint
 from muster.hub.endpoints.mqtt_services import SessionServices
 from muster.hub.endpoints.registry_http import RegistryHttpEndpoint
@@ -93,8 +96,14 @@ class HubPlane:
             TwinsHttpEndpoint(access, twins),
             MethodsHttpEndpoint(access, methods, clock),
             DigitalTwinsHttpEndpoint(access, DigitalTwins(twins), methods, clock),
+            MessagesHttpEndpoint(access, self.messaging),
+            DeviceHttpEndpoint(
+                DeviceAccess(self.hubs, authenticator, self.connections, decisions, clock),
+                telemetry,
+                self.messaging.cloud_to_device,
+            ),
         )
-        """What answers the hub's REST API; each has `routes()`."""
+        """What answers the hub's REST APIs; each has `routes()`."""
         self.mqtt = HubMqttEndpoint(
             self.hubs,
             authenticator,

@@ -20,6 +20,7 @@ import msgspec
 import structlog
 
 from muster.errors import MusterError
+from muster.hub.activity import Activity
 from muster.hub.changes import ConnectionChanged
 from muster.hub.method_calls import MethodWaits, PendingCalls
 from muster.model.identity import IdentityRef
@@ -238,6 +239,7 @@ class Connections:
         self._expiries: dict[int, set[Connection]] = {}
         self._next_expiry = int(clock.time())
         self._unwritten: dict[IdentityRef, Presence] = {}
+        self._activity = Activity(engine, clock)
         self._alive_at = 0.0
         self._unsubscribe: list[Unsubscribe] = []
         self.method_waits = MethodWaits()
@@ -268,6 +270,7 @@ class Connections:
         self._expire()
         try:
             await self._write_presence()
+            await self._activity.write(self._run)
         except MusterError as error:
             # Kept for the next turn; the store has told its own trouble already.
             _log.warning("presence not written", reason=error.message)
@@ -280,6 +283,7 @@ class Connections:
             self.detach(connection)
         while self._unwritten:
             await self._write_presence()
+        await self._activity.write(self._run, everything=True)
 
     # -- connecting ----------------------------------------------------------------------------
 
@@ -405,14 +409,23 @@ class Connections:
         live = self.get(ref)
         if live is not None:
             return Presence(True, live.connected_at, live.last_activity_at)
+        called = self._activity.last(ref)
         recent = self._unwritten.get(ref)
         if recent is not None:
-            return recent
+            return recent._replace(last_activity_at=max(recent.last_activity_at, called))
         changed, active = state_updated_at or 0.0, last_activity_at or 0.0
         if connected_run is not None:
             # It was connected when its run ended without saying goodbye.
             changed = max(changed, active, run_alive_at or 0.0)
-        return Presence(False, changed, active)
+        return Presence(False, changed, max(active, called))
+
+    def active(self, ref: IdentityRef) -> None:
+        """Note that an identity called without a connection, which does not make it connected."""
+        live = self.get(ref)
+        if live is not None:
+            live.touch(self._clock.time())
+        else:
+            self._activity.note(ref)
 
     # -- telling every node --------------------------------------------------------------------
 
@@ -532,6 +545,7 @@ class Connections:
             # A new identity of the same name starts with a clean slate.
             ref = IdentityRef(barred.hub, barred.device_id, barred.module_id or "")
             self._unwritten.pop(ref, None)
+            self._activity.forget(ref)
 
 
 _decode_desired: Final = msgspec.msgpack.Decoder(DesiredChanged).decode

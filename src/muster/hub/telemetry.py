@@ -7,11 +7,13 @@ Source: hub-device.md 9.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from typing import TYPE_CHECKING, Final, Protocol, final
 
+from muster.errors import ThrottledError
+
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable, Callable, Sequence
 
     from muster.hub.hubs import Hub
@@ -104,6 +106,33 @@ class Telemetry:
     def log(self, hub: Hub) -> EventLog:
         """Return the log of a hub that was opened."""
         return self._logs[hub.id]
+
+    async def send(self, hub: Hub, device_id: str, records: list[bytes]) -> None:
+        """Store messages of a device; they are durable when this returns.
+
+        For senders that wait for each call. Connections, which pipeline, append to `log`.
+
+        Args:
+            hub: whose log.
+            device_id: the sender.
+            records: see `muster.model.message`.
+
+        Raises:
+            ThrottledError: too much waits for the disk already; code `telemetry-backlog`.
+            UnavailableError: the log cannot be written; code `store-unavailable`.
+        """
+        if self.pending > MAX_PENDING_ALL:
+            raise ThrottledError(
+                "Too many messages wait to be stored.", code="telemetry-backlog", retry_after_s=1
+            )
+        size = sum(map(len, records))
+        self.pending += size
+        try:
+            future = self.log(hub).append(partition_of(device_id, self.partitions), records)
+            # Whoever stops waiting must not take the log's future along.
+            await asyncio.shield(future)
+        finally:
+            self.pending -= size
 
     async def close(self) -> None:
         """Finish what was accepted, everywhere."""

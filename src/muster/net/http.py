@@ -20,6 +20,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 
+from muster.net.routing import HEADER_NAMES
 from muster.net.timers import NO_SLOT, TimerWheel, running_wheel
 
 if TYPE_CHECKING:
@@ -148,6 +149,7 @@ class _HttpProtocol(HttpToolsProtocol):
         self._header_fed = 0
         self._unread = 0
         self._refused: tuple[HTTPStatus, str] | None = None
+        self._header_names: list[bytes] = []
 
     # asyncio.Protocol
 
@@ -181,6 +183,7 @@ class _HttpProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= self._limits.pipelined:
             self._refuse_in_parser(HTTPStatus.TOO_MANY_REQUESTS, "Too many requests at once.")
         super().on_message_begin()
+        self._header_names = self.scope[HEADER_NAMES] = []  # type: ignore[typeddict-unknown-key]
         self._stage = _HEADER
         self._header_size = 0
         self._header_fed = 0
@@ -194,6 +197,7 @@ class _HttpProtocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_names.append(name)
         self._count_header(len(name) + len(value) + 4)
         if len(self.headers) >= self._limits.header_fields:
             self._refuse_in_parser(

@@ -37,6 +37,9 @@ _log = structlog.get_logger(__name__)
 Handler = Callable[[Request], Awaitable[Response]]
 """Answers a request; `request.path_params` holds the decoded path parameters."""
 
+HEADER_NAMES: Final = "muster.header_names"
+"""Key of an ASGI scope: the header names as they were sent, in the order of `headers`."""
+
 _MAX_JSON_DEPTH: Final = 100
 _JSON_NESTING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[]}]', re.DOTALL)
 _RANDOMNESS: Final = "muster.randomness"
@@ -247,6 +250,16 @@ async def read_body(request: Request, limit: int) -> bytes:
             raise _too_large(limit)
         parts.append(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def original_headers(request: Request) -> list[tuple[bytes, bytes]]:
+    """Return the header fields with their names as they were sent.
+
+    Header names have no case, but what devices put behind a prefix of one may (hub-device.md 4).
+    """
+    headers = request.headers.raw
+    names: list[bytes] = request.scope.get(HEADER_NAMES) or [name for name, _ in headers]
+    return [(name, value) for name, (_, value) in zip(names, headers, strict=True)]
 
 
 def decode_json(body: bytes, type_: type[_T] | Any = Any) -> _T:

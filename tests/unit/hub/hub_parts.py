@@ -16,8 +16,11 @@ from muster.hub.changes import Changes
 from muster.hub.connections import Connections
 from muster.hub.digital_twins import DigitalTwins
 from muster.hub.endpoints import events
+from muster.hub.endpoints.device_access import DeviceAccess
+from muster.hub.endpoints.device_http import DeviceHttpEndpoint
 from muster.hub.endpoints.device_mqtt import HubMqttEndpoint
 from muster.hub.endpoints.digital_twins_http import DigitalTwinsHttpEndpoint
+from muster.hub.endpoints.messages_http import MessagesHttpEndpoint
 from muster.hub.endpoints.methods_http import MethodsHttpEndpoint
 from muster.hub.endpoints.mqtt_services import SessionServices
 from muster.hub.endpoints.registry_http import RegistryHttpEndpoint
@@ -119,6 +122,14 @@ class Parts:
             TwinsHttpEndpoint(self.access, self.twins),
             MethodsHttpEndpoint(self.access, self.methods, clock),
             DigitalTwinsHttpEndpoint(self.access, DigitalTwins(self.twins), self.methods, clock),
+            MessagesHttpEndpoint(self.access, self.messaging),
+            DeviceHttpEndpoint(
+                DeviceAccess(
+                    self.hubs, self.authenticator, self.connections, self.decisions, clock
+                ),
+                self.telemetry,
+                self.messaging.cloud_to_device,
+            ),
         )
 
     @property

@@ -96,7 +96,7 @@ class ServiceAccess:
         async def handle(request: Request) -> Response:
             hub = self._hubs.for_request(request.headers.get("host"))
             await self._authorize(hub, request, rights, own=own, modules=modules)
-            _check_api_version(request)
+            check_api_version(request)
             response = await operation(hub, request)
             response.headers["x-ms-request-id"] = tracking_id(request)
             return response
@@ -205,6 +205,11 @@ def check_same(given: str | None, expected: str, what: str) -> None:
         )
 
 
-def _check_api_version(request: Request) -> None:
+def check_api_version(request: Request) -> None:
+    """Refuse a call without a version that looks like one (hub-service.md 1).
+
+    Raises:
+        InvalidArgumentError: code `api-version-missing`.
+    """
     if not _API_VERSION.fullmatch(request.query_params.get("api-version", "")):
         raise InvalidArgumentError("BadRequest", code="api-version-missing")
