@@ -68,17 +68,10 @@ def format_time(moment: datetime) -> str:
     Trailing zeros of the fraction are trimmed, as the real services do; `0001-01-01T00:00:00Z`
     stands for never. Sources: dps.md 1.6, hub-device.md 6.
     """
-    text = (
-        moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        if moment.year >= 1000
-        else (
-            f"{moment.year:04d}-{moment.month:02d}-{moment.day:02d}"
-            f"T{moment.hour:02d}:{moment.minute:02d}:{moment.second:02d}"
-        )
-    )
-    if moment.microsecond:
-        text += f".{moment.microsecond:06d}".rstrip("0")
-    return text + "Z"
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    text = moment.isoformat().removesuffix("+00:00")
+    return f"{text.rstrip('0')}Z" if moment.microsecond else f"{text}Z"
 
 
 def parse_time(text: str) -> datetime:

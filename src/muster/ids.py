@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import os
 import re
-import uuid
 from typing import Final
 
 from muster.errors import InvalidArgumentError
 
 _REGISTRATION_ID: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:-]{0,126}[A-Za-z0-9-])?")
 _DEVICE_ID: Final = re.compile(r"[A-Za-z0-9\-.+%_#*?!(),:=@;$']{1,128}")
+# Version 4 and variant 1 of RFC 9562.
+_GUID_MASK: Final = ~(0xF000 << 64 | 0xC000 << 48)
+_GUID_VERSION: Final = 0x4000 << 64 | 0x8000 << 48
 
 
 class Randomness:
@@ -22,8 +24,11 @@ class Randomness:
         return os.urandom(size)
 
     def uuid(self) -> str:
-        """Return a random GUID in its canonical lower-case form."""
-        return str(uuid.UUID(bytes=self.token_bytes(16), version=4))
+        """Return a random GUID (version 4) in its canonical lower-case form."""
+        # A third of what `uuid.UUID` takes.
+        number = int.from_bytes(self.token_bytes(16), "big") & _GUID_MASK | _GUID_VERSION
+        digits = f"{number:032x}"
+        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
     def key(self) -> str:
         """Return a fresh symmetric key: 64 bytes, base64 (dps.md 2.2)."""

@@ -71,6 +71,9 @@ class AuthenticationType(enum.StrEnum):
     NONE = "none"
 
 
+_KINDS: Final = {kind.lower(): kind for kind in AuthenticationType}
+
+
 class SymmetricKey(Struct, rename="camel"):
     """The key pair as the service API carries it."""
 
@@ -270,8 +273,7 @@ def authentication_type(authentication: Authentication) -> AuthenticationType:
         certified = prints and (prints.primary_thumbprint or prints.secondary_thumbprint)
         found = AuthenticationType.SELF_SIGNED if certified else AuthenticationType.SAS
     else:
-        by_lower = {kind.lower(): kind for kind in AuthenticationType}
-        kind = by_lower.get(authentication.type.lower())
+        kind = _KINDS.get(authentication.type.lower())
         if kind is None:
             raise InvalidArgumentError(
                 "authentication.type must be one of "

@@ -262,29 +262,31 @@ def _apply_all(
 ) -> list[Exception | None]:
     """Apply writes in a new transaction and leave it open; return what became of each.
 
-    A savepoint costs as much as a small statement. A write of one plain statement goes without:
-    if it fails it has changed nothing, but for one case, in which all is done again carefully.
+    A savepoint costs as much as a small statement, so there is none at first. Most writes that
+    fail do so before they have changed anything; if one has, all is done again carefully.
 
     Raises:
-        _UndoError: that case: a statement changed rows, but not as many as expected.
+        _UndoError: one has, and there was no savepoint to go back to.
         sqlite3.Error: the disk refuses; nothing of the batch may be kept.
     """
     connection.execute("BEGIN IMMEDIATE")
     errors: list[Exception | None] = []
     for statements, _ in batch:
-        if careful or len(statements) != 1 or type(statements[0].params) is not dict:
+        if careful:
             connection.execute("SAVEPOINT one")
-            error = None
-            for statement in statements:
-                error, _ = _apply(connection, statement)
-                if error is not None:
-                    connection.execute("ROLLBACK TO one")
-                    break
+        error, changed = None, False
+        for statement in statements:
+            error, affected = _apply(connection, statement)
+            # Of a bulk statement that fails some rows may be there; -1 stands for any number.
+            changed = changed or affected != 0 or type(statement.params) is not dict
+            if error is not None:
+                break
+        if careful:
+            if error is not None:
+                connection.execute("ROLLBACK TO one")
             connection.execute("RELEASE one")
-        else:
-            error, affected = _apply(connection, statements[0])
-            if error is not None and affected:
-                raise _UndoError
+        elif error is not None and changed:
+            raise _UndoError
         errors.append(error)
     return errors
 

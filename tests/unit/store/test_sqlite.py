@@ -72,6 +72,33 @@ async def test_an_expectation_that_fails_undoes_its_write_alone(engine: SqliteEn
     assert await keys(engine) == {"a": 5, "d": 0}
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        Statement(ADD, {"k": "b", "n": 0}),
+        # Python does not count its rows.
+        Statement(
+            Query("t.cte", "WITH c AS (SELECT :k AS k) INSERT INTO t SELECT k, 0, NULL FROM c"),
+            {"k": "b"},
+        ),
+        Statement(ADD, [{"k": "b", "n": 0}]),
+    ],
+    ids=["plain", "uncounted", "bulk"],
+)
+async def test_whatever_changed_before_a_failure_is_undone(
+    engine: SqliteEngine, first: Statement
+) -> None:
+    results = await asyncio.gather(
+        engine.write(add("a")),
+        engine.write(first, add("a")),
+        engine.write(add("c"), add("d")),
+        return_exceptions=True,
+    )
+    assert results[0] is results[2] is None
+    assert isinstance(results[1], AlreadyExistsError)
+    assert await keys(engine) == {"a": 0, "c": 0, "d": 0}
+
+
 async def test_a_wrong_number_of_rows_is_a_conflict(engine: SqliteEngine) -> None:
     with pytest.raises(ConflictError, match=r"t\.set affected 0 rows, not 1"):
         await engine.write(Statement(SET, {"k": "none", "n": 1}, expect=1))
