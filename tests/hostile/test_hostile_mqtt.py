@@ -15,7 +15,7 @@ from muster.clock import ManualClock
 from muster.net.http import http_protocol_factory
 from muster.net.mqtt import MqttLimits, mqtt_protocol_factory
 from muster.net.stream import Limits
-from muster.net.websocket import MqttWebSocket
+from muster.net.websocket import MQTT_SUBPROTOCOL, ProtocolWebSocket
 from muster.wire.mqtt import codec
 from muster.wire.mqtt.packets import Connect, Pingreq, Puback
 from unit.net.loopback import connect, hang_up, raw_socket, read_all, until
@@ -167,7 +167,10 @@ async def test_pings_of_who_reads_nothing(
 async def test_websocket_pings_of_who_reads_nothing(
     listen: Listen, acceptor: Acceptor, log: list[Any]
 ) -> None:
-    factory = http_protocol_factory(MqttWebSocket(acceptor), ManualClock())
+    factory = http_protocol_factory(
+        ProtocolWebSocket({MQTT_SUBPROTOCOL: mqtt_protocol_factory(acceptor, transport="mqtt-ws")}),
+        ManualClock(),
+    )
     limits = Limits(write_buffer=500_000, linger_s=0.2)
     listener = await listen(factory, limits, tls=False)
     reader, writer = await connect(listener.port)

@@ -47,7 +47,7 @@ from muster.net.mqtt import mqtt_protocol_factory
 from muster.net.routing import Route, RouteGroup, Router
 from muster.net.tasks import spawn
 from muster.net.tls import server_context
-from muster.net.websocket import MqttWebSocket
+from muster.net.websocket import MQTT_SUBPROTOCOL, WEBSOCKET_PATH, ProtocolWebSocket
 from muster.observe.metrics import CONTENT_TYPE, Metrics
 from muster.provisioning.endpoints.access import Access
 from muster.provisioning.endpoints.admin_http import AdminHttpEndpoint, policy_connection_string
@@ -61,7 +61,6 @@ from muster.store.journal import Journal
 from muster.store.sqlite import SqliteEngine
 
 _DRAIN_S: Final = 5.0
-_WEBSOCKET: Final = "/$iothub/websocket"
 _log = structlog.get_logger(__name__)
 
 
@@ -266,7 +265,11 @@ class Instance:
             [*(route for endpoint in endpoints for route in endpoint.routes()), *health],
             service,
             self._randomness,
-            {_WEBSOCKET: MqttWebSocket(front)},
+            {
+                WEBSOCKET_PATH: ProtocolWebSocket(
+                    {MQTT_SUBPROTOCOL: mqtt_protocol_factory(front, transport="mqtt-ws")}
+                )
+            },
         )
 
     # Listening.

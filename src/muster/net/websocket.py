@@ -1,26 +1,31 @@
-"""MQTT over WebSocket: `/$iothub/websocket`, for the hub and for provisioning alike.
+"""MQTT and AMQP over WebSockets: `/$iothub/websocket`, for the hub and for provisioning alike.
 
-Sources: hub-device.md 0.9 and 1.1, dps.md 1.3. The sub-protocol is spelled `mqtt` by most clients
-and `MQTT` by the C SDK; it is compared without case and echoed as it was offered.
+Sources: hub-device.md 0.9 and 1.1, dps.md 1.3 and 1.4. The sub-protocol tells what is carried:
+`mqtt`, or `AMQPWSB10`. The C SDK spells it `MQTT`; it is compared without case and echoed as it was
+offered.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
-from muster.net.mqtt import MqttAcceptor, MqttConnection, MqttLimits, mqtt_protocol_factory
 from muster.net.routing import refuse_websocket
 from muster.net.tasks import spawn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from starlette.types import Receive, Scope, Send
 
-MQTT_WEBSOCKET_PATH: Final = "/$iothub/websocket"
+WEBSOCKET_PATH: Final = "/$iothub/websocket"
+MQTT_SUBPROTOCOL: Final = "mqtt"
+AMQP_SUBPROTOCOL: Final = "AMQPWSB10"
 
 _HIGH_WATER: Final = 64 * 1024
 _FRAME: Final = 64 * 1024
-"""The most one frame carries. A packet may span frames (MQTT 3.1.1 section 6)."""
+"""The most one frame carries. What is carried is a stream: a packet may span frames (MQTT 3.1.1
+section 6)."""
 
 _NORMAL_CLOSURE: Final = 1000
 _UNSUPPORTED_DATA: Final = 1003
@@ -28,30 +33,59 @@ _SERVICE_RESTART: Final = 1012
 """What the server itself says on shutdown."""
 
 
-class MqttWebSocket:
-    """An ASGI endpoint for WebSockets that carry MQTT.
+class Carried(Protocol):
+    """What a WebSocket can carry: the protocol of a connection, as the listener's ports have it."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`."""
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+
+    def eof_received(self) -> bool | None:
+        """See `asyncio.Protocol`."""
+
+    def pause_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+
+    def resume_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+
+    def shutdown(self) -> None:
+        """Close because the service stops."""
+
+    def close(self, reason: str) -> None:
+        """Close because the client broke a rule of WebSockets."""
+
+
+class ProtocolWebSocket:
+    """An ASGI endpoint for WebSockets that carry other protocols.
 
     Args:
-        acceptor: asked about every CONNECT.
-        limits: what clients may take.
+        protocols: by sub-protocol, what makes the protocol of one connection, such as
+            `mqtt_protocol_factory(acceptor, transport="mqtt-ws")`.
     """
 
-    __slots__ = ("_protocol_factory",)
+    __slots__ = ("_protocols", "_refusal")
 
-    def __init__(self, acceptor: MqttAcceptor, limits: MqttLimits | None = None) -> None:
-        self._protocol_factory = mqtt_protocol_factory(acceptor, limits, transport="mqtt-ws")
+    def __init__(self, protocols: Mapping[str, Callable[[], Carried]]) -> None:
+        self._protocols = {name.lower(): factory for name, factory in protocols.items()}
+        self._refusal = f"The sub-protocol must be {' or '.join(protocols)}."
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one WebSocket (ASGI)."""
         await receive()
         offered: list[str] = scope["subprotocols"]
-        chosen = next((name for name in offered if name.lower() == "mqtt"), None)
+        chosen = next((name for name in offered if name.lower() in self._protocols), None)
         if chosen is None:
-            await refuse_websocket(send, 400, "The sub-protocol must be mqtt.")
+            await refuse_websocket(send, 400, self._refusal)
             return
         await send({"type": "websocket.accept", "subprotocol": chosen})
-        frames = _Frames(self._protocol_factory(), scope, send)
-        sending = spawn(frames.run(), "mqtt websocket sender")
+        frames = _Frames(self._protocols[chosen.lower()](), scope, send)
+        sending = spawn(frames.run(), "websocket sender")
         try:
             await frames.receive_all(receive)
         except asyncio.CancelledError:
@@ -65,9 +99,9 @@ class MqttWebSocket:
 
 
 class _Frames(asyncio.Transport):
-    """The transport of an MQTT connection: what one turn writes is one binary frame."""
+    """The transport of what is carried: what one turn writes is one binary frame."""
 
-    def __init__(self, connection: MqttConnection, scope: Scope, send: Send) -> None:
+    def __init__(self, connection: Carried, scope: Scope, send: Send) -> None:
         super().__init__({"peername": tuple(scope.get("client") or ("", 0))})
         self._connection = connection
         self._send = send
@@ -114,7 +148,7 @@ class _Frames(asyncio.Transport):
             # The client is gone; the receiving side is told.
             return
 
-    # asyncio.Transport, as far as an MQTT connection uses it
+    # asyncio.Transport, as far as what is carried uses it
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send `data` with what else is written in this turn."""

@@ -1,4 +1,4 @@
-"""MQTT over WebSocket, with the `websockets` library as the client."""
+"""MQTT and AMQP over WebSocket, with the `websockets` library as the client."""
 
 from __future__ import annotations
 
@@ -13,10 +13,18 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from muster.clock import ManualClock
 from muster.ids import Randomness
+from muster.net.amqp import amqp_protocol_factory
 from muster.net.http import http_protocol_factory
-from muster.net.mqtt import SERVICE_STOPS, MqttLimits
+from muster.net.mqtt import SERVICE_STOPS, MqttLimits, mqtt_protocol_factory
 from muster.net.routing import RouteGroup, Router
-from muster.net.websocket import MQTT_WEBSOCKET_PATH, MqttWebSocket
+from muster.net.websocket import (
+    AMQP_SUBPROTOCOL,
+    MQTT_SUBPROTOCOL,
+    WEBSOCKET_PATH,
+    ProtocolWebSocket,
+)
+from muster.wire.amqp.frames import AMQP_HEADER
+from muster.wire.amqp.performatives import Close, Open
 from muster.wire.mqtt import codec
 from muster.wire.mqtt.packets import (
     Connack,
@@ -27,6 +35,7 @@ from muster.wire.mqtt.packets import (
     Puback,
     Publish,
 )
+from unit.net.amqp_peers import AmqpAcceptor, encoded
 from unit.net.loopback import HOST, PATIENCE_S, Certificate, until
 from unit.net.loopback import connect as connect_tcp
 from unit.net.mqtt_peers import Acceptor, telemetry
@@ -41,22 +50,32 @@ if TYPE_CHECKING:
 class Server:
     def __init__(self, listen: Listen, certificate: Certificate) -> None:
         self.acceptor = Acceptor()
+        self.amqp_acceptor = AmqpAcceptor()
         self._listen = listen
         self._certificate = certificate
 
     async def start(self, **limits: Any) -> None:
-        endpoint = MqttWebSocket(self.acceptor, MqttLimits(**limits))
+        endpoint = ProtocolWebSocket(
+            {
+                MQTT_SUBPROTOCOL: mqtt_protocol_factory(
+                    self.acceptor, MqttLimits(**limits), transport="mqtt-ws"
+                ),
+                AMQP_SUBPROTOCOL: amqp_protocol_factory(
+                    self.amqp_acceptor, "server", transport="amqp-ws"
+                ),
+            }
+        )
         router = Router(
             [],
             RouteGroup("none", lambda _request, _error: None),  # type: ignore[arg-type, return-value]
             Randomness(),
-            {MQTT_WEBSOCKET_PATH: endpoint},
+            {WEBSOCKET_PATH: endpoint},
         )
         self.listener = await self._listen(http_protocol_factory(router, ManualClock()))
 
     @contextlib.asynccontextmanager
     async def connect(
-        self, *subprotocols: str, path: str = MQTT_WEBSOCKET_PATH
+        self, *subprotocols: str, path: str = WEBSOCKET_PATH
     ) -> AsyncIterator[ClientConnection]:
         tls = self._certificate.client()
         uri = f"wss://{HOST}:{self.listener.port}{path}"
@@ -153,8 +172,8 @@ async def test_spellings_of_the_path(server: Server, path: str) -> None:
 @pytest.mark.parametrize(
     ("path", "offered", "status"),
     [
-        (MQTT_WEBSOCKET_PATH, ["AMQPWSB10"], 400),
-        (MQTT_WEBSOCKET_PATH, [], 400),
+        (WEBSOCKET_PATH, ["amqp"], 400),
+        (WEBSOCKET_PATH, [], 400),
         ("/elsewhere", ["mqtt"], 404),
         ("/%ff", ["mqtt"], 404),
     ],
@@ -298,3 +317,51 @@ async def test_service_stops(server: Server) -> None:
             await receive(websocket)
     await closing
     assert server.acceptor.sessions[0].closings == [(False, SERVICE_STOPS)]
+
+
+@pytest.mark.parametrize("offered", ["AMQPWSB10", "amqpwsb10"])
+async def test_amqp(server: Server, offered: str) -> None:
+    await server.start()
+    async with server.connect(offered, "mqtt") as websocket:
+        assert websocket.subprotocol == offered
+        # Frames need not keep to WebSocket frames, nor one to the other.
+        data = AMQP_HEADER + encoded(Open("c")) + encoded(Close())
+        await websocket.send(data[:5])
+        await websocket.send([data[5:20], data[20:]])
+        with pytest.raises(ConnectionClosed) as caught:
+            await receive_all(websocket)
+        assert caught.value.rcvd is not None
+        assert caught.value.rcvd.code == 1000
+    (owner,) = server.amqp_acceptor.owners
+    assert owner.peer.transport == "amqp-ws"
+    assert owner.closings == ["closed by the client"]
+
+
+async def test_amqp_text_frame(server: Server) -> None:
+    await server.start()
+    async with server.connect("AMQPWSB10") as websocket:
+        await websocket.send(AMQP_HEADER + encoded(Open("c")))
+        await websocket.send("text")
+        with pytest.raises(ConnectionClosed) as caught:
+            await receive_all(websocket)
+        assert caught.value.rcvd is not None
+        assert caught.value.rcvd.code == 1003
+    assert server.amqp_acceptor.owners[0].closings == ["text frame"]
+
+
+async def test_amqp_when_the_service_stops(server: Server) -> None:
+    await server.start()
+    async with server.connect("AMQPWSB10") as websocket:
+        await websocket.send(AMQP_HEADER + encoded(Open("c")))
+        await websocket.recv(decode=False)
+        closing = asyncio.ensure_future(server.listener.close(5.0))
+        with pytest.raises(ConnectionClosed):
+            await receive_all(websocket)
+    await closing
+    assert server.amqp_acceptor.owners[0].closings == [SERVICE_STOPS]
+
+
+async def receive_all(websocket: ClientConnection) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            await websocket.recv(decode=False)

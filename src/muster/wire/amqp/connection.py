@@ -151,6 +151,7 @@ class ServerConnection:
         "_sessions",
         "_state",
         "_suspended",
+        "_unsent",
         "_wake",
         "_woken",
         "limits",
@@ -180,6 +181,7 @@ class ServerConnection:
         self._buffer = FrameBuffer()
         self._limit = min(MAX_FIRST_FRAME_SIZE, self.limits.max_frame_size)
         self._out: list[bytes] = []
+        self._unsent = 0
         self._sessions: dict[int, Session] = {}
         self._dirty: list[Session] = []
         self._links = 0
@@ -211,6 +213,11 @@ class ServerConnection:
     def buffered(self) -> int:
         """Bytes held of what the client sent."""
         return self._buffer.buffered + self._partial_size
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that `outgoing` would return, without what it puts together first."""
+        return self._unsent
 
     def receive(self, data: bytes) -> list[Event]:
         """Return what these bytes say; with none, what was held.
@@ -253,6 +260,7 @@ class ServerConnection:
         self._said = True
         data = b"".join(out)
         out.clear()
+        self._unsent = 0
         return data
 
     def tick(self, now: float, *, reading: bool = True) -> float:
@@ -350,6 +358,7 @@ class ServerConnection:
         """Send a frame."""
         if self._state != _CLOSED:
             self._out.append(data)
+            self._unsent += len(data)
             self._touch()
 
     def to_flush(self, session: Session) -> None:
