@@ -1,1 +1,1 @@
-"""Sockets, TLS, timers and the HTTP and MQTT runners. Knows no device."""
+"""Sockets, TLS, timers and the HTTP, MQTT and AMQP runners. Knows no device."""

@@ -33,6 +33,7 @@ class LinkDetached:
     """A link is gone, not by the owner's doing: each link attached has at most one of these.
 
     The client detached it, ended its session, or broke a rule, which it has been told already.
+    What was sent over it and is not settled stays so: no `OutcomeReceived` follows.
 
     Attributes:
         closed: False when the client means to come back to it. It is gone here all the same.
