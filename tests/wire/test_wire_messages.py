@@ -211,3 +211,32 @@ def test_full_queues_refuse(instance: Instance) -> None:
         "deviceId": device_id,
         "moduleId": None,
     }
+
+
+def test_the_command_line(instance: Instance) -> None:
+    # The second hub: feedback goes to whoever asks first, and others ask the first one.
+    device_id, host = unique("cli"), instance.place.hubs[1]
+    instance.hub(host).create_device(device_id)
+    options = ("--hub", host)
+    for body in ("one", "two", "three"):
+        instance.cli(
+            *("message", "send", device_id, body, "--message-id", f"{device_id}-{body}"),
+            *("--ack", "full", "--ttl", "600", "--property", "a=1", *options),
+        )
+    one = instance.cli("message", "receive", device_id, *options)
+    assert (one["body"], one["properties"]) == ("one", {"a": "1"})
+    instance.run_cli("message", "abandon", device_id, one["lockToken"], *options)
+    one = instance.cli("message", "receive", device_id, *options)
+    assert (one["body"], one["deliveryCount"]) == ("one", 1)
+    done = instance.run_cli("message", "complete", device_id, one["lockToken"], *options)
+    assert done.returncode == 0, done.stderr
+    two = instance.cli("message", "receive", device_id, "--reject", *options)
+    assert two["body"] == "two"
+    assert instance.cli("message", "purge", device_id, *options)["totalMessagesPurged"] == 1
+    found: dict[str, str] = {}
+    for record in instance.follow("message", "feedback", "--follow", *options):
+        if record["deviceId"] == device_id:
+            found[record["originalMessageId"].removeprefix(f"{device_id}-")] = record["statusCode"]
+            if len(found) == 3:
+                break
+    assert found == {"one": "Success", "two": "Rejected", "three": "Purged"}

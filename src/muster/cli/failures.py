@@ -33,6 +33,9 @@ _STEPS: Final = {
     "--connect-timeout SECONDS waits for it",
     "DeviceConnectionClosedRemotely": "the device may or may not have done it: call again when it "
     "is connected",
+    "DeviceMaximumQueueDepthExceeded": "the device has to receive some first; or remove them all: "
+    "muster message purge DEVICE_ID",
+    "DeviceMessageLockLost": "muster message receive DEVICE_ID locks a message anew",
     "GatewayTimeout": "--timeout SECONDS gives the device longer",
 }
 _TRACKING: Final = re.compile(r"Tracking ID:\s*(?P<id>[0-9A-Fa-f-]{32,36})")
@@ -184,13 +187,13 @@ def canonical_tracking_id(text: str) -> str:
 def _next_step(status: int, code: str, tracking_id: str, context: click.Context | None) -> str:
     command = context.command_path if context is not None else "muster"
     noun = command.rpartition(" ")[0] or command
+    if code in _STEPS:
+        return _STEPS[code]
     if status in EXPLAINED and tracking_id:
         return (
             f"muster registration explain {tracking_id} (with a login that works) says why; "
             "muster info --json has the connection strings"
         )
-    if code in _STEPS:
-        return _STEPS[code]
     if status == 404:
         return f"{noun} list"
     if status == 409 and (code == ALREADY_THERE or "Already" in code):

@@ -34,6 +34,9 @@ _COMMANDS: Final = {
     "module": _Entry("module", "module", "Module identities of a device."),
     "twin": _Entry("twin", "twin", "Tags, desired and reported properties."),
     "method": _Entry("method", "method", "Direct methods: call a device and get its answer."),
+    "message": _Entry(
+        "message", "message", "Cloud-to-device messages: send, settle, purge, feedback."
+    ),
     "events": _Entry("events", "events", "Telemetry, as it arrives."),
     "hub": _Entry("hub", "hub", "The hubs that devices are assigned to."),
     "policy": _Entry("policy", "policy", "Access policies: who may call the service."),
