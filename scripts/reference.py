@@ -9,6 +9,9 @@ from pathlib import Path
 
 from muster.decisions.explain import EXPLANATIONS
 from muster.hub.endpoints import errors as hub_errors
+from muster.language.functions import TABLE
+from muster.language.lexer import MAX_LENGTH
+from muster.language.parser import MAX_DEPTH
 from muster.provisioning.endpoints import errors as dps_errors
 
 DOCS = Path(__file__).parent.parent / "docs" / "reference"
@@ -66,7 +69,52 @@ def errors() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"explanations.md": explanations, "errors.md": errors}
+QUERY_LANGUAGE = f"""# Query language
+
+```
+query      SELECT [TOP n] list FROM collection [WHERE condition] [GROUP BY path, …]
+collection devices | devices.modules | devices.jobs
+list       * | item [AS name], …
+item       path | COUNT() | AVG(path) | SUM(path) | MIN(path) | MAX(path)
+path       name.name.… | name.[[any name]] | name[0]
+condition  AND, OR, NOT, ( ), = != <> < <= > >=, IN [a, b], NIN [a, b], + - * / %, functions
+constant   'text' | "text" | 12.5 | 0xff | true | false | null | undefined | [a, b]
+```
+
+- Keywords, functions and the service's own names (`deviceId`, `properties.desired`, …) may be in
+  any case; names in tags and properties are case-sensitive.
+- A condition holds only when it is exactly true. Two values of different types, or one that is not
+  there, make a comparison undefined: neither it nor its NOT holds.
+- Texts compare by code point, times are texts (`lastActivityTime > '2026-01-31'`).
+- In texts: `\\' \\" \\\\ \\n \\t \\uXXXX`, or the quotation mark twice. Comments: `/* … */`.
+- A text has {MAX_LENGTH} characters at most, with {MAX_DEPTH} expressions inside each other.
+- An aggregate without a name is called as its function: `count`, `avg`, ….
+
+**Target conditions** are what stands behind WHERE, `*` for all devices, nothing for none; those of
+module configurations are `FROM devices.modules WHERE condition`.
+
+**Routes** take the same conditions about a message: a bare name is an application property, `$name`
+a system property (`$contentType`, `$connectionDeviceId`, …), `$body.path` a part of a JSON body,
+`$twin.path` a part of the sender's twin.
+
+## Functions
+
+| Function | Gives |
+|---|---|
+"""
+
+
+def query_language() -> str:
+    """Return the page of the query language."""
+    rows = (f"| `{each.signature}` | {each.gives} |" for each in TABLE)
+    return QUERY_LANGUAGE + "\n".join(rows) + "\n"
+
+
+PAGES = {
+    "explanations.md": explanations,
+    "errors.md": errors,
+    "query-language.md": query_language,
+}
 
 
 def main() -> None:

@@ -90,6 +90,8 @@ def test_the_registry_of_azure_iothub(instance: Instance, subtests: pytest.Subte
         "edge": unique("node-edge"),
         "twin": unique("node-twin"),
         "bulk": [unique("node-bulk") for _ in range(3)],
+        "queried": [unique("node-query") for _ in range(3)],
+        "site": unique("site"),
     }
     results = run_script(instance, "registry.js", context)
 
@@ -123,6 +125,12 @@ def test_the_registry_of_azure_iothub(instance: Instance, subtests: pytest.Subte
         assert done["updated"]["isSuccessful"] is True
         assert done["status"] == "disabled"
         assert done["removed"]["isSuccessful"] is True
+    with subtests.test(msg="queries"):
+        done = value_of(results, "queries")
+        found = [[each, context["site"]] for each in context["queried"]]
+        assert done["pages"] == [found[:2], found[2:]]
+        assert (done["counted"], done["more"]) == ([{"n": 3}], False)
+        assert done["wrong"]["name"] == "ArgumentError"
     with subtests.test(msg="statistics"):
         done = value_of(results, "statistics")
         assert done["totalDeviceCount"] == (

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from azure.iot.hub import IoTHubRegistryManager
-from azure.iot.hub.models import Twin, TwinProperties
+from azure.iot.hub.models import QuerySpecification, Twin, TwinProperties
 from azure.iot.hub.protocol.models import (
     AuthenticationMechanism,
     ExportImportDevice,
@@ -305,3 +305,38 @@ def test_a_wrong_key_is_unauthorized(instance: Instance) -> None:
 )
 def test_ids_are_checked(manager: IoTHubRegistryManager, device_id: str, status: int) -> None:
     assert refused(manager.create_device_with_sas, device_id, None, None, "enabled")[0] == status
+
+
+def test_queries(manager: IoTHubRegistryManager) -> None:
+    site = unique("site")
+    names = [unique("query") for _ in range(5)]
+    for number, name in enumerate(names):
+        manager.create_device_with_sas(name, new_key(), new_key(), "enabled", number == 0)
+        manager.update_twin(name, Twin(tags={"site": site, "line": number}), "*")
+    condition = f"FROM devices WHERE tags.site = '{site}'"
+
+    whole = manager.query_iot_hub(QuerySpecification(query=f"SELECT * {condition}"), None, 2)
+    found = list(whole.items)
+    while whole.continuation_token:
+        query = QuerySpecification(query=f"SELECT * {condition}")
+        whole = manager.query_iot_hub(query, whole.continuation_token, 2)
+        found += whole.items
+    assert [twin.device_id for twin in found] == names
+    assert found[0] == manager.get_twin(names[0])
+
+    def rows(query: str) -> list[dict[str, Any]]:
+        result = manager.query_iot_hub(QuerySpecification(query=query))
+        assert result.continuation_token is None
+        return [row.additional_properties for row in result.items]
+
+    (counted,) = rows(f"SELECT COUNT() AS n, MAX(tags.line) AS most {condition}")
+    assert counted == {"n": 5, "most": 4}
+    agents = manager.query_iot_hub(
+        QuerySpecification(
+            query="select deviceId from devices.modules where moduleId = '$edgeAgent' and "
+            f"deviceId = '{names[0]}'"
+        )
+    )
+    assert [row.device_id for row in agents.items] == [names[0]]
+    wrong = QuerySpecification(query="SELECT * FROM devices WHERE")
+    assert refused(manager.query_iot_hub, wrong) == (400, "ArgumentInvalid")

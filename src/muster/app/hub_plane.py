@@ -17,6 +17,7 @@ from muster.hub.endpoints.digital_twins_http import DigitalTwinsHttpEndpoint
 from muster.hub.endpoints.messages_http import MessagesHttpEndpoint
 from muster.hub.endpoints.methods_http import MethodsHttpEndpoint
 from muster.hub.endpoints.mqtt_services import SessionServices
+from muster.hub.endpoints.queries_http import QueriesHttpEndpoint
 from muster.hub.endpoints.registry_http import RegistryHttpEndpoint
 from muster.hub.endpoints.service_access import ServiceAccess
 from muster.hub.endpoints.twins_http import TwinsHttpEndpoint
@@ -27,6 +28,8 @@ from muster.hub.messaging import Messaging
 from muster.hub.method_calls import MethodCalls
 from muster.hub.methods import Methods
 from muster.hub.modules import Modules
+from muster.hub.queries import Queries
+from muster.hub.query_indexes import QueryIndexes
 from muster.hub.subscriptions import Subscriptions
 from muster.hub.twins import Twins
 from muster.local_hub import LocalHubs
@@ -81,6 +84,8 @@ class HubPlane:
             clock=clock,
             randomness=randomness,
         )
+        self._query_indexes = QueryIndexes(engine)
+        queries = Queries(engine, twins, self.connections, self._query_indexes)
         access = ServiceAccess(self.hubs, authenticator, decisions, clock)
         bulk = Bulk(identities, modules, twins)
         keys = KeyRegeneration(identities, modules, randomness)
@@ -94,6 +99,7 @@ class HubPlane:
                 connections=self.connections,
             ),
             TwinsHttpEndpoint(access, twins),
+            QueriesHttpEndpoint(access, queries),
             MethodsHttpEndpoint(access, methods, clock),
             DigitalTwinsHttpEndpoint(access, DigitalTwins(twins), methods, clock),
             MessagesHttpEndpoint(access, self.messaging),
@@ -123,6 +129,7 @@ class HubPlane:
         """Load what is stored; the first run makes nothing, `Instance` decides which hubs."""
         await self.hubs.open()
         await self.connections.open()
+        await self._query_indexes.open()
         self._method_calls.open()
         await self.messaging.open()
         await self.local.open()

@@ -37,6 +37,7 @@ _COMMANDS: Final = {
     "message": _Entry(
         "message", "message", "Cloud-to-device messages: send, settle, purge, feedback."
     ),
+    "query": _Entry("query", "query", "Queries over devices and modules; explain a condition."),
     "events": _Entry("events", "events", "Telemetry, as it arrives."),
     "hub": _Entry("hub", "hub", "The hubs that devices are assigned to."),
     "policy": _Entry("policy", "policy", "Access policies: who may call the service."),

@@ -60,6 +60,9 @@ ALIVE_EVERY_S: Final = 5.0
 FLUSH_LIMIT: Final = 5000
 """Presence rows in one write, so that a mass reconnect does not hold up other writes."""
 
+_LOOKED_AT_ONCE: Final = 5000
+"""Connections looked at before others get their turn in the loop."""
+
 CONNECT_PACE: Final = Pace(rate=1.0, burst=5)
 """Connects of one identity."""
 CONNECT_PATIENCE_S: Final = 5.0
@@ -274,6 +277,24 @@ class Connections:
         except MusterError as error:
             # Kept for the next turn; the store has told its own trouble already.
             _log.warning("presence not written", reason=error.message)
+
+    async def write_down(self, *, activity: bool) -> None:
+        """Let the database know what memory knows by now, for whoever asks it.
+
+        Args:
+            activity: the time of the last activity of every connection, too; otherwise only who
+                is connected.
+        """
+        if activity:
+            for number, connection in enumerate(list(self._all())):
+                if connection.last_activity_at > connection.write_after - ACTIVITY_FLUSH_S:
+                    connection.write_after = connection.last_activity_at + ACTIVITY_FLUSH_S
+                    self.note(connection)
+                if number % _LOOKED_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+        # What comes meanwhile is newer than the question.
+        for _ in range(0, len(self._unwritten), FLUSH_LIMIT):
+            await self._write_presence()
 
     async def close(self) -> None:
         """Write down what is known; call after the listeners have closed every connection."""

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from muster.language.sql import Column, Schema
 
 JOINS: Final = {
-    "t": "",
     "d": "JOIN devices d ON d.hub = t.hub AND d.device_id = t.device_id",
     "m": (
         "JOIN modules m "
@@ -28,7 +27,7 @@ JOINS: Final = {
         "ON p.hub = t.hub AND p.device_id = t.device_id AND p.module_id = t.module_id"
     ),
 }
-"""What a statement over `twins t` needs for each alias."""
+"""What a statement over `twins t` needs for each other alias."""
 
 VOLATILE: Final = frozenset({"p"})
 """Tables that follow memory with a delay; see `Connections.write_down`."""

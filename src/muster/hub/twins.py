@@ -8,6 +8,7 @@ order of their versions. Sources: hub-service.md 1.1 rows 11-13, 1.4; hub-device
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
 
 import msgspec
@@ -43,6 +44,9 @@ _IdentityColumns: TypeAlias = tuple[
     str | None, str, str, int, str | None, float, int, str, str | None
 ]
 _PresenceColumns: TypeAlias = tuple[int | None, float | None, float | None, float | None]
+
+_SHOWN_AT_ONCE: Final = 100
+"""Twins decoded before others get their turn in the loop."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -121,6 +125,24 @@ class Twins:
             NotFoundError: codes `device-not-found`, `module-not-found`.
         """
         return self._shown(ref, await self._row(ref))
+
+    async def at(self, hub: int, rows: list[int], *, modules: bool) -> list[ServiceTwin]:
+        """Return the service views of the twins that stand in some rows of the table.
+
+        Args:
+            hub: whose they are.
+            rows: numbers of rows; one that is gone is left out.
+            modules: whether they are of modules or of devices.
+        """
+        query = SQL["module_twins" if modules else "device_twins"]
+        params = {"rows": _encode(rows).decode()}
+        twins: list[ServiceTwin] = []
+        for row in await self._engine.read(query, params):
+            device_id, module_id = cast("tuple[str, str]", row[:2])
+            twins.append(self._shown(IdentityRef(hub, device_id, module_id), row[2:]))
+            if len(twins) % _SHOWN_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return twins
 
     async def change(
         self,

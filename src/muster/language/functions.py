@@ -77,7 +77,13 @@ class Function(NamedTuple):
         return f"{self.name}({shown}{optional}{', …' if self.endless else ''})"
 
 
-_SPOKEN: Final = {_STRING: "string", _NUMERIC: "number", _ARRAY: "array", _ANY: "value"}
+_SPOKEN: Final = {
+    _STRING: "string",
+    _NUMERIC: "number",
+    _ARRAY: "array",
+    _ANY: "value",
+    PRIMITIVE: "value",
+}
 
 
 def _test(name: str, *kinds: Kind) -> Function:

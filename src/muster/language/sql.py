@@ -110,22 +110,25 @@ class Compiled(Struct, frozen=True):
     lookups: tuple[Lookup, ...]
 
 
-class Grouping(Struct, frozen=True):
-    """A path as SQL, for GROUP BY and aggregates.
+class Selected(Struct, frozen=True):
+    """A path as SQL, for what is selected, grouped or computed.
 
     Attributes:
-        kind: SQL for the name of its type (`dialect.TYPES`), NULL when it is undefined.
-        value: SQL for its value.
+        type: SQL for the name of its type (`dialect.TYPES`), NULL when it is undefined.
+        value: SQL for its value; booleans as 1 and 0, objects and arrays as their text.
         number: SQL for its value if that is a number, NULL otherwise.
         ordered: the same for numbers and strings.
         tables: aliases of the tables it mentions.
+        whole: whether type and value tell everything; not so for objects that are put together
+            from several columns.
     """
 
-    kind: str
+    type: str
     value: str
     number: str
     ordered: str
     tables: frozenset[str]
+    whole: bool
 
 
 def compile_condition(
@@ -149,16 +152,17 @@ def compile_condition(
     )
 
 
-def compile_path(path: Path, schema: Schema, dialect: Dialect = SQLITE) -> Grouping:
-    """Turn a path into SQL for GROUP BY and aggregates."""
+def compile_path(path: Path, schema: Schema, dialect: Dialect = SQLITE) -> Selected:
+    """Turn a path into SQL for what is selected, grouped or computed."""
     compiler = _Compiler(schema, dialect, "p")
     term = compiler.term(path)
-    return Grouping(
+    return Selected(
         term.type,
         term.value,
         term.only(Kind.NUMBER),
         f"COALESCE({term.only(Kind.NUMBER)}, {term.only(Kind.STRING)})",
         frozenset(compiler.tables),
+        compiler.is_whole(path),
     )
 
 
@@ -341,6 +345,15 @@ class _Compiler:
         return found if wanted else _checked(f"({present} AND NOT COALESCE({found}, 0))")
 
     # -- values --------------------------------------------------------------------------------
+
+    def is_whole(self, path: Path) -> bool:
+        """Tell whether all of what stands at the path comes from one column."""
+        column, _ = self._column(path)
+        length = len(path.names)
+        has_parts = any(
+            len(names) > length and names[:length] == path.names for names in self._schema
+        )
+        return not has_parts and not isinstance(column, Single)
 
     def term(self, node: Expression) -> _Term:
         """Return an expression as SQL."""

@@ -16,8 +16,9 @@ from muster.auth.symmetric_keys import SymmetricKeys
 from muster.clock import Clock
 from muster.ids import Randomness, registration_key
 from muster.model.enrollment import EnrollmentGroup
+from muster.model.paging import Page
 from muster.provisioning.entries import Change, Entries, Stored
-from muster.provisioning.paging import Page, after, cut
+from muster.provisioning.paging import after, cut
 from muster.store.engine import Engine
 from muster.store.queries import load
 

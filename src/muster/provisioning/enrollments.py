@@ -11,9 +11,10 @@ from muster.auth.keyring import Keyring
 from muster.clock import Clock
 from muster.ids import Randomness, registration_key
 from muster.model.enrollment import IndividualEnrollment
+from muster.model.paging import Page
 from muster.model.registration import RegistrationRecord
 from muster.provisioning.entries import Change, Entries, Stored
-from muster.provisioning.paging import Page, after, cut
+from muster.provisioning.paging import after, cut
 from muster.store.engine import Engine, Statement
 from muster.store.queries import load
 

@@ -8,9 +8,10 @@ import msgspec
 
 from muster.errors import NotFoundError, PreconditionFailedError
 from muster.ids import registration_key
+from muster.model.paging import Page
 from muster.model.registration import RegistrationRecord
 from muster.provisioning import etags
-from muster.provisioning.paging import Page, after, cut
+from muster.provisioning.paging import after, cut
 from muster.store.engine import Engine, Statement
 from muster.store.queries import load
 

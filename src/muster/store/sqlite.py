@@ -384,6 +384,8 @@ def _open(path: Path) -> list[sqlite3.Connection]:
         for _ in range(2):
             connections.append(_connect(path))
             connections[-1].execute("PRAGMA query_only = ON")
+        # A scan may have to sort a million rows: not in memory.
+        connections[-1].execute("PRAGMA temp_store = FILE")
     except BaseException:
         for connection in connections:
             connection.close()

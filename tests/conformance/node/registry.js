@@ -69,6 +69,29 @@ run({
     return { added, updated, status: read.status, removed };
   },
 
+  queries: async (context) => {
+    const registry = open(context);
+    for (const deviceId of context.queried) {
+      await registry.create({ deviceId });
+      await registry.updateTwin(deviceId, { tags: { site: context.site } }, '*');
+    }
+    const pages = [];
+    const query = registry.createQuery(
+      `SELECT * FROM devices WHERE tags.site = '${context.site}'`,
+      2
+    );
+    while (query.hasMoreResults) {
+      const twins = await query.nextAsTwin();
+      pages.push(twins.result.map((twin) => [twin.deviceId, twin.tags.site]));
+    }
+    const count = registry.createQuery(
+      `SELECT COUNT() AS n FROM devices WHERE tags.site = '${context.site}'`
+    );
+    const counted = (await count.next()).result;
+    const wrong = await refused(registry.createQuery('SELECT * FROM').next());
+    return { pages, counted, more: count.hasMoreResults, wrong };
+  },
+
   statistics: async (context) => body(await open(context).getRegistryStatistics()),
 
   unauthorized: (context) =>

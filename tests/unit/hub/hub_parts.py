@@ -23,6 +23,7 @@ from muster.hub.endpoints.digital_twins_http import DigitalTwinsHttpEndpoint
 from muster.hub.endpoints.messages_http import MessagesHttpEndpoint
 from muster.hub.endpoints.methods_http import MethodsHttpEndpoint
 from muster.hub.endpoints.mqtt_services import SessionServices
+from muster.hub.endpoints.queries_http import QueriesHttpEndpoint
 from muster.hub.endpoints.registry_http import RegistryHttpEndpoint
 from muster.hub.endpoints.service_access import ServiceAccess
 from muster.hub.endpoints.twins_http import TwinsHttpEndpoint
@@ -33,6 +34,8 @@ from muster.hub.messaging import Messaging
 from muster.hub.method_calls import MethodCalls
 from muster.hub.methods import Methods
 from muster.hub.modules import Modules
+from muster.hub.queries import Queries
+from muster.hub.query_indexes import QueryIndexes
 from muster.hub.subscriptions import Subscriptions
 from muster.hub.telemetry import Telemetry
 from muster.hub.twins import Twins
@@ -85,6 +88,8 @@ class Parts:
         self.identities = Identities(*shared, **told)
         self.modules = Modules(*shared, **told)
         self.twins = Twins(engine, clock, self.connections, self.changes)
+        self.query_indexes = QueryIndexes(engine)
+        self.queries = Queries(engine, self.twins, self.connections, self.query_indexes)
         self.method_calls = MethodCalls(self.connections, self.bus, self.randomness)
         self.methods = Methods(self.identities, self.modules, self.connections, self.bus)
         self.messaging = Messaging(engine, clock, self.randomness, self.bus)
@@ -120,6 +125,7 @@ class Parts:
                 connections=self.connections,
             ),
             TwinsHttpEndpoint(self.access, self.twins),
+            QueriesHttpEndpoint(self.access, self.queries),
             MethodsHttpEndpoint(self.access, self.methods, clock),
             DigitalTwinsHttpEndpoint(self.access, DigitalTwins(self.twins), self.methods, clock),
             MessagesHttpEndpoint(self.access, self.messaging),

@@ -119,6 +119,8 @@ def test_values(condition, value):
 
 def test_every_function_is_reachable():
     assert {row.name for row in TABLE} <= BY_NAME.keys()
+    assert all(row.signature.startswith(f"{row.name}(") for row in TABLE)
+    assert BY_NAME["ARRAY_CONTAINS"].signature == "ARRAY_CONTAINS(array, value)"
     assert BY_NAME["ENDS_WITH"].name == "ENDSWITH"
     assert BY_NAME["SUBSTRING"].signature == "SUBSTRING(string, number[, number])"
     assert BY_NAME["CONCAT"].signature == "CONCAT(string, string, …)"

@@ -19,8 +19,8 @@ from muster.decisions.log import DecisionLog
 from muster.errors import InvalidArgumentError, NotFoundError, TooLargeError
 from muster.model.decision import Decision
 from muster.model.enrollment import IndividualEnrollment
+from muster.model.paging import page_size
 from muster.net.routing import Route, RouteGroup, decode_json, read_body
-from muster.provisioning import paging
 from muster.provisioning.endpoints import entry_json
 from muster.provisioning.endpoints.access import Access
 from muster.provisioning.endpoints.errors import JSON, official
@@ -188,7 +188,7 @@ class AdminHttpEndpoint:
         headers = request.headers
         page = await self._enrollments.query(
             headers.get("x-ms-continuation"),
-            paging.page_size(headers.get("x-ms-max-item-count")),
+            page_size(headers.get("x-ms-max-item-count")),
         )
         shown = [entry_json.entry_json(stored, with_keys=True) for stored, _ in page.items]
         more = {"x-ms-continuation": page.continuation} if page.continuation else {}

@@ -14,6 +14,7 @@ from muster.auth.access_policies import Right
 from muster.errors import InvalidArgumentError, MusterError
 from muster.ids import registration_key
 from muster.model.enrollment import SYMMETRIC_KEY, EnrollmentGroup, IndividualEnrollment
+from muster.model.paging import page_size
 from muster.net.routing import Route, RouteGroup, decode_json, read_body, tracking_id
 from muster.provisioning import paging
 from muster.provisioning.endpoints import device_json, entry_json, errors
@@ -263,7 +264,7 @@ async def _read_query(request: Request) -> None:
 
 def _paging(request: Request) -> tuple[str | None, int]:
     headers = request.headers
-    return headers.get("x-ms-continuation"), paging.page_size(headers.get("x-ms-max-item-count"))
+    return headers.get("x-ms-continuation"), page_size(headers.get("x-ms-max-item-count"))
 
 
 def _page(

@@ -77,3 +77,41 @@ SELECT t.revision, t.version, t.etag_counter, t.tags, t.desired, t.desired_metad
     ON p.hub = d.hub AND p.device_id = d.device_id AND p.module_id = :module_id
   LEFT JOIN hub_runs r ON r.id = p.connected_run
  WHERE d.hub = :hub AND d.device_id = :device_id
+
+-- name: device_twins scan
+-- Twins of devices with what the service view shows of their identities, by row number.
+SELECT t.device_id, t.module_id,
+       t.revision, t.version, t.etag_counter, t.tags, t.desired, t.desired_metadata,
+       t.desired_version, t.reported, t.reported_metadata, t.reported_version,
+       t.model_id, d.etag, d.auth_type, d.enabled, d.status_reason, d.status_updated_at,
+       d.iot_edge, d.generation_id, d.parent_scope,
+       p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at,
+       (SELECT COUNT(*) FROM queued_messages q
+         WHERE q.hub = t.hub AND q.device_id = t.device_id AND q.kind = 0
+           AND q.module_id = t.module_id)
+  FROM json_each(:rows) w
+ CROSS JOIN twins t ON t.rowid = w.value
+  JOIN devices d ON d.hub = t.hub AND d.device_id = t.device_id
+  LEFT JOIN presence p
+    ON p.hub = t.hub AND p.device_id = t.device_id AND p.module_id = ''
+  LEFT JOIN hub_runs r ON r.id = p.connected_run
+
+-- name: module_twins scan
+-- Twins of modules with what the service view shows of their identities, by row number.
+SELECT t.device_id, t.module_id,
+       t.revision, t.version, t.etag_counter, t.tags, t.desired, t.desired_metadata,
+       t.desired_version, t.reported, t.reported_metadata, t.reported_version,
+       t.model_id, m.etag, m.auth_type, d.enabled, d.status_reason, d.status_updated_at,
+       0, m.generation_id, NULL,
+       p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at,
+       (SELECT COUNT(*) FROM queued_messages q
+         WHERE q.hub = t.hub AND q.device_id = t.device_id AND q.kind = 0
+           AND q.module_id = t.module_id)
+  FROM json_each(:rows) w
+ CROSS JOIN twins t ON t.rowid = w.value
+  JOIN devices d ON d.hub = t.hub AND d.device_id = t.device_id
+  JOIN modules m
+    ON m.hub = t.hub AND m.device_id = t.device_id AND m.module_id = t.module_id
+  LEFT JOIN presence p
+    ON p.hub = t.hub AND p.device_id = t.device_id AND p.module_id = t.module_id
+  LEFT JOIN hub_runs r ON r.id = p.connected_run
