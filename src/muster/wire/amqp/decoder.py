@@ -272,9 +272,8 @@ def _paired(items: list[Value]) -> dict[Value, Value]:
     if len(items) & 1:
         _fail("map has a key without a value")
     keys = items[::2]
-    for key in keys:
-        if type(key) not in _KEYS:
-            _fail("map has a key of a type that is not served")
+    if not _KEYS.issuperset(map(type, keys)):
+        _fail("map has a key of a type that is not served")
     return dict(zip(keys, items[1::2], strict=True))
 
 

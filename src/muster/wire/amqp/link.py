@@ -141,6 +141,17 @@ class _Link:
     def release(self) -> None:
         """Give back what it holds, and say nothing."""
 
+    def ended(self) -> None:
+        """Note that its session is over."""
+        self.state = DETACHED
+        self.release()
+
+    def detached(self) -> None:
+        """Note that the client has detached it, and answer its attach if that has not been."""
+        if self.state == PENDING:
+            self._answer(None, None, None, None)
+        self.ended()
+
     def violated(self, error: Error, events: list[Event]) -> None:
         """Detach it because the client broke a rule."""
         self.detach(error)

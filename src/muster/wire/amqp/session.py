@@ -28,7 +28,6 @@ from muster.wire.amqp.frames import HEADER_SIZE, frame
 from muster.wire.amqp.link import (
     ATTACHED,
     DETACH_SENT,
-    DETACHED,
     SERIAL,
     ReceivingLink,
     SendingLink,
@@ -432,8 +431,7 @@ class Session:
         self.connection.forget_link(link.size)
         if link.state != DETACH_SENT:
             self.flush()
-            link.state = DETACHED
-            link.release()
+            link.detached()
             self.write(Detach(detach.handle, closed=detach.closed))
             events.append(LinkDetached(link, detach.closed, detach.error))
 
@@ -461,8 +459,7 @@ class Session:
         for link in links:
             self.connection.forget_link(link.size)
         for link in alive:
-            link.state = DETACHED
-            link.release()
+            link.ended()
         self.unsettled.clear()
         return alive
 

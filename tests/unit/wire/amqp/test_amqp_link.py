@@ -173,7 +173,8 @@ class TestAttach:
         client = Client()
         link = client.attach_sender()
         assert client.send(Detach(0, closed=True)) != []
-        client.said()
+        # A detach answers only what is attached.
+        assert [type(one) for one in client.said()] == [Attach, Detach]
         link.accept(5)
         link.detach()
         assert client.said() == []
