@@ -13,7 +13,6 @@ from muster.clock import Clock
 from muster.ids import registration_key
 from muster.model.registration import RegistrationRecord
 from muster.provisioning.authentication import Claim
-from muster.provisioning.latest import Latest
 
 _KEPT_S: Final = 5.0
 """The SDKs poll after one or two seconds (dps.md 9)."""
@@ -30,11 +29,12 @@ class _Outcome(NamedTuple):
 
 @final
 class Outcomes:
-    """The latest outcome of each registration ID, for seconds."""
+    """The latest outcome of each registration ID, until it is asked for or a few seconds old."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._latest: Latest[_Outcome] = Latest(_MAX_KEPT)
+        # Oldest first.
+        self._latest: dict[str, _Outcome] = {}
 
     def remember(
         self, claim: Claim, operation_id: str, record: RegistrationRecord, changes: int
@@ -47,20 +47,22 @@ class Outcomes:
             record: its outcome.
             changes: counts what operators change; as it was before the proof.
         """
-        self._latest.put(
-            registration_key(claim.registration_id),
-            _Outcome(claim, operation_id, record, changes, self._clock.monotonic()),
-        )
+        latest, now = self._latest, self._clock.monotonic()
+        key = registration_key(claim.registration_id)
+        latest.pop(key, None)
+        while latest:
+            oldest = next(iter(latest))
+            if len(latest) < _MAX_KEPT and now - latest[oldest].at < _KEPT_S:
+                break
+            del latest[oldest]
+        latest[key] = _Outcome(claim, operation_id, record, changes, now)
 
-    def find(self, claim: Claim, operation_id: str, changes: int) -> RegistrationRecord | None:
-        """Return an outcome for the very device and operation, unless anything has changed."""
-        found = self._latest.get(registration_key(claim.registration_id))
-        if (
-            found is not None
-            and found.operation_id == operation_id
-            and found.changes == changes
-            and found.claim == claim
-            and self._clock.monotonic() - found.at < _KEPT_S
-        ):
-            return found.record
-        return None
+    def take(self, claim: Claim, operation_id: str, changes: int) -> RegistrationRecord | None:
+        """Return an outcome to the very device, once, unless anything has changed."""
+        key = registration_key(claim.registration_id)
+        found = self._latest.get(key)
+        if found is None or found.operation_id != operation_id or found.claim != claim:
+            return None
+        del self._latest[key]
+        fresh = found.changes == changes and self._clock.monotonic() - found.at < _KEPT_S
+        return found.record if fresh else None

@@ -140,10 +140,10 @@ class Registrations:
     def just_finished(self, claim: Claim, operation_id: str) -> Operation | None:
         """Return an operation that a device with this claim began and that is finished.
 
-        Known only for seconds, and only while no operator changes anything; otherwise
+        Known once, for seconds, and only while no operator changes anything; otherwise
         `operation_status` finds out.
         """
-        record = self._outcomes.find(claim, operation_id, self._changes)
+        record = self._outcomes.take(claim, operation_id, self._changes)
         return None if record is None else Operation(operation_id, record.status, record)
 
     async def operation_status(self, request: RegisterRequest, operation_id: str) -> Operation:

@@ -1,7 +1,7 @@
 """The store port: read named queries, write batches of named statements.
 
 Writes are data, not code, so that one writer can put many of them into one durable commit (group
-commit) while each stays all-or-nothing in a savepoint of its own. A read-modify-write is therefore
+commit) while each stays all-or-nothing by itself. A read-modify-write is therefore
 optimistic: read, decide, then write with a condition in the SQL and `expect=1`.
 """
 

@@ -30,8 +30,9 @@ def outcomes(clock: ManualClock) -> Outcomes:
     return made
 
 
-def test_the_device_that_was_told_is_told_again(outcomes: Outcomes) -> None:
-    assert outcomes.find(Claim("0ne1", "Device-1", "token"), "5.a", 7) is RECORD
+def test_the_device_that_was_told_is_told_once_more(outcomes: Outcomes) -> None:
+    assert outcomes.take(Claim("0ne1", "Device-1", "token"), "5.a", 7) is RECORD
+    assert outcomes.take(Claim("0ne1", "Device-1", "token"), "5.a", 7) is None
 
 
 @pytest.mark.parametrize(
@@ -47,15 +48,26 @@ def test_the_device_that_was_told_is_told_again(outcomes: Outcomes) -> None:
     ],
 )
 def test_nobody_else_is(outcomes: Outcomes, claim: Claim, operation_id: str, changes: int) -> None:
-    assert outcomes.find(claim, operation_id, changes) is None
+    assert outcomes.take(claim, operation_id, changes) is None
+
+
+def test_an_attempt_of_another_takes_nothing_away(outcomes: Outcomes) -> None:
+    assert outcomes.take(Claim("0ne1", "Device-1", "another"), "5.a", 7) is None
+    assert outcomes.take(CLAIM, "5.a", 7) is RECORD
 
 
 def test_it_is_forgotten_soon(outcomes: Outcomes, clock: ManualClock) -> None:
     clock.advance(5.0)
-    assert outcomes.find(CLAIM, "5.a", 7) is None
+    assert outcomes.take(CLAIM, "5.a", 7) is None
 
 
 def test_a_newer_outcome_takes_its_place(outcomes: Outcomes) -> None:
     outcomes.remember(CLAIM, "5.b", RECORD, 7)
-    assert outcomes.find(CLAIM, "5.a", 7) is None
-    assert outcomes.find(CLAIM, "5.b", 7) is RECORD
+    assert outcomes.take(CLAIM, "5.a", 7) is None
+    assert outcomes.take(CLAIM, "5.b", 7) is RECORD
+
+
+def test_what_nobody_asks_for_takes_no_memory(outcomes: Outcomes, clock: ManualClock) -> None:
+    clock.advance(5.0)
+    outcomes.remember(Claim("0ne1", "Device-2", "token"), "5.b", RECORD, 7)
+    assert len(outcomes._latest) == 1
