@@ -54,13 +54,14 @@ class Muster:
         text = self.facts["dpsConnectionString"]
         return Caller(self._tls, self.facts["ports"]["https"], text, "2021-10-01")
 
-    def _hub(self) -> Caller:
+    def hub(self) -> Caller:
+        """Return the REST surface of the hub."""
         text = self.facts["hubs"][0]["connectionString"]
         return Caller(self._tls, self.facts["ports"]["https"], text, "2021-04-12")
 
     def method_calls(self, devices: list[Device], **fields: Any) -> Job:
         """Return a job of devices whose methods are called."""
-        port, token = self.facts["ports"]["https"], self._hub().token
+        port, token = self.facts["ports"]["https"], self.hub().token
         return self.job("methods", devices=devices, https_port=port, authorization=token, **fields)
 
     def enroll_group(self, name: str = "fleet") -> None:
@@ -72,7 +73,7 @@ class Muster:
 
     def devices(self, count: int, prefix: str = "dev") -> list[Device]:
         """Make devices in the hub, and say how they log in."""
-        hub = self._hub()
+        hub = self.hub()
         names = [f"{prefix}-{number:05}" for number in range(count)]
         keys = {"primaryKey": KEY, "secondaryKey": KEY}
         for start in range(0, count, 100):
