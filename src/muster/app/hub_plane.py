@@ -8,8 +8,14 @@ from muster.bus.inprocess import InProcessBus
 from muster.hub.authentication import Authenticator
 from muster.hub.bulk import Bulk
 from muster.hub.changes import Changes
+from muster.hub.configuration_views import ConfigurationViews
+from muster.hub.configurations import Configurations
 from muster.hub.connections import Connections
+from muster.hub.convergence import Convergence
+from muster.hub.deployer import Deployer
+from muster.hub.deployment_explanations import DeploymentExplanations
 from muster.hub.digital_twins import DigitalTwins
+from muster.hub.endpoints.configurations_http import ConfigurationsHttpEndpoint
 from muster.hub.endpoints.device_access import DeviceAccess
 from muster.hub.endpoints.device_http import DeviceHttpEndpoint
 from muster.hub.endpoints.device_mqtt import HubMqttEndpoint
@@ -31,6 +37,7 @@ from muster.hub.modules import Modules
 from muster.hub.queries import Queries
 from muster.hub.query_indexes import QueryIndexes
 from muster.hub.subscriptions import Subscriptions
+from muster.hub.targets import Targets
 from muster.hub.twins import Twins
 from muster.local_hub import LocalHubs
 
@@ -86,6 +93,21 @@ class HubPlane:
         )
         self._query_indexes = QueryIndexes(engine)
         queries = Queries(engine, twins, self.connections, self._query_indexes)
+        targets = Targets(engine)
+        self.configurations = Configurations(engine, clock, targets)
+        deployer = Deployer(
+            engine,
+            keyring,
+            clock,
+            randomness,
+            configurations=self.configurations,
+            targets=targets,
+            connections=self.connections,
+            changes=changes,
+        )
+        self.convergence = Convergence(
+            self.configurations, targets, deployer, self._query_indexes, changes
+        )
         access = ServiceAccess(self.hubs, authenticator, decisions, clock)
         bulk = Bulk(identities, modules, twins)
         keys = KeyRegeneration(identities, modules, randomness)
@@ -107,6 +129,14 @@ class HubPlane:
                 DeviceAccess(self.hubs, authenticator, self.connections, decisions, clock),
                 telemetry,
                 self.messaging.cloud_to_device,
+            ),
+            ConfigurationsHttpEndpoint(
+                access,
+                configurations=self.configurations,
+                views=ConfigurationViews(engine, queries, clock),
+                targets=targets,
+                deployer=deployer,
+                explanations=DeploymentExplanations(self.configurations, targets, twins),
             ),
         )
         """What answers the hub's REST APIs; each has `routes()`."""
@@ -133,3 +163,4 @@ class HubPlane:
         self._method_calls.open()
         await self.messaging.open()
         await self.local.open()
+        await self.configurations.open()

@@ -162,6 +162,7 @@ class Instance:
         for name, upkeep in (
             ("connection upkeep", hubs.connections.run()),
             ("queue upkeep", hubs.messaging.run()),
+            ("deployments", hubs.convergence.run()),
         ):
             self._open.callback(spawn(upkeep, name).cancel)
         self._ports = await self._listen(hubs, provisioning)

@@ -9,15 +9,16 @@ from typing import Any, TypeVar
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def examples(*commands: str) -> Callable[[F], F]:
+def examples(*commands: str, about: str | None = None) -> Callable[[F], F]:
     """Add commands that a reader can copy to the help of the decorated one.
 
     Args:
         commands: a line each, as one would type them.
+        about: what the command is for, where that is not its docstring.
     """
 
     def add(command: F) -> F:
-        text = inspect.cleandoc(command.__doc__ or "")
+        text = inspect.cleandoc(about or command.__doc__ or "")
         title = "Example" if len(commands) == 1 else "Examples"
         lines = "".join(f"\n  {each}" for each in commands)
         # click leaves a paragraph alone that begins with \b.

@@ -38,6 +38,10 @@ _COMMANDS: Final = {
         "message", "message", "Cloud-to-device messages: send, settle, purge, feedback."
     ),
     "query": _Entry("query", "query", "Queries over devices and modules; explain a condition."),
+    "deployment": _Entry("deployment", "deployment", "Modules for edge devices, by condition."),
+    "configuration": _Entry(
+        "configuration", "configuration", "Desired properties of many twins, by condition."
+    ),
     "events": _Entry("events", "events", "Telemetry, as it arrives."),
     "hub": _Entry("hub", "hub", "The hubs that devices are assigned to."),
     "policy": _Entry("policy", "policy", "Access policies: who may call the service."),

@@ -94,6 +94,7 @@ def _twin(identity: str) -> dict[tuple[str | int, ...], Column]:
         ("modelId",): Scalar("t", "t.model_id", Kind.STRING),
         ("version",): Scalar("t", "t.version", Kind.NUMBER),
         ("tags",): Document("t", "tags"),
+        ("configurations",): Document("t", "configurations"),
         **_section("desired"),
         **_section("reported"),
     }

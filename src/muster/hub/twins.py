@@ -94,6 +94,7 @@ class ServiceTwin(Struct, rename="camel", kw_only=True):
     capabilities: dict[str, bool] | UnsetType = UNSET
     device_scope: str | UnsetType = UNSET
     parent_scopes: list[str] | UnsetType = UNSET
+    configurations: dict[str, Any] | UnsetType = UNSET
 
 
 @final
@@ -316,6 +317,7 @@ class Twins:
         presence = self._connections.presence(
             ref, *cast("_PresenceColumns", row[COLUMN_COUNT + 9 : COLUMN_COUNT + 13])
         )
+        configurations = str(row[COLUMN_COUNT + 13])
         shown = ServiceTwin(
             device_id=ref.device_id,
             etag=twin.etag,
@@ -324,7 +326,7 @@ class Twins:
             status_update_time=wire_time(status_updated_at),
             connection_state=presence.state,
             last_activity_time=wire_time(presence.last_activity_at),
-            cloud_to_device_message_count=cast("int", row[COLUMN_COUNT + 13]),
+            cloud_to_device_message_count=cast("int", row[COLUMN_COUNT + 14]),
             authentication_type=AuthenticationType(kind),
             x509_thumbprint=Thumbprints(),
             model_id=model_id or "",
@@ -332,6 +334,8 @@ class Twins:
             tags=twin.tags,
             properties=twin_rules.service_view(twin),
         )
+        if configurations != "{}":
+            shown.configurations = msgspec.json.decode(configurations)
         if ref.module_id:
             shown.module_id = ref.module_id
             return shown

@@ -99,13 +99,12 @@ def overlay(below: Settings, above: Settings) -> Settings:
         for covered in [each for each in merged if each[: len(path)] == path]:
             del merged[covered]
         holder = next((each for each in merged if path[: len(each)] == each), None)
-        if holder is not None and isinstance(merged[holder], dict):
-            merged[holder] = _with(merged[holder], path[len(holder) :], value)
-            continue
-        if holder is not None:
-            # It was to be a plain value; now something is to be inside of it.
-            del merged[holder]
-        merged[path] = value
+        if holder is None:
+            merged[path] = value
+        else:
+            # What was to be a plain value becomes an object with this inside.
+            inside = merged[holder] if isinstance(merged[holder], dict) else {}
+            merged[holder] = _with(inside, path[len(holder) :], value)
     return merged
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from muster.model import twin
@@ -153,6 +153,7 @@ def test_a_difference_is_the_patch_that_leads_there(before: Any, after: Any) -> 
 
 
 @given(DOCUMENTS, GOALS, GOALS)
+@example({"b": {"a": 0, "b": 0}}, {("b",): 0}, {("b", "a"): {}})
 def test_laid_over_each_other_is_one_after_the_other(current: Any, low: Any, high: Any) -> None:
     low, high = overlay({}, low), overlay({}, high)
     together = wanted(current, overlay(low, high), [])

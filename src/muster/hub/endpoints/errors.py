@@ -62,6 +62,12 @@ BY_CODE: Final = {
     "invalid-json-patch": OfficialError(400505, "InvalidDigitalTwinJsonPatch"),
     "queue-full": OfficialError(403004, "DeviceMaximumQueueDepthExceeded"),
     "invalid-expiry": OfficialError(403009, "InvalidMessageExpiryTime"),
+    "invalid-target-condition": OfficialError(400401, "InvalidConfigurationTargetCondition"),
+    "invalid-configuration-content": OfficialError(400402, "InvalidConfigurationContent"),
+    "immutable-configuration-content": OfficialError(
+        400403, "CannotModifyImmutableConfigurationContent"
+    ),
+    "invalid-configuration-metric": OfficialError(400404, "InvalidConfigurationCustomMetricsQuery"),
     "unknown-hub": OfficialError(401001, "IotHubNotFound"),
     "system-module": OfficialError(401100, "SystemModuleModifyUnauthorizedAccess"),
     "too-many-calls": OfficialError(403800, "DeviceMaximumInflightMethodExceeded"),
@@ -69,6 +75,8 @@ BY_CODE: Final = {
     "module-not-found": OfficialError(404010, "ModuleNotFound"),
     "device-not-online": OfficialError(404103, "DeviceNotOnline"),
     "connection-lost": OfficialError(404104, "DeviceConnectionClosedRemotely"),
+    "configuration-not-found": OfficialError(404301, "ConfigurationNotFound"),
+    "configuration-exists": OfficialError(409401, "ConfigurationAlreadyExists"),
     "device-exists": OfficialError(409001, "DeviceAlreadyExists"),
     "module-exists": OfficialError(409301, "ModuleAlreadyExistsOnDevice"),
     "etag-mismatch": OfficialError(412001, "PreconditionFailed"),

@@ -48,6 +48,7 @@ SELECT t.revision, t.version, t.etag_counter, t.tags, t.desired, t.desired_metad
        t.model_id, d.etag, d.auth_type, d.enabled, d.status_reason, d.status_updated_at,
        d.iot_edge, d.generation_id, d.parent_scope,
        p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at,
+       t.configurations,
        (SELECT COUNT(*) FROM queued_messages q
          WHERE q.hub = t.hub AND q.device_id = t.device_id AND q.kind = 0 AND q.module_id = '')
   FROM twins t
@@ -65,6 +66,7 @@ SELECT t.revision, t.version, t.etag_counter, t.tags, t.desired, t.desired_metad
        t.model_id, m.etag, m.auth_type, d.enabled, d.status_reason, d.status_updated_at,
        0, m.generation_id, NULL,
        p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at,
+       t.configurations,
        (SELECT COUNT(*) FROM queued_messages q
          WHERE q.hub = d.hub AND q.device_id = d.device_id AND q.kind = 0
            AND q.module_id = :module_id)
@@ -86,6 +88,7 @@ SELECT t.device_id, t.module_id,
        t.model_id, d.etag, d.auth_type, d.enabled, d.status_reason, d.status_updated_at,
        d.iot_edge, d.generation_id, d.parent_scope,
        p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at,
+       t.configurations,
        (SELECT COUNT(*) FROM queued_messages q
          WHERE q.hub = t.hub AND q.device_id = t.device_id AND q.kind = 0
            AND q.module_id = t.module_id)
@@ -104,6 +107,7 @@ SELECT t.device_id, t.module_id,
        t.model_id, m.etag, m.auth_type, d.enabled, d.status_reason, d.status_updated_at,
        0, m.generation_id, NULL,
        p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at,
+       t.configurations,
        (SELECT COUNT(*) FROM queued_messages q
          WHERE q.hub = t.hub AND q.device_id = t.device_id AND q.kind = 0
            AND q.module_id = t.module_id)

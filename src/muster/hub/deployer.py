@@ -1,0 +1,523 @@
+"""Applies configurations to devices: what targets them now, made true in their twins.
+
+One batch of devices is read, decided and written as a whole: desired properties, the
+`configurations` sections, and the modules a deployment names. Only what differs is written, and
+written as the smallest patch, so that nothing that stays the same gets a new version or a new
+time. Devices that are connected hear of it after the commit.
+Sources: hub-service.md 6.2, 6.4, 6.5; edge.md 9.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from muster.errors import InvalidArgumentError
+from muster.hub import module_rows, registry, twin_rows
+from muster.hub.changes import IdentityChanged, IdentityEvent, SectionChange, TwinChanged
+from muster.hub.credentials import Credentials
+from muster.hub.module_rows import Module
+from muster.hub.registry import ATTEMPTS, GenerationIds, LostRaceError, device_not_found
+from muster.model import twin as twin_rules
+from muster.model.configuration import (
+    Content,
+    Kind,
+    Path,
+    Settings,
+    check_content,
+    deployed_modules,
+    module_settings,
+)
+from muster.model.identity import (
+    EDGE_AGENT,
+    MANAGED_BY_EDGE,
+    SYSTEM_MODULES,
+    AuthenticationType,
+    IdentityRef,
+    new_etag,
+)
+from muster.model.layering import (
+    Plan,
+    Status,
+    deployment_plan,
+    difference,
+    overlay,
+    twin_plan,
+    wanted,
+)
+from muster.model.twin import Twin, TwinSection
+from muster.store.engine import Params, Statement
+from muster.store.queries import load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from muster.auth.keyring import Keyring
+    from muster.clock import Clock
+    from muster.hub.changes import Changes
+    from muster.hub.configurations import Configurations
+    from muster.hub.connections import Connections
+    from muster.hub.targets import Targets
+    from muster.ids import Randomness
+    from muster.model.twin import JsonObject
+    from muster.store.engine import Engine
+
+_SQL: Final = load("configurations")
+_NOTHING: Final = TwinSection({}, {}, 0)
+_NO_PLAN: Final = Plan({}, {})
+_encode: Final = msgspec.json.Encoder().encode
+_encode_sorted: Final = msgspec.json.Encoder(order="sorted").encode
+_decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
+_log = structlog.get_logger(__name__)
+
+_Names: TypeAlias = tuple[tuple[str, int], ...]
+"""Configurations with the counter of their last write: what a plan depends on."""
+
+
+class _Managed(Struct, omit_defaults=True):
+    """Paths that configurations have set one by one in a twin."""
+
+    edge: list[list[str]] = []
+    own: list[list[str]] = []
+
+
+_decode_managed: Final = msgspec.json.Decoder(_Managed).decode
+
+
+class _State(Struct):
+    """A twin as it is stored, as far as configurations decide about it. Documents are JSON."""
+
+    device_id: str
+    module_id: str
+    revision: int
+    version: int
+    etag_counter: int
+    desired: str
+    metadata: str
+    desired_version: int
+    configurations: str
+    managed: str
+
+
+class _Goal(Struct):
+    """What a twin should be.
+
+    Attributes:
+        key: equal goals have equal keys.
+        statuses: the `configurations` section.
+        edge: what deployments set; `None` when none is applied, and what they set before stays.
+        own: what configurations of this very twin set.
+    """
+
+    key: tuple[str, _Names, _Names]
+    statuses: dict[str, Status]
+    edge: Settings | None
+    own: Settings
+
+
+class _Outcome(Struct):
+    """What becomes of a twin.
+
+    Attributes:
+        section: the desired properties after the write; `None` when they stay.
+        patch: what the device is told.
+        statuses: as they can be written: only targeted when the twin has no room.
+        managed: JSON.
+    """
+
+    section: TwinSection | None
+    patch: JsonObject
+    statuses: dict[str, Status]
+    managed: str
+
+
+class _Applied(Struct):
+    """A write that is to be told about after the commit."""
+
+    ref: IdentityRef
+    version: int
+    outcome: _Outcome
+
+
+class _Work(Struct):
+    """What one batch writes.
+
+    Attributes:
+        hub: the hub's number.
+        now: the time of all its writes.
+        goals: of devices that were looked at already.
+        outcomes: of twins that were decided about already.
+    """
+
+    hub: int
+    now: datetime
+    goals: dict[object, dict[str, _Goal]] = {}
+    outcomes: dict[object, _Outcome] = {}
+    applied: list[_Applied] = []
+    updates: list[Params] = []
+    marks: list[Params] = []
+    modules: list[tuple[Module, Twin]] = []
+
+
+@final
+class Deployer:
+    """Applies configurations to devices.
+
+    Args:
+        engine: where twins are kept.
+        keyring: seals keys.
+        clock: for times and generation IDs.
+        randomness: for etags.
+        configurations: all there are.
+        targets: knows which device which of them targets.
+        connections: tells devices what changed.
+        changes: is told of every write.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        keyring: Keyring,
+        clock: Clock,
+        randomness: Randomness,
+        *,
+        configurations: Configurations,
+        targets: Targets,
+        connections: Connections,
+        changes: Changes,
+    ) -> None:
+        self._engine = engine
+        self._keyring = keyring
+        self._clock = clock
+        self._randomness = randomness
+        self._configurations = configurations
+        self._targets = targets
+        self._connections = connections
+        self._changes = changes
+        self._generations = GenerationIds(clock)
+        self._plans: dict[tuple[int, _Names], Plan] = {}
+        self._told_full: set[tuple[int, str]] = set()
+
+    async def converge(self, hub: int, device_ids: Sequence[str]) -> None:
+        """Make the twins of devices and their modules what the configurations say.
+
+        Devices that are not there (any more) are passed over. Applying it twice changes nothing.
+
+        Raises:
+            ConflictError: others change the same twins all the time; code `concurrent-update`.
+            UnavailableError: the store does not answer.
+        """
+        try:
+            await self._converge(hub, device_ids)
+        except LostRaceError:
+            # Somebody wrote one of the twins; the others must not wait for that one.
+            for device_id in device_ids:
+                await self._insist(hub, device_id)
+
+    async def apply_content(self, hub: int, device_id: str, content: Content) -> None:
+        """Give one edge device modules by hand (hub-service.md 6.2).
+
+        Modules that the content does not name are deleted, system modules aside. A deployment
+        that targets the device will override it.
+
+        Raises:
+            NotFoundError: code `device-not-found`.
+            InvalidArgumentError: the content is wrong or the device is no edge device.
+            ConflictError: others change its twins all the time; code `concurrent-update`.
+        """
+        if content.modules_content is None:
+            raise InvalidArgumentError(
+                "modulesContent is required.", code="invalid-configuration-content"
+            )
+        check_content(content)
+        for _ in range(ATTEMPTS):
+            states = (await self._states(hub, [device_id])).get(device_id)
+            if states is None:
+                raise device_not_found(device_id)
+            if EDGE_AGENT not in states:
+                raise InvalidArgumentError(
+                    f"The device '{device_id}' is no IoT Edge device.",
+                    code="invalid-operation",
+                    subject=device_id,
+                )
+            try:
+                await self._apply_by_hand(hub, device_id, states, module_settings(content))
+            except LostRaceError:
+                continue
+            return
+        raise LostRaceError("The device is being changed by others.", subject=device_id)
+
+    def forget_plans(self, hub: int) -> None:
+        """Call when a configuration of a hub came, changed or went."""
+        for key in [key for key in self._plans if key[0] == hub]:
+            del self._plans[key]
+        self._told_full = {key for key in self._told_full if key[0] != hub}
+
+    # -- one batch -----------------------------------------------------------------------------
+
+    async def _insist(self, hub: int, device_id: str) -> None:
+        for attempt in range(ATTEMPTS):
+            try:
+                await self._converge(hub, [device_id])
+            except LostRaceError:
+                if attempt == ATTEMPTS - 1:
+                    raise
+            else:
+                return
+
+    async def _converge(self, hub: int, device_ids: Sequence[str]) -> None:
+        targeting = await self._targets.matching(hub, device_ids)
+        devices = await self._states(hub, device_ids)
+        work = _Work(hub, self._clock.now())
+        for states in devices.values():
+            found = targeting.get(states[""].device_id, {})
+            # Most devices of a batch are alike.
+            key = (*((name, *each) for name, each in found.items()), tuple(states))
+            goals = work.goals.get(key)
+            if goals is None:
+                goals = work.goals[key] = self._goals(hub, found, states)
+            self._decide(states, goals, work)
+        await self._write(work)
+
+    async def _states(self, hub: int, device_ids: Sequence[str]) -> dict[str, dict[str, _State]]:
+        rows = await self._engine.read(
+            _SQL["twins"], {"hub": hub, "device_ids": _encode(list(device_ids)).decode()}
+        )
+        devices: dict[str, dict[str, _State]] = {}
+        for row in rows:
+            state = _State(*cast("Any", row))
+            devices.setdefault(state.device_id, {})[state.module_id] = state
+        # Without the device's own row it is being deleted.
+        return {device_id: states for device_id, states in devices.items() if "" in states}
+
+    def _goals(
+        self, hub: int, targeting: dict[str, list[str]], present: Iterable[str]
+    ) -> dict[str, _Goal]:
+        """Return what each twin of a device should be, by module ID.
+
+        Args:
+            hub: the hub's number.
+            targeting: IDs of configurations by module ID, `''` for those of the device itself,
+                deployments under `$edgeAgent`.
+            present: modules the device has, `''` for itself.
+        """
+        goals: dict[str, _Goal] = {}
+        edge_names, edge = self._plan(hub, targeting, EDGE_AGENT, Kind.EDGE)
+        own: dict[str, tuple[_Names, Plan]] = {
+            module_id: self._plan(hub, targeting, module_id, Kind.MODULE)
+            for module_id in targeting
+            if module_id
+        }
+        own[""] = self._plan(hub, targeting, "", Kind.DEVICE)
+        for module_id in {*own, *edge.settings, *present}:
+            names, plan = own.get(module_id, ((), _NO_PLAN))
+            goals[module_id] = _Goal(
+                (module_id, edge_names, names),
+                {**plan.statuses, **(edge.statuses if module_id == EDGE_AGENT else {})},
+                edge.settings.get(module_id, {}) if edge.applied else None,
+                plan.settings.get("", {}),
+            )
+        return goals
+
+    def _plan(
+        self, hub: int, targeting: dict[str, list[str]], module_id: str, kind: Kind
+    ) -> tuple[_Names, Plan]:
+        found = [
+            configuration
+            for each in targeting.get(module_id, ())
+            if (configuration := self._configurations.find(hub, each)) is not None
+            and configuration.kind is kind
+        ]
+        if not found:
+            return (), _NO_PLAN
+        names = tuple(sorted((each.id, each.counter) for each in found))
+        plan = self._plans.get((hub, names))
+        if plan is None:
+            plan = deployment_plan(found) if kind is Kind.EDGE else twin_plan(found)
+            self._plans[hub, names] = plan
+        return names, plan
+
+    def _decide(self, states: dict[str, _State], goals: dict[str, _Goal], work: _Work) -> None:
+        """Add to the work what one device needs."""
+        for module_id, state in states.items():
+            goal = goals[module_id]
+            key = (goal.key, state.desired, state.metadata, state.desired_version, state.managed)
+            outcome = work.outcomes.get(key)
+            if outcome is None:
+                outcome = work.outcomes[key] = self._outcome(state, goal, work)
+            _add(state, outcome, work)
+        if EDGE_AGENT in states:
+            self._add_modules(states, goals, work)
+
+    def _outcome(self, state: _State, goal: _Goal, work: _Work) -> _Outcome:
+        before = _decode_managed(state.managed)
+        after = _Managed(before.edge if goal.edge is None else _paths(goal.edge), _paths(goal.own))
+        managed = _encode(after).decode()
+        merged = overlay(goal.edge or {}, goal.own)
+        kept = {*map(tuple, after.edge), *map(tuple, after.own)}
+        left: list[Path] = [
+            path for path in map(tuple, [*before.edge, *before.own]) if path not in kept
+        ]
+        if not merged and not left:
+            return _Outcome(None, {}, goal.statuses, managed)
+        current = _decode(state.desired)
+        patch = difference(current, wanted(current, merged, left))
+        if not patch:
+            return _Outcome(None, {}, goal.statuses, managed)
+        section = TwinSection(current, _decode(state.metadata), state.desired_version)
+        twin = Twin({}, section, _NOTHING, state.version, state.etag_counter)
+        try:
+            written = twin_rules.patch_desired(twin, patch, work.now)
+        except InvalidArgumentError as error:
+            self._tell_full(work.hub, state, goal, error)
+            targeted = dict.fromkeys(goal.statuses, Status.TARGETED)
+            return _Outcome(None, {}, targeted, state.managed)
+        return _Outcome(written.desired, patch, goal.statuses, managed)
+
+    def _add_modules(self, states: dict[str, _State], goals: dict[str, _Goal], work: _Work) -> None:
+        """Add to the work the modules that deployments want and the device does not have."""
+        for module_id in sorted(_deployed(goals) - states.keys()):
+            goal = goals.get(module_id)
+            # Without keys: the edge runtime asks for them when it starts the module.
+            module = Module(
+                IdentityRef(work.hub, states[""].device_id, module_id),
+                self._generations.next(),
+                new_etag(self._randomness),
+                MANAGED_BY_EDGE,
+                Credentials(AuthenticationType.NONE, None),
+            )
+            desired = wanted({}, goal.edge or {}, ()) if goal else {}
+            try:
+                twin = twin_rules.new(None, desired, work.now)
+            except InvalidArgumentError:
+                # Layers that are too much together; said when the twin is looked at again.
+                twin = twin_rules.new(None, None, work.now)
+            work.modules.append((module, twin))
+
+    def _tell_full(self, hub: int, state: _State, goal: _Goal, error: InvalidArgumentError) -> None:
+        for configuration_id in goal.statuses:
+            if (hub, configuration_id) not in self._told_full:
+                self._told_full.add((hub, configuration_id))
+                _log.warning(
+                    "configuration cannot be applied to a twin",
+                    configuration=configuration_id,
+                    twin=IdentityRef(hub, state.device_id, state.module_id).text,
+                    reason=error.message,
+                )
+
+    # -- by hand -------------------------------------------------------------------------------
+
+    async def _apply_by_hand(
+        self, hub: int, device_id: str, states: dict[str, _State], modules: dict[str, Settings]
+    ) -> None:
+        work = _Work(hub, self._clock.now())
+        goals = {
+            module_id: _Goal((module_id, (), ()), {}, found, {})
+            for module_id, found in modules.items()
+        }
+        for module_id, state in states.items():
+            if module_id in goals:
+                goal = goals[module_id]
+                present = _decode(state.configurations)
+                goal.statuses = {each: Status(present[each]["status"]) for each in present}
+                _add(state, self._outcome(state, goal, work), work)
+        self._add_modules(states, goals, work)
+        named = _deployed(goals)
+        gone = [
+            IdentityRef(hub, device_id, module_id)
+            for module_id in states
+            if module_id and module_id not in named and module_id not in SYSTEM_MODULES
+        ]
+        removals = [step for ref in gone for step in module_rows.removal(ref)]
+        await self._write(work, removals)
+        for ref in gone:
+            self._connections.announce_barred(ref, "the module was deleted", deleted=True)
+            self._changes.publish(IdentityChanged(ref, IdentityEvent.DELETED))
+
+    # -- writing -------------------------------------------------------------------------------
+
+    async def _write(self, work: _Work, more: Sequence[Statement] = ()) -> None:
+        statements: list[Statement] = list(more)
+        lost = LostRaceError("A twin was changed by another.")
+        for name, rows in (("apply", work.updates), ("mark", work.marks)):
+            if rows:
+                statements.append(Statement(_SQL[name], rows, expect=len(rows), otherwise=lost))
+        if work.modules:
+            owners = {module.ref.device_id for module, _ in work.modules}
+            statements += [
+                Statement(
+                    registry.SQL["hold_device"],
+                    [{"hub": work.hub, "device_id": device_id} for device_id in owners],
+                    expect=len(owners),
+                    otherwise=lost,
+                ),
+                Statement(
+                    registry.SQL["insert_module"],
+                    [module_rows.to_params(self._keyring, module) for module, _ in work.modules],
+                    otherwise=lost,
+                ),
+                Statement(
+                    twin_rows.SQL["insert"],
+                    [twin_rows.to_params(module.ref, twin) for module, twin in work.modules],
+                    otherwise=lost,
+                ),
+            ]
+        if not statements:
+            return
+        await self._engine.write(*statements)
+        for each in work.applied:
+            section = each.outcome.section
+            if section is not None:
+                body = _encode(
+                    twin_rules.desired_patch_for_device(each.outcome.patch, section.version)
+                )
+                self._connections.announce_desired(each.ref, section.version, body)
+                change = SectionChange(each.outcome.patch, section)
+                self._changes.publish(TwinChanged(each.ref, each.version, desired=change))
+        for module, twin in work.modules:
+            self._changes.publish(IdentityChanged(module.ref, IdentityEvent.CREATED, twin))
+
+
+def _add(state: _State, outcome: _Outcome, work: _Work) -> None:
+    """Add to the work what one twin needs; nothing when it is as it should be."""
+    statuses = {each: {"status": status} for each, status in outcome.statuses.items()}
+    configurations = _encode_sorted(statuses).decode()
+    ref = IdentityRef(work.hub, state.device_id, state.module_id)
+    common: dict[str, str | int | float | bytes | None] = {
+        **twin_rows.key(ref),
+        "configurations": configurations,
+        "managed": outcome.managed,
+        "expected": state.revision,
+    }
+    section = outcome.section
+    if section is not None:
+        work.updates.append(
+            {
+                **common,
+                "version": state.version + 1,
+                "etag_counter": state.etag_counter + 1,
+                "desired": _encode(section.properties).decode(),
+                "desired_metadata": _encode(section.metadata).decode(),
+                "desired_version": section.version,
+            }
+        )
+        work.applied.append(_Applied(ref, state.version + 1, outcome))
+    elif configurations != state.configurations or outcome.managed != state.managed:
+        work.marks.append(common)
+
+
+def _deployed(goals: dict[str, _Goal]) -> set[str]:
+    """Return the modules that deployments want on a device."""
+    names = {module_id for module_id, goal in goals.items() if goal.edge and module_id}
+    agent = goals.get(EDGE_AGENT)
+    if agent is not None and agent.edge:
+        names |= set(deployed_modules(agent.edge.get((), {})))
+    return names - set(SYSTEM_MODULES)
+
+
+def _paths(goal: Settings) -> list[list[str]]:
+    return sorted(list(path) for path in goal if path)

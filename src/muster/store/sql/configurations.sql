@@ -1,0 +1,61 @@
+-- Configurations, and the twins they apply to.
+
+-- name: list
+SELECT hub, id, counter, document FROM configurations ORDER BY hub, id
+
+-- name: insert
+INSERT INTO configurations (hub, id, counter, document) VALUES (:hub, :id, :counter, :document)
+
+-- name: update
+-- Only if nobody changed it since it was read.
+UPDATE configurations SET counter = :counter, document = :document
+ WHERE hub = :hub AND id = :id AND counter = :expected
+
+-- name: delete
+-- Only if nobody changed it since it was read.
+DELETE FROM configurations WHERE hub = :hub AND id = :id AND counter = :expected
+
+-- name: counts scan
+-- For how many twins it is targeted and applied.
+SELECT count(*), coalesce(sum(applied), 0)
+  FROM twin_configurations WHERE hub = :hub AND configuration_id = :id
+
+-- name: reported_counts scan
+-- Of the edge devices it is applied to, how many agents say they did what it asks, and how many
+-- that they could not (hub-service.md 6.3).
+SELECT coalesce(sum(json_extract(t.reported, '$.lastDesiredStatus.code') = 200), 0),
+       coalesce(sum(json_extract(t.reported, '$.lastDesiredStatus.code') <> 200), 0)
+  FROM twin_configurations c
+  JOIN twins t ON t.hub = c.hub AND t.device_id = c.device_id AND t.module_id = c.module_id
+ WHERE c.hub = :hub AND c.configuration_id = :id AND c.applied = 1 AND c.module_id = '$edgeAgent'
+   AND json_extract(t.reported, '$.lastDesiredVersion') = t.desired_version
+
+-- name: holders scan
+-- A page of the twins it is something to, after a given one.
+SELECT device_id, module_id FROM twin_configurations
+ WHERE hub = :hub AND configuration_id = :id AND (device_id, module_id) > (:device_id, :module_id)
+ ORDER BY device_id, module_id
+ LIMIT :limit
+
+-- name: twins
+-- All twins of some devices, as far as configurations decide about them.
+SELECT t.device_id, t.module_id, t.revision, t.version, t.etag_counter, t.desired,
+       t.desired_metadata, t.desired_version, t.configurations, t.managed
+  FROM json_each(:device_ids) AS wanted
+  CROSS JOIN twins t ON t.hub = :hub AND t.device_id = wanted.value
+
+-- name: apply
+-- Only if nobody changed it since it was read.
+UPDATE twins
+   SET revision = revision + 1, version = :version, etag_counter = :etag_counter,
+       desired = :desired, desired_metadata = :desired_metadata,
+       desired_version = :desired_version, configurations = :configurations, managed = :managed
+ WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id
+   AND revision = :expected
+
+-- name: mark
+-- The section alone; what the twin says does not change. Only if nobody changed it meanwhile.
+UPDATE twins
+   SET revision = revision + 1, configurations = :configurations, managed = :managed
+ WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id
+   AND revision = :expected

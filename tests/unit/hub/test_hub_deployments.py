@@ -1,0 +1,429 @@
+"""Deployments and configurations: what twins become, and when (hub-service.md 6, edge.md 9)."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from muster.errors import (
+    AlreadyExistsError,
+    InvalidArgumentError,
+    NotFoundError,
+    PreconditionFailedError,
+)
+from muster.hub import twin_rows
+from muster.hub.configurations import Configurations, etag
+from muster.hub.targets import Targets
+from muster.hub.twins import TwinRequest
+from muster.model.configuration import ConfigurationRequest, Content, Queries
+from muster.model.identity import ANY, Capabilities, DeviceRequest, IdentityRef
+from muster.store.engine import Statement
+from muster.wire.mqtt.packets import Publish, Subscribe
+from unit.hub.deployment_parts import DESIRED, Deploying, base, layer, module
+
+if TYPE_CHECKING:
+    from unit.hub.hub_parts import Client, Parts
+
+
+@pytest.fixture
+def deploying(parts: Parts) -> Deploying:
+    return Deploying(parts)
+
+
+# What a deployment does to a device.
+
+
+async def test_a_deployment_reaches_the_devices_that_match(deploying: Deploying) -> None:
+    await deploying.edge("e1", site="a")
+    await deploying.edge("e2", site="b")
+    await deploying.parts.device("leaf")
+    await deploying.create("one", base(), target_condition="tags.site = 'a'")
+    assert await deploying.image("e1") == "a:1"
+    assert await deploying.statuses("e1") == {"one": "Applied"}
+    assert await deploying.image("e2") is None
+    assert await deploying.statuses("e2") == {}
+    hub_twin = await deploying.twin("e1", "$edgeHub")
+    assert hub_twin.properties["desired"]["routes"] == {"up": "FROM /* INTO $upstream"}
+    assert hub_twin.properties["desired"]["$version"] == 2
+    modules = await deploying.parts.modules.of_device(deploying.parts.hub.id, "e1")
+    made = {each.module_id: (each.managed_by, each.authentication.type) for each in modules}
+    assert made["a"] == ("iotEdge", "none")
+
+
+async def test_nothing_that_is_as_it_should_be_is_written_again(deploying: Deploying) -> None:
+    await deploying.edge("e1", site="a")
+    await deploying.create("one", base())
+    before = await deploying.twin()
+    deploying.convergence.sweep_all()
+    await deploying.settle()
+    await deploying.tag("e1", other=1)
+    await deploying.update("one", labels={"x": "y"})
+    assert await deploying.twin() == before
+
+
+async def test_a_changed_tag_moves_a_device(deploying: Deploying) -> None:
+    await deploying.edge("e1", ring=1)
+    await deploying.create("all", base("a:1"))
+    await deploying.create("early", base("a:2"), priority=1, target_condition="tags.ring = 0")
+    assert await deploying.image() == "a:1"
+    await deploying.tag("e1", ring=0)
+    assert await deploying.image() == "a:2"
+    assert await deploying.statuses() == {"all": "Targeted", "early": "Applied"}
+    await deploying.tag("e1", ring="0")
+    assert await deploying.image() == "a:1"
+
+
+async def test_a_device_that_joins_late_gets_what_there_is(deploying: Deploying) -> None:
+    await deploying.create("all", base("a:1"))
+    await deploying.parts.device("late", edge=True)
+    await deploying.settle()
+    assert await deploying.image("late") == "a:1"
+    await deploying.parts.device("plain")
+    await deploying.parts.identities.update(
+        deploying.parts.hub.id, "plain", DeviceRequest(capabilities=Capabilities(True)), ANY
+    )
+    await deploying.settle()
+    assert await deploying.image("plain") == "a:1"
+
+
+async def test_the_higher_priority_wins_and_rolls_back(deploying: Deploying) -> None:
+    await deploying.edge()
+    await deploying.create("old", base("a:1"), priority=1)
+    await deploying.create("new", base("a:2"), priority=2)
+    assert await deploying.image() == "a:2"
+    await deploying.update("new", priority=0)
+    assert await deploying.image() == "a:1"
+    await deploying.update("new", priority=1)
+    assert await deploying.image() == "a:2"
+    await deploying.delete("new")
+    assert await deploying.image() == "a:1"
+    assert await deploying.statuses() == {"old": "Applied"}
+
+
+async def test_modules_stay_when_the_last_deployment_goes(deploying: Deploying) -> None:
+    await deploying.edge("e1", site="a")
+    await deploying.create("one", base(), target_condition="tags.site = 'a'")
+    await deploying.tag("e1", site="b")
+    assert await deploying.image() == "a:1"
+    assert await deploying.statuses() == {}
+    assert (await deploying.twin()).properties["desired"]["$version"] == 2
+
+
+async def test_layers_come_and_go(deploying: Deploying) -> None:
+    await deploying.edge("e1", extra=False)
+    own = {f"{DESIRED}.limits": {"high": 5}}
+    extra = layer(
+        agent={f"{DESIRED}.modules.b": module("b:1")},
+        a=own,
+        b={DESIRED: {"x": 1}},
+    )
+    await deploying.create("base", base())
+    await deploying.create("extra", extra, priority=1, target_condition="tags.extra = true")
+    assert await deploying.image(module="b") is None
+    await deploying.tag("e1", extra=True)
+    assert await deploying.image(module="b") == "b:1"
+    assert await deploying.statuses() == {"base": "Applied", "extra": "Applied"}
+    assert _plain((await deploying.twin(module_id="a")).properties["desired"]) == {
+        "limits": {"high": 5}
+    }
+    assert _plain((await deploying.twin(module_id="b")).properties["desired"]) == {"x": 1}
+    await deploying.tag("e1", extra=False)
+    assert await deploying.image(module="b") is None
+    # What was set path by path is taken away; a whole section stays.
+    assert _plain((await deploying.twin(module_id="a")).properties["desired"]) == {}
+    assert _plain((await deploying.twin(module_id="b")).properties["desired"]) == {"x": 1}
+
+
+async def test_a_connected_agent_hears_of_what_changed(deploying: Deploying) -> None:
+    await deploying.edge()
+    await deploying.create("one", base("a:1"))
+    agent = await _agent(deploying)
+    await deploying.create("two", base("a:2"), priority=1)
+    (packet,) = await agent.take()
+    assert isinstance(packet, Publish)
+    assert packet.topic == "$iothub/twin/PATCH/properties/desired/?$version=3"
+    assert json.loads(packet.payload) == {
+        "modules": {"a": {"settings": {"image": "a:2"}}},
+        "$version": 3,
+    }
+
+
+async def test_a_removed_module_is_told_as_null(deploying: Deploying) -> None:
+    await deploying.edge()
+    await deploying.create("one", base("a:1"))
+    agent = await _agent(deploying)
+    other = base()
+    assert other.modules_content is not None
+    other.modules_content["$edgeAgent"][DESIRED]["modules"] = {"c": module("c:1")}
+    await deploying.create("two", other, priority=1)
+    (packet,) = await agent.take()
+    assert isinstance(packet, Publish)
+    assert json.loads(packet.payload)["modules"] == {"a": None, "c": module("c:1")}
+
+
+# Configurations of devices and modules.
+
+
+async def test_configurations_are_merged_into_a_device_and_taken_away(
+    deploying: Deploying,
+) -> None:
+    await deploying.parts.device("d1")
+    await deploying.desire("d1", {"own": 1, "net": {"mtu": 1500}})
+    await deploying.create(
+        "net", Content(device_content={f"{DESIRED}.net.dns": "a", f"{DESIRED}.log": "warn"})
+    )
+    await deploying.create("loud", Content(device_content={f"{DESIRED}.log": "debug"}), priority=1)
+    twin = await deploying.twin("d1", "")
+    assert _plain(twin.properties["desired"]) == {
+        "own": 1,
+        "net": {"mtu": 1500, "dns": "a"},
+        "log": "debug",
+    }
+    assert await deploying.statuses("d1", "") == {"net": "Applied", "loud": "Applied"}
+    await deploying.delete("loud")
+    assert (await deploying.twin("d1", "")).properties["desired"]["log"] == "warn"
+    await deploying.update("net", target_condition="tags.x = 1")
+    assert _plain((await deploying.twin("d1", "")).properties["desired"]) == {
+        "own": 1,
+        "net": {"mtu": 1500},
+    }
+    assert await deploying.statuses("d1", "") == {}
+
+
+async def test_configurations_of_modules(deploying: Deploying) -> None:
+    await deploying.parts.device("d1")
+    await deploying.parts.module("d1", "m1")
+    await deploying.create(
+        "quiet",
+        Content(module_content={f"{DESIRED}.log": "error"}),
+        target_condition="FROM devices.modules WHERE moduleId = 'm1'",
+    )
+    assert _plain((await deploying.twin("d1", "m1")).properties["desired"]) == {"log": "error"}
+    await deploying.parts.device("d2")
+    await deploying.parts.module("d2", "m1")
+    await deploying.settle()
+    assert await deploying.statuses("d2", "m1") == {"quiet": "Applied"}
+    assert await deploying.statuses("d2", "") == {}
+
+
+async def test_reported_properties_can_be_the_condition(deploying: Deploying) -> None:
+    ref = await deploying.parts.device("d1")
+    await deploying.create(
+        "fix",
+        Content(device_content={f"{DESIRED}.fix": True}),
+        target_condition="properties.reported.firmware < 2",
+    )
+    await deploying.parts.twins.report(ref, {"firmware": 1})
+    await deploying.settle()
+    assert (await deploying.twin("d1", "")).properties["desired"]["fix"] is True
+    await deploying.parts.twins.report(ref, {"firmware": 2})
+    await deploying.settle()
+    assert "fix" not in (await deploying.twin("d1", "")).properties["desired"]
+
+
+async def test_a_twin_without_room_stays_as_it_is(deploying: Deploying) -> None:
+    await deploying.parts.device("d1")
+    await deploying.desire("d1", {f"k{n}": "x" * 4000 for n in range(8)})
+    before = (await deploying.twin("d1", "")).properties
+    await deploying.create("big", Content(device_content={f"{DESIRED}.b": "y" * 2000}))
+    assert (await deploying.twin("d1", "")).properties == before
+    assert await deploying.statuses("d1", "") == {"big": "Targeted"}
+
+
+# By hand.
+
+
+async def test_modules_by_hand(deploying: Deploying) -> None:
+    await deploying.edge()
+    hub = deploying.parts.hub.id
+    await deploying.deployer.apply_content(hub, "e1", base("a:7"))
+    assert await deploying.image() == "a:7"
+    other = base()
+    assert other.modules_content is not None
+    other.modules_content["$edgeAgent"][DESIRED]["modules"] = {"c": module("c:1")}
+    await deploying.deployer.apply_content(hub, "e1", other)
+    modules = await deploying.parts.modules.of_device(hub, "e1")
+    assert sorted(each.module_id for each in modules) == ["$edgeAgent", "$edgeHub", "c"]
+    await deploying.parts.device("leaf")
+    with pytest.raises(InvalidArgumentError, match="no IoT Edge device"):
+        await deploying.deployer.apply_content(hub, "leaf", base())
+    with pytest.raises(NotFoundError):
+        await deploying.deployer.apply_content(hub, "nobody", base())
+    with pytest.raises(InvalidArgumentError):
+        await deploying.deployer.apply_content(
+            hub, "e1", Content(device_content={f"{DESIRED}.a": 1})
+        )
+
+
+# Races and restarts.
+
+
+async def test_somebody_else_writes_the_twin_meanwhile(
+    deploying: Deploying, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await deploying.edge("e1")
+    await deploying.edge("e2")
+    read = deploying.parts.engine.read
+    disturbed = False
+
+    async def reading(query: Any, params: Any) -> Any:
+        nonlocal disturbed
+        rows = await read(query, params)
+        if query.name == "configurations.twins" and not disturbed:
+            disturbed = True
+            agent = IdentityRef(deploying.parts.hub.id, "e2", "$edgeAgent")
+            await deploying.parts.engine.write(
+                Statement(twin_rows.SQL["set_model"], {**twin_rows.key(agent), "model_id": ""})
+            )
+        return rows
+
+    monkeypatch.setattr(deploying.parts.engine, "read", reading)
+    await deploying.create("one", base())
+    assert disturbed
+    assert [await deploying.image(each) for each in ("e1", "e2")] == ["a:1", "a:1"]
+
+
+async def test_the_pass_at_the_start_finds_what_nobody_heard_of(deploying: Deploying) -> None:
+    await deploying.edge("e1", site="a")
+    await deploying.create("one", base(), target_condition="tags.site = 'b'")
+    again = Deploying(deploying.parts)
+    await again.configurations.open()
+    # As after a crash: the change was committed, and nobody got to act on it.
+    await deploying.parts.twins.change(
+        IdentityRef(deploying.parts.hub.id, "e1"), TwinRequest({"site": "b"})
+    )
+    again.convergence.sweep_all()
+    await again.settle()
+    assert await again.image() == "a:1"
+
+
+# Managing them.
+
+
+async def test_create_update_delete(deploying: Deploying) -> None:
+    hub, all_of = deploying.parts.hub, deploying.configurations
+    made = await deploying.create("one", base(), priority=3, labels={"a": "b"})
+    assert (etag(made), made.priority, made.schema_version) == ("MQ==", 3, "2.0")
+    with pytest.raises(AlreadyExistsError) as exists:
+        await all_of.create(hub, "one", ConfigurationRequest(content=base()))
+    assert exists.value.code == "configuration-exists"
+    with pytest.raises(PreconditionFailedError):
+        await all_of.update(hub, "one", ConfigurationRequest(priority=4), '"Mg=="')
+    changed = await all_of.update(
+        hub, "one", ConfigurationRequest(content=base(), priority=4), '"MQ=="'
+    )
+    assert (changed.priority, changed.labels, etag(changed)) == (4, {"a": "b"}, "Mg==")
+    with pytest.raises(InvalidArgumentError) as immutable:
+        await all_of.update(hub, "one", ConfigurationRequest(content=base("a:9")), "*")
+    assert immutable.value.code == "immutable-configuration-content"
+    fresh = Configurations(
+        deploying.parts.engine, deploying.parts.clock, Targets(deploying.parts.engine)
+    )
+    await fresh.open()
+    assert fresh.all(hub.id) == [changed]
+    with pytest.raises(PreconditionFailedError):
+        await all_of.delete(hub, "one", '"MQ=="')
+    await all_of.delete(hub, "one", None)
+    with pytest.raises(NotFoundError) as missing:
+        all_of.get(hub.id, "one")
+    assert missing.value.code == "configuration-not-found"
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "code"),
+    [
+        ("Upper", {}, "invalid-configuration-id"),
+        ("a b", {}, "invalid-configuration-id"),
+        ("a" * 129, {}, "invalid-configuration-id"),
+        ("x", {"target_condition": "tags.a ="}, "invalid-target-condition"),
+        ("x", {"target_condition": "FROM devices.modules WHERE a = 1"}, "invalid-target-condition"),
+        ("x", {"priority": -1}, "invalid-argument"),
+        ("x", {"metrics": Queries({"m": "SELEC"})}, "invalid-configuration-metric"),
+        ("x", {"content": None}, "invalid-configuration-content"),
+        ("x", {"content": Content()}, "invalid-configuration-content"),
+        (
+            "x",
+            {"content": Content(device_content={}, module_content={})},
+            "invalid-configuration-content",
+        ),
+        ("x", {"content": Content(device_content={})}, "invalid-configuration-content"),
+        ("x", {"content": Content(device_content={"tags.a": 1})}, "invalid-configuration-content"),
+        (
+            "x",
+            {"content": Content(device_content={f"{DESIRED}.a$b": 1})},
+            "invalid-configuration-content",
+        ),
+        ("x", {"content": Content(modules_content={})}, "invalid-configuration-content"),
+        (
+            "x",
+            {"content": Content(modules_content={"$edgeAgent": {DESIRED: {"modules": {}}}})},
+            "invalid-configuration-content",
+        ),
+        (
+            "x",
+            {
+                "content": layer(
+                    agent={f"{DESIRED}.modules": {f"m{n}": module("i") for n in range(51)}}
+                )
+            },
+            "invalid-configuration-content",
+        ),
+    ],
+)
+async def test_what_is_refused(
+    deploying: Deploying, name: str, fields: dict[str, Any], code: str
+) -> None:
+    request = ConfigurationRequest(**{"content": base(), **fields})
+    with pytest.raises(InvalidArgumentError) as refused:
+        await deploying.configurations.create(deploying.parts.hub, name, request)
+    assert refused.value.code == code
+    assert deploying.configurations.all(deploying.parts.hub.id) == []
+
+
+# Why.
+
+
+async def test_explanations(deploying: Deploying) -> None:
+    await deploying.edge("e1", on="true", ring=1)
+    await deploying.parts.device("leaf")
+    hub, explain = deploying.parts.hub.id, deploying.explanations.explain
+    await deploying.create("typed", base("a:1"), target_condition="tags.on = true", priority=1)
+    why = await explain(hub, "typed", "e1")
+    assert why.outcome == "not targeted"
+    assert "string" in why.reasons[0].sentence
+    assert "edge devices only" in (await explain(hub, "typed", "leaf")).summary
+    await deploying.create("low", base("a:1"), priority=2)
+    await deploying.create("high", base("a:2"), priority=5)
+    await deploying.create("add", layer(agent={f"{DESIRED}.modules.b": module("b:1")}), priority=6)
+    await deploying.create("under", layer(agent={f"{DESIRED}.modules.z": {}}), priority=1)
+    lost = await explain(hub, "low", "e1")
+    assert (lost.outcome, lost.remedy[-12:]) == ("targeted", "--priority 6")
+    assert [(each.id, each.status) for each in lost.deployments] == [
+        ("add", "Applied"),
+        ("high", "Applied"),
+        ("low", "Targeted"),
+        ("under", "Targeted"),
+    ]
+    assert lost.modules == {"a": "high", "b": "add"}
+    assert (await explain(hub, "add", "e1")).outcome == "applied"
+    assert "must be higher" in (await explain(hub, "under", "e1")).summary
+
+
+def _plain(section: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in section.items() if not name.startswith("$")}
+
+
+async def _agent(deploying: Deploying) -> Client:
+    hub = deploying.parts.hub.id
+    ref = IdentityRef(hub, "e1", "$edgeAgent")
+    found = await deploying.parts.modules.get(ref)
+    key = found.authentication.symmetric_key
+    assert key is not None
+    assert key.primary_key is not None
+    token = deploying.parts.token(ref, key.primary_key)
+    client = await deploying.parts.connect(ref, password=token)
+    client.send(Subscribe(1, [("$iothub/twin/PATCH/properties/desired/#", 0)]))
+    await client.take()
+    return client
