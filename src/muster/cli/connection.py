@@ -187,6 +187,21 @@ class Invocation:
             "--rights ServiceConnect",
         )
 
+    def instance_if_any(self) -> InstanceInfo | None:
+        """Return the instance that runs on the data directory, unless a login was given."""
+        return None if self._login_text else self._instance_if_any()
+
+    def trust(self, host: str) -> Path | None:
+        """Return the CA file for a service that is named by its host alone; `None`: the system's.
+
+        Raises:
+            click.UsageError: an environment variable names a file that does not exist.
+        """
+        instance = self._instance_if_any()
+        if self._ca_file is None and instance is not None and _serves(instance, host):
+            return self.data_dir / instance.ca_file
+        return self._chosen_ca_file()
+
     # -- the instance --------------------------------------------------------------------------
 
     def _given_login(self) -> ConnectionString | None:
@@ -233,11 +248,18 @@ class Invocation:
         return f"check that it runs: muster info --data-dir {self.data_dir}"
 
     def _trust(self, login: ConnectionString) -> Path | None:
+        instance = self._instance_if_any()
+        if (
+            self._ca_file is None
+            and instance is not None
+            and (not self._login_text or _serves(instance, login.host))
+        ):
+            return self.data_dir / instance.ca_file  # stays as it is when it is absolute
+        return self._chosen_ca_file()
+
+    def _chosen_ca_file(self) -> Path | None:
         if self._ca_file is not None:
             return self._ca_file
-        instance = self._instance_if_any()
-        if instance is not None and (not self._login_text or _serves(instance, login)):
-            return self.data_dir / instance.ca_file  # stays as it is when it is absolute
         for variable in _CA_VARIABLES:
             text = os.environ.get(variable)
             if text:
@@ -258,10 +280,10 @@ def _same_host(login: ConnectionString, host: str) -> bool:
     return host.lower() in (login.host.lower(), login.host_name.lower())
 
 
-def _serves(instance: InstanceInfo, login: ConnectionString) -> bool:
+def _serves(instance: InstanceInfo, host: str) -> bool:
     hosts = {instance.dps_host.partition(":")[0].lower()}
     hosts.update(hub.host.partition(":")[0].lower() for hub in instance.hubs)
-    return login.host.lower() in hosts
+    return host.lower() in hosts
 
 
 def _which_hub(hosts: list[str]) -> click.UsageError:

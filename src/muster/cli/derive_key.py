@@ -23,6 +23,7 @@ from muster.ids import check_registration_id, registration_key
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from muster.cli.client import RestClient
     from muster.cli.connection import Invocation
 
 
@@ -172,16 +173,23 @@ def _group_key(
         if len(lines) != 1:
             raise click.UsageError("--key-file: expected one line with the group's key.")
         return check_key(lines[0], "--key-file")
-    attestation: dict[str, Any] = invocation.dps().post(
-        "/enrollmentGroups", str(group), "attestationmechanism"
-    )
+    return group_key(invocation.dps(), str(group), secondary=secondary)
+
+
+def group_key(client: RestClient, group: str, *, secondary: bool = False) -> bytes:
+    """Return the key of a group of the service.
+
+    Raises:
+        FailedError: there is no such group, or it has no symmetric key.
+    """
+    attestation: dict[str, Any] = client.post("/enrollmentGroups", group, "attestationmechanism")
     keys = attestation.get("symmetricKey") or {}
     found = keys.get("secondaryKey" if secondary else "primaryKey")
     if not found:
         raise FailedError(
             f"The enrollment group {group} has no symmetric key "
             f"(its attestation is {attestation.get('type')})",
-            next_step="derive keys only in groups of attestation symmetricKey",
+            next_step="only devices of groups of attestation symmetricKey have derived keys",
         )
     return check_key(str(found), f"The key of {group}")
 

@@ -1,5 +1,8 @@
 """TLS on the raw TCP transport, lean enough for a hundred thousand idle devices.
 
+`TlsStream` is the accepting end; the dialling end, which differs in its handshake only, is in
+`dial.py`.
+
 asyncio's own TLS keeps a 256 KiB buffer per connection and uvloop's costs twice the CPU per
 message (measured), so the records are pumped here: the raw transport's bytes go into a memory
 buffer, OpenSSL takes them out, and back.
@@ -371,12 +374,19 @@ class TlsStream(Stream):
         if self._phase == CONNECTING:
             self._shake(data)
 
+    def _wrap(self) -> ssl.SSLObject:
+        shared = self._shared
+        return shared.context.wrap_bio(shared.incoming, shared.outgoing, server_side=True)
+
+    def _refuse(self, error: ssl.SSLError | ssl.CertificateError) -> None:
+        self.fail(tls_reason(error))
+
     def _shake(self, data: bytes) -> None:
         shared = self._shared
         incoming, outgoing = shared.incoming, shared.outgoing
         if not self._started:
             self._started = True
-            self._tls = shared.context.wrap_bio(incoming, outgoing, server_side=True)
+            self._tls = self._wrap()
         if self._held:
             data, self._held = self._held + data, b""
         incoming.write(data)
@@ -391,7 +401,7 @@ class TlsStream(Stream):
             return
         except (ssl.SSLError, ssl.CertificateError) as error:
             self._drain_alert()
-            self.fail(_reason(error))
+            self._refuse(error)
             return
         shared.handshakes.leave(self)
         # Empty the shared buffers before application code runs.
@@ -446,7 +456,7 @@ class TlsStream(Stream):
     def _fail_open(self, error: ssl.SSLError) -> None:
         """Drop an established connection whose peer broke the TLS protocol."""
         self._drain_alert()
-        self._shared.failures.add(f"connection broken: {_reason(error)}", self.remote)
+        self._shared.failures.add(f"connection broken: {tls_reason(error)}", self.remote)
         self.abort()
 
     def _drain_alert(self) -> None:
@@ -460,7 +470,7 @@ def _nothing() -> None:
     """Stand in for a listener that has not introduced itself yet."""
 
 
-def _reason(error: ssl.SSLError | ssl.CertificateError) -> str:
+def tls_reason(error: ssl.SSLError | ssl.CertificateError) -> str:
     """Return OpenSSL's short reason, such as `tlsv1 alert unknown ca`."""
     reason = getattr(error, "reason", None) or type(error).__name__
     return str(reason).lower().replace("_", " ")
