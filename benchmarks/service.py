@@ -155,7 +155,7 @@ def muster(data_dir: Path) -> Iterator[Muster]:
 
     command: list[str | Path] = [
         *(_MUSTER, "up", "--data-dir", data_dir, "--listen", ADDRESS, "--hostname", HOST),
-        *("--https-port", "0", "--mqtt-port", "0"),
+        *("--https-port", "0", "--mqtt-port", "0", "--amqp-port", "0"),
     ]
     start = CLOCK.monotonic()
     with server(command, data_dir.with_suffix(".log"), ready) as process:

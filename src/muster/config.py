@@ -12,6 +12,7 @@ DEFAULT_HTTPS_PORT: Final = 443
 FALLBACK_HTTPS_PORT: Final = 8443
 """Served instead of 443 where an ordinary user may not bind that (design.md 3)."""
 DEFAULT_MQTT_PORT: Final = 8883
+DEFAULT_AMQP_PORT: Final = 5671
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +26,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             Empty: one hub with the service's own host name.
         https_port: port of HTTPS and WebSockets; `None` for 443, or 8443 where that is barred.
         mqtt_port: port of MQTT over TLS.
+        amqp_port: port of AMQP over TLS.
+        amqp_plain_port: port of AMQP without TLS, for clients that insist on it; 0 for none.
         partitions: partitions of each hub's telemetry; fixed when a hub's log is first made.
         retention_s: how long telemetry is kept, in seconds.
         retention_bytes: how much telemetry a hub keeps at most.
@@ -36,17 +39,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hubs: tuple[str, ...] = ()
     https_port: int | None = None
     mqtt_port: int = DEFAULT_MQTT_PORT
+    amqp_port: int = DEFAULT_AMQP_PORT
+    amqp_plain_port: int = 0
     partitions: int = 4
     retention_s: float = 7 * 86_400.0
     retention_bytes: int = 10 * 1024**3
 
 
 class Ports(msgspec.Struct, frozen=True, rename="camel"):
-    """Ports an instance serves; `None` for protocols this version does not speak yet."""
+    """Ports an instance serves; `amqp_plain` is `None` unless it was asked for."""
 
     https: int
     mqtt: int
-    amqp: int | None = None
+    amqp: int
     amqp_plain: int | None = None
 
 

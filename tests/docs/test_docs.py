@@ -62,7 +62,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     directory = tmp_path_factory.mktemp("docs")
     data = directory / "muster-data"
     command = [sys.executable, "-m", "muster", "up", "--data-dir", str(data)]
-    ports = ["--listen", "127.0.0.1", "--https-port", "0", "--mqtt-port", "0"]
+    ports = ["--listen", "127.0.0.1", "--https-port", "0", "--mqtt-port", "0", "--amqp-port", "0"]
     with (directory / "log").open("wb") as log:
         service = subprocess.Popen([*command, *ports], stdout=log, stderr=log)
     try:

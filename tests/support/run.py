@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = "MUSTER_TEST_RUN"
 HOSTS_FILE = Path("/etc/hosts")
-OFFICIAL_PORTS = (443, 8883)
+OFFICIAL_PORTS = (443, 8883, 5671)
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Place:
     hubs: tuple[str, str]
     https_port: int
     mqtt_port: int
+    amqp_port: int
     why_not_named: str | None
     """Why the names do not lead here, so that commands cannot use them; None when they do."""
     why_not_official: str | None
@@ -110,10 +111,10 @@ class Run:
             address = found
         unnamed = _why_not_named(address, names)
         why_not = unnamed or _why_not_official(address)
-        https, mqtt = (
-            (_free_port(address), _free_port(address)) if why_not is not None else OFFICIAL_PORTS
-        )
-        return Place(address, names[0], (names[1], names[2]), https, mqtt, unnamed, why_not)
+        ports = OFFICIAL_PORTS
+        if why_not is not None:
+            ports = (_free_port(address), _free_port(address), _free_port(address))
+        return Place(address, names[0], (names[1], names[2]), *ports, unnamed, why_not)
 
     @property
     def _mark(self) -> str:

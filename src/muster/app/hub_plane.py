@@ -15,6 +15,9 @@ from muster.hub.convergence import Convergence
 from muster.hub.deployer import Deployer
 from muster.hub.deployment_explanations import DeploymentExplanations
 from muster.hub.digital_twins import DigitalTwins
+from muster.hub.endpoints.amqp_cbs import CbsLinks
+from muster.hub.endpoints.amqp_front import HubAmqpEndpoint
+from muster.hub.endpoints.amqp_services import AmqpServices
 from muster.hub.endpoints.configurations_http import ConfigurationsHttpEndpoint
 from muster.hub.endpoints.device_access import DeviceAccess
 from muster.hub.endpoints.device_http import DeviceHttpEndpoint
@@ -153,6 +156,17 @@ class HubPlane:
                 clock=clock,
                 randomness=randomness,
             ),
+        )
+        self.amqp = HubAmqpEndpoint(
+            AmqpServices(
+                hubs=self.hubs,
+                authenticator=authenticator,
+                # The first that takes a link has it.
+                links=(CbsLinks(),),
+                decisions=decisions,
+                clock=clock,
+                randomness=randomness,
+            )
         )
 
     async def open(self) -> None:

@@ -7,6 +7,7 @@ the opposite order.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 import ssl
@@ -41,13 +42,20 @@ from muster.hub.endpoints.admin_http import HubAdminEndpoint
 from muster.hub.hubs import Hub, Hubs
 from muster.hub.telemetry import EventLog, Telemetry
 from muster.ids import Randomness
+from muster.net.amqp import AmqpProtocolFactory, amqp_protocol_factory
 from muster.net.http import http_protocol_factory
 from muster.net.listener import Listener
 from muster.net.mqtt import mqtt_protocol_factory
 from muster.net.routing import Route, RouteGroup, Router
 from muster.net.tasks import spawn
 from muster.net.tls import server_context
-from muster.net.websocket import MQTT_SUBPROTOCOL, WEBSOCKET_PATH, ProtocolWebSocket
+from muster.net.websocket import (
+    AMQP_SUBPROTOCOL,
+    MQTT_SUBPROTOCOL,
+    STREAM_WEBSOCKET_PATH,
+    WEBSOCKET_PATH,
+    ProtocolWebSocket,
+)
 from muster.observe.metrics import CONTENT_TYPE, Metrics
 from muster.provisioning.endpoints.access import Access
 from muster.provisioning.endpoints.admin_http import AdminHttpEndpoint, policy_connection_string
@@ -84,6 +92,8 @@ class Instance:
         self._ready = False
         self._ports: Ports
         self._instance_file = DataDirectory.instance_file(settings.data_dir)
+        # As real hubs call themselves (hub-device.md 3.1).
+        self._container_id = f"DeviceGateway_{randomness.token_bytes(16).hex()}"
         self.metrics = Metrics()
         self.notes: list[str] = []
         self.info: InstanceInfo
@@ -188,6 +198,8 @@ class Instance:
         front = MqttFrontDoor(provisioning.mqtt, hubs.mqtt)
         context = self._context(hubs.hubs)
         mqtt = await self._bind(settings.mqtt_port, context, mqtt_protocol_factory(front))
+        amqp = await self._bind(settings.amqp_port, context, self._amqp(hubs, "amqp"))
+        plain = await self._bind_plain(self._amqp(hubs, "amqp-plain"))
         # The connection strings name the HTTPS port, so the routes are made when it is known.
         router = _Late()
         factory = http_protocol_factory(router, self._clock)
@@ -199,7 +211,10 @@ class Instance:
             "port",
             lambda: [(str(each.port), each.connections) for each in self._listeners],
         )
-        return Ports(https=https.port, mqtt=mqtt.port)
+        return Ports(https=https.port, mqtt=mqtt.port, amqp=amqp.port, amqp_plain=plain)
+
+    def _amqp(self, hubs: HubPlane, transport: str) -> AmqpProtocolFactory:
+        return amqp_protocol_factory(hubs.amqp, self._container_id, transport=transport)
 
     def _router(
         self,
@@ -209,6 +224,7 @@ class Instance:
         https_port: int,
     ) -> Router:
         settings = self._settings
+        amqp = self._amqp(hubs, "amqp-ws")
         errors = ErrorResponses(self._clock)
         service, devices, admin = (
             RouteGroup(name, errors) for name in ("dps-service", "dps-device", "admin")
@@ -268,8 +284,12 @@ class Instance:
             self._randomness,
             {
                 WEBSOCKET_PATH: ProtocolWebSocket(
-                    {MQTT_SUBPROTOCOL: mqtt_protocol_factory(front, transport="mqtt-ws")}
-                )
+                    {
+                        MQTT_SUBPROTOCOL: mqtt_protocol_factory(front, transport="mqtt-ws"),
+                        AMQP_SUBPROTOCOL: amqp,
+                    }
+                ),
+                STREAM_WEBSOCKET_PATH: ProtocolWebSocket({AMQP_SUBPROTOCOL: amqp}),
             },
         )
 
@@ -289,7 +309,20 @@ class Instance:
             )
             return listener
 
-    async def _bind(self, port: int, context: ssl.SSLContext, factory: object) -> Listener:
+    async def _bind_plain(self, factory: object) -> int | None:
+        port = self._settings.amqp_plain_port
+        if not port:
+            return None
+        listener = await self._bind(port, None, factory)
+        if not _is_loopback(self._settings.listen):
+            self.notes.append(
+                f"Port {listener.port} is AMQP without TLS, and not on a loopback address: whoever "
+                "sees the network can read and use the tokens. Keep it off the network, or take "
+                "--listen 127.0.0.1."
+            )
+        return listener.port
+
+    async def _bind(self, port: int, context: ssl.SSLContext | None, factory: object) -> Listener:
         address = self._settings.listen
         try:
             listener = await Listener.listen(address, port, context, factory)  # type: ignore[arg-type]
@@ -365,6 +398,13 @@ class _Late:
 
     async def __call__(self, scope: object, receive: object, send: object) -> None:
         await self.app(scope, receive, send)  # type: ignore[arg-type]
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
 
 
 def _hub_info(hub: Hub, ports: Ports) -> HubInfo:

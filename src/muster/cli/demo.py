@@ -68,7 +68,7 @@ class _Demo:
             self.service = subprocess.Popen(  # noqa: S603 - our own command
                 [
                     *(sys.executable, "-m", "muster", "up", "--data-dir", str(self.data_dir)),
-                    *("--listen", _LOOPBACK, "--https-port", str(https_port)),
+                    *("--listen", _LOOPBACK, "--https-port", str(https_port), "--amqp-port", "0"),
                 ],
                 stdout=log,
                 stderr=log,

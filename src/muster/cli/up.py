@@ -17,11 +17,13 @@ from muster.cli.examples import examples
 from muster.cli.failures import FailedError
 from muster.cli.output import wrapped
 from muster.config import (
+    DEFAULT_AMQP_PORT,
     DEFAULT_DATA_DIR,
     DEFAULT_HTTPS_PORT,
     DEFAULT_MQTT_PORT,
     FALLBACK_HTTPS_PORT,
     InstanceInfo,
+    Ports,
     Settings,
 )
 from muster.errors import MusterError
@@ -71,6 +73,21 @@ _BAD_NAMES: Final = ("invalid-host", "invalid-host-name")
     help="MQTT over TLS. The official SDKs know no other port.",
 )
 @click.option(
+    "--amqp-port",
+    type=click.IntRange(0, 65535),
+    default=DEFAULT_AMQP_PORT,
+    show_default=True,
+    help="AMQP over TLS. Most of the official SDKs know no other port.",
+)
+@click.option(
+    "--amqp-plain-port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    metavar="PORT",
+    help="AMQP without TLS, for clients with UseDevelopmentEmulator=true; they use 5672 [default: "
+    "off].",
+)
+@click.option(
     "--retention-days",
     type=click.FloatRange(min=0, min_open=True),
     default=7.0,
@@ -95,6 +112,8 @@ def up(  # noqa: PLR0917 - click passes options by name
     hubs: tuple[str, ...],
     https_port: int | None,
     mqtt_port: int,
+    amqp_port: int,
+    amqp_plain_port: int,
     retention_days: float,
     log_level: str,
 ) -> None:
@@ -112,6 +131,8 @@ def up(  # noqa: PLR0917 - click passes options by name
         hubs=hubs,
         https_port=https_port,
         mqtt_port=mqtt_port,
+        amqp_port=amqp_port,
+        amqp_plain_port=amqp_plain_port,
         retention_s=retention_days * 86_400.0,
     )
     try:
@@ -132,7 +153,7 @@ def up(  # noqa: PLR0917 - click passes options by name
         raise FailedError(
             error.message,
             next_step="free it, or bind another address or port: --listen, --https-port, "
-            "--mqtt-port"
+            "--mqtt-port, --amqp-port"
             if port_is_missing
             else "",
         ) from None
@@ -164,7 +185,7 @@ def _summary(info: InstanceInfo, settings: Settings, notes: list[str]) -> str:
         "Muster is ready.",
         "",
         f"  ID scope       {info.id_scope}",
-        f"  Provisioning   {info.dps_host}  (MQTT {info.ports.mqtt}, HTTPS {info.ports.https})",
+        f"  Provisioning   {info.dps_host}  ({_ports(info.ports)})",
         *(f"  Hub            {hub.host}" for hub in info.hubs),
         f"  CA file        {info.ca_file}",
         "",
@@ -178,6 +199,11 @@ def _summary(info: InstanceInfo, settings: Settings, notes: list[str]) -> str:
         "         muster info" + _data_dir_option(settings.data_dir),
     ]
     return "\n".join(lines)
+
+
+def _ports(ports: Ports) -> str:
+    plain = "" if ports.amqp_plain is None else f", AMQP without TLS {ports.amqp_plain}"
+    return f"HTTPS {ports.https}, MQTT {ports.mqtt}, AMQP {ports.amqp}{plain}"
 
 
 def _data_dir_option(data_dir: Path) -> str:
@@ -227,7 +253,7 @@ def info(data_dir: Path, *, as_json: bool) -> None:
         ("ID scope", found.id_scope),
         ("Provisioning", found.dps_host),
         *(("Hub", hub.host) for hub in found.hubs),
-        ("Ports", f"HTTPS {found.ports.https}, MQTT {found.ports.mqtt}"),
+        ("Ports", _ports(found.ports)),
         ("CA file", found.ca_file),
         ("Version", found.version),
     ]

@@ -242,6 +242,22 @@ EXPLANATIONS: Final[dict[str, Explanation]] = {
         "IDSCOPE/registrations/REGISTRATION/api-version=….",
         "Let the SDK make the user name, or follow the form above.",
     ),
+    "wrong-sasl-user": Explanation(
+        "The SASL user name is not the one the token is good for",
+        "The user name is “{user}”; the token is one of {token_subject}.",
+        "The user name is POLICY@sas.root.HUB with the policy of the token (its skn), or "
+        "DEVICE@sas.HUB or DEVICE/MODULE@sas.HUB with a token for that identity.",
+    ),
+    "too-many-tokens": Explanation(
+        "Too many tokens on one connection",
+        "{subject} came after {limit} other tokens on the same AMQP connection.",
+        "Spread the devices over more connections; the SDKs' pools have a size for that.",
+    ),
+    "address-not-found": Explanation(
+        "The AMQP link's address does not exist",
+        "A {role} link was attached to “{address}”, which stands for nothing here.",
+        "Correct the address, or the direction of the link.",
+    ),
     "topic-not-allowed": Explanation(
         "The topic is not one of the client's own",
         "{subject} used the topic “{topic}”. A client may use the topics of its own identity "

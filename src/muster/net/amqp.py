@@ -55,7 +55,7 @@ class AmqpPeer(Protocol):
 
     @property
     def transport(self) -> str:
-        """`amqp`, or `amqp-ws` for AMQP over a WebSocket."""
+        """`amqp`, `amqp-ws` over a WebSocket, or `amqp-plain` without TLS."""
 
     @property
     def remote(self) -> str:

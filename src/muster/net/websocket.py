@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 WEBSOCKET_PATH: Final = "/$iothub/websocket"
+STREAM_WEBSOCKET_PATH: Final = "/$servicebus/websocket"
+"""What the Event Hubs SDKs call (hub-service.md 0.1); AMQP only."""
 MQTT_SUBPROTOCOL: Final = "mqtt"
 AMQP_SUBPROTOCOL: Final = "AMQPWSB10"
 

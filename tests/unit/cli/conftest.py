@@ -38,7 +38,7 @@ def info(service: CliService) -> InstanceInfo:
         hubs=[HubInfo(service.host, service.login(name="iothubowner"))],
         ca_file=str(service.ca_file),
         console_url=None,
-        ports=Ports(https=service.port, mqtt=8883),
+        ports=Ports(https=service.port, mqtt=8883, amqp=5671),
         version="1.0.0",
         pid=os.getpid(),
     )

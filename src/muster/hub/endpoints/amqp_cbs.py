@@ -1,0 +1,139 @@
+"""Claims-based security: tokens over the links of `$cbs` (hub-device.md 3.2, hub-service.md 3.2).
+
+Clients of every kind use the same request with small differences; what is read of it is the
+operation, the body with the token, and the message-id for the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, final
+
+from muster.errors import InvalidArgumentError, MusterError
+from muster.hub.authentication import RefusedError
+from muster.hub.endpoints import errors
+from muster.hub.endpoints.amqp_grants import spoken_for
+from muster.hub.endpoints.amqp_link import LinkHandler
+from muster.net.tasks import spawn
+from muster.wire.amqp import messages
+from muster.wire.amqp.errors import RemoteProtocolError
+from muster.wire.amqp.link import SendingLink
+from muster.wire.amqp.messages import AmqpValue, Message, Properties
+from muster.wire.amqp.types import Int
+
+if TYPE_CHECKING:
+    from muster.hub.endpoints.amqp_addresses import Address
+    from muster.hub.endpoints.amqp_client import AmqpClient
+    from muster.wire.amqp.deliveries import Delivery
+    from muster.wire.amqp.link import Link
+    from muster.wire.amqp.session import Session
+
+MAX_REQUEST: Final = 16_384
+"""Bytes of a request; a token has at most 4096."""
+
+_CREDIT: Final = 100
+_PUT_TOKEN: Final = "put-token"  # noqa: S105 - an operation, no secret
+_TOKEN_TYPES: Final = frozenset(
+    {"servicebus.windows.net:sastoken", "azure-devices.net:sastoken", "sastoken"}
+)
+
+
+@final
+class CbsLinks:
+    """A `LinkService` for `$cbs`, both ways. Open to everybody."""
+
+    def takes(self, link: Link, address: Address) -> bool:
+        """Tell whether it is `$cbs`."""
+        return address.match("$cbs") is not None
+
+    async def attach(self, client: AmqpClient, link: Link, address: Address) -> LinkHandler:
+        """Accept it."""
+        if isinstance(link, SendingLink):
+            link.accept()
+            return _Replies()
+        link.accept(_CREDIT, max_message_size=MAX_REQUEST)
+        return _Requests(client, link.session)
+
+
+@final
+class _Replies(LinkHandler):
+    """The way answers go."""
+
+    def outcome(self, event: object) -> None:
+        """Nothing depends on it: answers are sent settled."""
+
+
+@final
+class _Requests(LinkHandler):
+    """The way requests come."""
+
+    def __init__(self, client: AmqpClient, session: Session) -> None:
+        self._client = client
+        self._session = session
+
+    def received(self, deliveries: list[Delivery]) -> None:
+        """Take requests, in order."""
+        for delivery in deliveries:
+            spawn(self._serve(delivery), "amqp put-token")
+
+    async def _serve(self, delivery: Delivery) -> None:
+        client = self._client
+        status, text, delay_s, message_id, sas = 200, "OK", 0.0, None, ""
+        try:
+            async with client.turn:
+                request = messages.decode(delivery.payload)
+                message_id = request.properties.message_id
+                sas = _token(request)
+                await client.put_token(sas)
+        except RemoteProtocolError as error:
+            status, text = 400, error.description
+        except MusterError as error:
+            status, text = errors.official(error).status, errors.public_text(error)
+            if isinstance(error, RefusedError):
+                _, delay_s = client.refused(*spoken_for(sas), error)
+        if delay_s:
+            await asyncio.sleep(delay_s)
+        delivery.accept()
+        self._reply(message_id, status, text)
+
+    def _reply(self, message_id: object, status: int, text: str) -> None:
+        link = self._reply_link()
+        if link is None:
+            return
+        answer = Message(
+            AmqpValue(None),
+            Properties(correlation_id=message_id),  # type: ignore[arg-type]
+            {"status-code": Int(status), "status-description": text},
+        )
+        link.send(messages.encode(answer), settled=True)
+
+    def _reply_link(self) -> SendingLink | None:
+        """Return where the answer goes: the client's receiver on `$cbs`, of this session if any."""
+        found = [
+            link
+            for link, handler in self._client.handlers.items()
+            if type(handler) is _Replies and isinstance(link, SendingLink)
+        ]
+        own = [link for link in found if link.session is self._session]
+        return next(iter(own or found), None)
+
+
+def _token(request: Message) -> str:
+    """Return the token in a request.
+
+    Raises:
+        InvalidArgumentError: code `invalid-cbs-request`.
+    """
+    properties = request.application_properties
+    kind = properties.get("type")
+    body = request.body
+    value = body.value if isinstance(body, AmqpValue) else None
+    if properties.get("operation") != _PUT_TOKEN:
+        reason = "The operation must be put-token."
+    elif not isinstance(kind, str) or kind.lower() not in _TOKEN_TYPES:
+        reason = "The token must be a SAS token."
+    elif not isinstance(value, str):
+        reason = "The body must be the token as a string."
+    else:
+        return str(value)
+    raise InvalidArgumentError(reason, code="invalid-cbs-request")

@@ -1,0 +1,314 @@
+"""One AMQP connection to the hubs: who is on it, and which link is whose.
+
+The frame around all links: SASL, tokens, attaching and refusing, expiry. What comes over a link is
+its handler's business (`amqp_link`). Nothing is bound to the connection: back ends, devices and
+modules share one as they like (hub-device.md 3.8).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, final
+
+from muster.errors import MusterError
+from muster.hub.authentication import RefusedError
+from muster.hub.connections import CONNECT_PATIENCE_S
+from muster.hub.endpoints import amqp_addresses, amqp_errors
+from muster.hub.endpoints.amqp_grants import Grants
+from muster.hub.endpoints.amqp_link import NO_ADDRESS
+from muster.hub.endpoints.amqp_plain import check_user
+from muster.model.identity import wire_time
+from muster.model.pacing import Pace
+from muster.net.tasks import spawn
+from muster.net.timers import NO_SLOT, running_wheel
+from muster.wire.amqp.deliveries import Delivery
+from muster.wire.amqp.events import CreditChanged, LinkAttached, LinkDetached, OutcomeReceived
+from muster.wire.amqp.performatives import Error, Open, SaslInit, SaslResponse
+from muster.wire.amqp.sasl import PLAIN, SYS_TEMP, PlainCredentials, plain_credentials
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from muster.hub.endpoints.amqp_addresses import Address
+    from muster.hub.endpoints.amqp_grants import Grant
+    from muster.hub.endpoints.amqp_link import LinkHandler, LinkService
+    from muster.hub.endpoints.amqp_services import AmqpServices
+    from muster.model.decision import Fact
+    from muster.net.amqp import AmqpPeer
+    from muster.wire.amqp.connection import ServerConnection
+    from muster.wire.amqp.events import Event
+    from muster.wire.amqp.link import Link
+
+PROOF_S: Final = 60.0
+"""Seconds a client has to bring a token after it has opened the connection."""
+ATTACH_PACE: Final = Pace(rate=200.0, burst=5_000)
+"""Attaches of one connection; a pool of the C# SDK attaches several for each of 995 devices."""
+
+_EXPIRY_CHECK_S: Final = 1.0
+"""Seconds between two looks at what expires, at least."""
+
+
+@final
+class AmqpClient:
+    """An `AmqpOwner`.
+
+    Args:
+        services: shared by all connections.
+        connection: what is answered with.
+        peer: the socket below it.
+
+    Attributes:
+        grants: what its tokens allow.
+        handlers: of all links that are attached.
+        peer: the socket below it.
+        connection: the wire connection.
+        turn: whoever has it checks a token; attaches wait for the tokens that came before them.
+    """
+
+    __slots__ = (
+        "_arrival",
+        "_closed",
+        "_services",
+        "_waiting",
+        "connection",
+        "grants",
+        "handlers",
+        "peer",
+        "timer_slot",
+        "turn",
+    )
+
+    def __init__(
+        self, services: AmqpServices, connection: ServerConnection, peer: AmqpPeer
+    ) -> None:
+        self._services = services
+        self._arrival = 0.0
+        self._closed = False
+        self._waiting: list[Callable[[], None]] = []
+        self.connection = connection
+        self.peer = peer
+        self.grants = Grants(services)
+        self.handlers: dict[Link, LinkHandler] = {}
+        self.turn = asyncio.Lock()
+        self.timer_slot = NO_SLOT
+
+    # For link services and handlers.
+
+    @property
+    def over(self) -> bool:
+        """Whether the connection is closed or closing."""
+        return self._closed or self.connection.closed
+
+    def detach(self, link: Link, error: Error | None = None) -> None:
+        """Detach a link from this side; its handler is told."""
+        link.detach(error)
+        self._forget(link)
+
+    def close(self, error: Error | None = None) -> None:
+        """Close the connection, with all its links."""
+        self.connection.close(error)
+
+    def when_writable(self, callback: Callable[[], None]) -> None:
+        """Call back once when `peer.congested`, which was true, is not any more."""
+        self._waiting.append(callback)
+
+    async def put_token(self, text: str) -> Grant:
+        """Take a token, when it is the caller's turn; see `Grants.put`."""
+        grant = await self.grants.put(text)
+        self._wake_at_expiry()
+        return grant
+
+    def refused(self, host: str, subject: str, error: RefusedError) -> tuple[str, float]:
+        """Record a refusal, unless there are too many like it.
+
+        Args:
+            host: of the hub.
+            subject: who or what was refused.
+            error: why.
+
+        Returns:
+            Its tracking ID, and the seconds by which the answer is to be held back.
+        """
+        services = self._services
+        tracking_id = services.randomness.uuid()
+        host, subject = host[:256].lower(), subject[:256]
+        delay_s = services.refusals.reserve((host, subject), services.clock.monotonic())
+        if delay_s is None:
+            # Whoever keeps this up is on record already.
+            return tracking_id, CONNECT_PATIENCE_S
+        facts = {**error.facts, "remote": self.peer.remote, "transport": self.peer.transport}
+        services.decide(host, subject, error.check, facts, tracking_id)
+        return tracking_id, delay_s
+
+    def decide(self, host: str, subject: str, check: str, facts: dict[str, Fact]) -> None:
+        """Record why a link or connection is ended."""
+        self._services.decide(host, subject, check, facts, self._services.randomness.uuid())
+
+    # AmqpOwner
+
+    def received(self, events: list[Event]) -> None:
+        """Take what the client says; deliveries of one link that follow each other together."""
+        run: list[Delivery] = []
+        for event in events:
+            if type(event) is Delivery:
+                if run and run[0].link is not event.link:
+                    self._deliver(run)
+                    run = []
+                run.append(event)
+                continue
+            if run:
+                self._deliver(run)
+                run = []
+            self._take(event)
+        if run:
+            self._deliver(run)
+
+    def writable(self) -> None:
+        """Tell those who wait for it."""
+        waiting, self._waiting = self._waiting, []
+        for callback in waiting:
+            callback()
+
+    def closed(self, reason: str) -> None:
+        """The connection is over, and with it all links."""
+        self._closed = True
+        running_wheel().stop(self)
+        for link in list(self.handlers):
+            self._forget(link)
+        self._waiting.clear()
+
+    # Timed
+
+    def timer_expired(self, now: float) -> float:
+        """End what was allowed by tokens whose time is up; close when nothing is left."""
+        if self.over:
+            return 0.0
+        clock = self._services.clock
+        over = self.grants.expire(clock.time())
+        for grant in over:
+            self._end_links(grant)
+        if not len(self.grants):
+            error = Error(amqp_errors.UNAUTHORIZED, "The connection has no valid token.")
+            self.close(error)
+            return 0.0
+        end = self.grants.next_end()
+        return now + max((end or 0.0) - clock.time(), _EXPIRY_CHECK_S)
+
+    # Within.
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case OutcomeReceived():
+                handler = self.handlers.get(event.sent.link)
+                if handler is not None:
+                    handler.outcome(event)
+            case CreditChanged():
+                handler = self.handlers.get(event.link)
+                if handler is not None:
+                    handler.credit_changed()
+            case LinkAttached():
+                self._attached(event.link)
+            case LinkDetached():
+                self._forget(event.link)
+            case Open():
+                self._open(event)
+            case SaslInit():
+                self._sasl(event)
+            case SaslResponse():
+                # None of the mechanisms asks for one.
+                self.connection.sasl_refuse()
+
+    def _open(self, event: Open) -> None:
+        self.grants.host = (event.hostname or "")[:256]
+        self.connection.open()
+        if not len(self.grants):
+            running_wheel().start(self, asyncio.get_running_loop().time() + PROOF_S)
+
+    def _deliver(self, run: list[Delivery]) -> None:
+        handler = self.handlers.get(run[0].link)
+        if handler is not None:
+            handler.received(run)
+
+    def _forget(self, link: Link) -> None:
+        handler = self.handlers.pop(link, None)
+        if handler is not None:
+            handler.detached()
+
+    def _sasl(self, init: SaslInit) -> None:
+        if init.mechanism == PLAIN:
+            spawn(self._plain(init), "amqp sasl plain")
+        else:
+            # The other mechanisms say nothing; tokens follow.
+            self.connection.sasl_accept()
+
+    async def _plain(self, init: SaslInit) -> None:
+        credentials = plain_credentials(init.initial_response) or PlainCredentials("", "")
+        try:
+            async with self.turn:
+                check_user(credentials.user, await self.put_token(credentials.password))
+        except RefusedError as error:
+            _, delay_s = self.refused(init.hostname or "", credentials.user, error)
+            await asyncio.sleep(delay_s)
+            self.connection.sasl_refuse()
+        except MusterError:
+            self.connection.sasl_refuse(SYS_TEMP)
+        else:
+            self.connection.sasl_accept()
+
+    def _attached(self, link: Link) -> None:
+        address = amqp_addresses.parse(link.address)
+        links = self._services.links
+        service = next((each for each in links if each.takes(link, address)), NO_ADDRESS)
+        now = self._services.clock.monotonic()
+        wait_s = ATTACH_PACE.wait_s(self._arrival, now)
+        self._arrival = ATTACH_PACE.after(self._arrival, now)
+        if wait_s:
+            self.peer.pause_reading()
+            asyncio.get_running_loop().call_later(wait_s, self.peer.resume_reading)
+        spawn(self._attach(service, link, address), "amqp attach")
+
+    async def _attach(self, service: LinkService, link: Link, address: Address) -> None:
+        try:
+            async with self.turn:
+                """Tokens that came before are checked now."""
+            handler = await service.attach(self, link, address)
+        except RefusedError as error:
+            host = address.host or self.grants.host
+            tracking_id, delay_s = self.refused(host, _subject(address), error)
+            await asyncio.sleep(delay_s)
+            link.detach(amqp_errors.error(error, tracking_id, self._services.clock.now()))
+            return
+        except Exception as error:
+            now = self._services.clock.now()
+            link.detach(amqp_errors.error(error, self._services.randomness.uuid(), now))
+            if not isinstance(error, MusterError):
+                raise
+            return
+        if self.over or not link.attached:
+            handler.detached()
+        else:
+            self.handlers[link] = handler
+
+    def _wake_at_expiry(self) -> None:
+        end = self.grants.next_end()
+        if end is not None and not self.over:
+            left_s = max(end - self._services.clock.time(), _EXPIRY_CHECK_S)
+            running_wheel().start(self, asyncio.get_running_loop().time() + left_s)
+
+    def _end_links(self, grant: Grant) -> None:
+        over = [link for link, handler in self.handlers.items() if handler.grant is grant]
+        if over:
+            facts: dict[str, Fact] = {"token_expiry": wire_time(grant.token.expiry)}
+            self.decide(grant.hub.host, grant.subject, "connection-expired", facts)
+        for link in over:
+            self.detach(link, Error(amqp_errors.UNAUTHORIZED, "The token expired."))
+
+
+def _subject(address: Address) -> str:
+    """Return under whose name a refused attach is on record: the identity's, if there is one."""
+    segments = address.segments
+    if len(segments) > 1 and segments[0].lower() == "devices":
+        if len(segments) > 3 and segments[2].lower() == "modules":
+            return f"{segments[1]}/{segments[3]}"
+        return segments[1]
+    return address.path

@@ -1,0 +1,89 @@
+"""What stands between the AMQP frame of the hub and those who serve its links.
+
+A `LinkService` knows some addresses and decides about each attach; the `LinkHandler` it returns is
+told what comes over that one link. `hub_plane` has the table of all services; `amqp_client` is the
+frame that asks them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol, final
+
+from muster.hub.authentication import RefusedError
+from muster.wire.amqp.link import ReceivingLink
+
+if TYPE_CHECKING:
+    from muster.hub.endpoints.amqp_addresses import Address
+    from muster.hub.endpoints.amqp_client import AmqpClient
+    from muster.hub.endpoints.amqp_grants import Grant
+    from muster.wire.amqp.deliveries import Delivery
+    from muster.wire.amqp.events import OutcomeReceived
+    from muster.wire.amqp.link import Link
+
+
+class LinkHandler:
+    """One attached link. Calls must not block; what a handler does not care about does nothing.
+
+    Attributes:
+        grant: what the link was allowed by; the frame detaches it when that expires. `None` when
+            somebody else looks after that.
+    """
+
+    grant: Grant | None = None
+
+    def received(self, deliveries: list[Delivery]) -> None:
+        """The client sent these, in order. Each is to be settled, now or later."""
+
+    def outcome(self, event: OutcomeReceived) -> None:
+        """The client said what became of a message."""
+
+    def credit_changed(self) -> None:
+        """The client said how much it takes."""
+
+    def detached(self) -> None:
+        """The link is gone, whoever ended it, or all of the connection. Called exactly once."""
+
+
+class LinkService(Protocol):
+    """Serves the links of some addresses."""
+
+    def takes(self, link: Link, address: Address) -> bool:
+        """Tell whether this link is this service's business. The first in the table has it.
+
+        Args:
+            link: `ReceivingLink` when the client sends, `SendingLink` when it receives.
+            address: of the target, or of the source.
+        """
+
+    async def attach(self, client: AmqpClient, link: Link, address: Address) -> LinkHandler:
+        """Call `link.accept` at the very end and return the link's handler, or raise.
+
+        Whoever is to be refused is refused by raising; nothing else detaches a link before it has
+        a handler. The client may be gone when this returns: `detached` follows then.
+
+        Raises:
+            RefusedError: the client may not; recorded in the decision log by the frame.
+            MusterError: it cannot be.
+        """
+
+
+@final
+class _NoAddress:
+    """Has what nobody else takes."""
+
+    def takes(self, link: Link, address: Address) -> bool:
+        """Tell that it takes everything."""
+        return True
+
+    async def attach(self, client: AmqpClient, link: Link, address: Address) -> LinkHandler:
+        """Refuse."""
+        raise RefusedError(
+            "There is no such address.",
+            "address-not-found",
+            address=link.address[:512],
+            role="sender" if isinstance(link, ReceivingLink) else "receiver",
+        )
+
+
+NO_ADDRESS: Final = _NoAddress()
+"""The `LinkService` of addresses that stand for nothing."""
