@@ -67,6 +67,10 @@ class InstanceInfo(msgspec.Struct, frozen=True, rename="camel"):
     """How to reach an instance: what `muster info --json` prints (design.md 3).
 
     Holds connection strings, so it lies in the data directory with mode 0600.
+
+    Attributes:
+        address: where programs on the same machine reach its HTTPS port, whatever names they
+            know: `127.0.0.1:443`.
     """
 
     id_scope: str
@@ -78,3 +82,4 @@ class InstanceInfo(msgspec.Struct, frozen=True, rename="camel"):
     ports: Ports
     version: str
     pid: int
+    address: str

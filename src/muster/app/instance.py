@@ -68,6 +68,7 @@ from muster.store.data_directory import DataDirectory
 from muster.store.journal import Journal
 from muster.store.sqlite import SqliteEngine
 
+_ANY_ADDRESS: Final = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
 _DRAIN_S: Final = 5.0
 _log = structlog.get_logger(__name__)
 
@@ -346,7 +347,7 @@ class Instance:
         """Return every name and address this instance is reached by, its hubs aside."""
         settings = self._settings
         names = [settings.hostname, "localhost", "127.0.0.1", "::1", socket.gethostname()]
-        if settings.listen not in ("", "0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        if settings.listen not in _ANY_ADDRESS:
             names.append(settings.listen)
         return list(dict.fromkeys(name.lower() for name in names))
 
@@ -375,6 +376,7 @@ class Instance:
             ports=ports,
             version=__version__,
             pid=os.getpid(),
+            address=_address(self._settings.listen, ports.https),
         )
         private_file.replace(self._instance_file, msgspec.json.encode(self.info), 0o600)
 
@@ -414,6 +416,13 @@ def _hub_info(hub: Hub, ports: Ports) -> HubInfo:
         if all(policy.allows(right) for right in HUB_RIGHTS)
     )
     return HubInfo(hub.host, policy_connection_string(_host_name(hub.host, ports.https), owner))
+
+
+def _address(listen: str, port: int) -> str:
+    """Return where this machine reaches a port that is served on an address."""
+    if listen in _ANY_ADDRESS:
+        return f"127.0.0.1:{port}"
+    return f"[{listen}]:{port}" if ":" in listen else f"{listen}:{port}"
 
 
 def _host_name(host: str, port: int) -> str:

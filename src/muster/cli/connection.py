@@ -39,9 +39,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         login: host and access policy; its key is never shown.
-        address: host, and port where it is not 443, to connect to. For a hub of an instance it is
-            the provisioning service's: one listener serves both (design.md 3), so the hub's own
-            name need not be known to this machine.
+        address: host, and port where it is not 443, to connect to. For an instance that was found
+            through its data directory it is the address it listens on: one listener serves the
+            provisioning service and all hubs (design.md 3), and none of their names need be
+            known to this machine.
         ca_file: certificates to trust; `None` for the system's.
         api_version: sent with every call.
         lost: what to say when nothing answers there.
@@ -135,7 +136,7 @@ class Invocation:
         return RestClient(
             Target(
                 login=login,
-                address=address or login.host_name,
+                address=address or self._address(login),
                 ca_file=self._trust(login),
                 api_version=api_version,
                 lost=self._lost(login),
@@ -149,11 +150,10 @@ class Invocation:
         instance = self._instance()
         if host is None and len(instance.hubs) != 1:
             raise _which_hub([hub.host for hub in instance.hubs])
-        dps = _parse(instance.dps_connection_string, INSTANCE_FILE)
         for hub in instance.hubs:
             login = _parse(hub.connection_string, INSTANCE_FILE)
             if host is None or hub.host.lower() == host.lower() or _same_host(login, host):
-                return self._client(login, HUB_API_VERSION, dps.host_name)
+                return self._client(login, HUB_API_VERSION)
         return self._ask_for_hub(host)  # it was created or linked after the instance started
 
     def _ask_for_hub(self, host: str | None) -> RestClient:
@@ -241,6 +241,9 @@ class Invocation:
             return self._instance()
         except UnreachableError:
             return None
+
+    def _address(self, login: ConnectionString) -> str:
+        return login.host_name if self._login_text else self._instance().address
 
     def _lost(self, login: ConnectionString) -> str:
         if self._login_text:

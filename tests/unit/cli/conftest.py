@@ -41,6 +41,7 @@ def info(service: CliService) -> InstanceInfo:
         ports=Ports(https=service.port, mqtt=8883, amqp=5671),
         version="1.0.0",
         pid=os.getpid(),
+        address=service.host,
     )
 
 
