@@ -23,6 +23,8 @@ from muster.hub.endpoints.device_access import DeviceAccess
 from muster.hub.endpoints.device_http import DeviceHttpEndpoint
 from muster.hub.endpoints.device_mqtt import HubMqttEndpoint
 from muster.hub.endpoints.digital_twins_http import DigitalTwinsHttpEndpoint
+from muster.hub.endpoints.errors import job_error
+from muster.hub.endpoints.jobs_http import JobsHttpEndpoint
 from muster.hub.endpoints.messages_http import MessagesHttpEndpoint
 from muster.hub.endpoints.methods_http import MethodsHttpEndpoint
 from muster.hub.endpoints.mqtt_services import SessionServices
@@ -39,8 +41,10 @@ from muster.hub.methods import Methods
 from muster.hub.modules import Modules
 from muster.hub.queries import Queries
 from muster.hub.query_indexes import QueryIndexes
+from muster.hub.scheduling import Scheduling
 from muster.hub.subscriptions import Subscriptions
 from muster.hub.targets import Targets
+from muster.hub.twin_batches import TwinBatches
 from muster.hub.twins import Twins
 from muster.local_hub import LocalHubs
 
@@ -111,6 +115,14 @@ class HubPlane:
         self.convergence = Convergence(
             self.configurations, targets, deployer, self._query_indexes, changes
         )
+        self.scheduling = Scheduling(
+            engine,
+            clock,
+            queries=queries,
+            twins=TwinBatches(engine, clock, self.connections, changes),
+            methods=methods,
+            error_names=job_error,
+        )
         access = ServiceAccess(self.hubs, authenticator, decisions, clock)
         bulk = Bulk(identities, modules, twins)
         keys = KeyRegeneration(identities, modules, randomness)
@@ -125,6 +137,7 @@ class HubPlane:
             ),
             TwinsHttpEndpoint(access, twins),
             QueriesHttpEndpoint(access, queries),
+            JobsHttpEndpoint(access, self.scheduling.jobs),
             MethodsHttpEndpoint(access, methods, clock),
             DigitalTwinsHttpEndpoint(access, DigitalTwins(twins), methods, clock),
             MessagesHttpEndpoint(access, self.messaging),

@@ -174,6 +174,7 @@ class Instance:
             ("connection upkeep", hubs.connections.run()),
             ("queue upkeep", hubs.messaging.run()),
             ("deployments", hubs.convergence.run()),
+            ("jobs", hubs.scheduling.run()),
         ):
             self._open.callback(spawn(upkeep, name).cancel)
         self._ports = await self._listen(hubs, provisioning)

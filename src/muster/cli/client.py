@@ -109,7 +109,13 @@ class RestClient:
         self.call("DELETE", path(base, *segments), if_match=if_match)
 
     def pages(
-        self, method: str, base: str, *segments: str, body: Any = None, top: int | None = None
+        self,
+        method: str,
+        base: str,
+        *segments: str,
+        body: Any = None,
+        params: Mapping[str, str] | None = None,
+        top: int | None = None,
     ) -> Iterator[Any]:
         """Yield items of a query, page by page, up to `top` of them (dps.md 3.1 Paging)."""
         left = top
@@ -119,7 +125,9 @@ class RestClient:
             headers = {"x-ms-max-item-count": str(size)}
             if continuation:
                 headers[_CONTINUATION] = continuation
-            reply = self.call(method, path(base, *segments), body=body, headers=headers)
+            reply = self.call(
+                method, path(base, *segments), body=body, params=params, headers=headers
+            )
             items = _json(reply)[:size]
             yield from items
             if left is not None:

@@ -36,6 +36,8 @@ _STEPS: Final = {
     "DeviceMaximumQueueDepthExceeded": "the device has to receive some first; or remove them all: "
     "muster message purge DEVICE_ID",
     "DeviceMessageLockLost": "muster message receive DEVICE_ID locks a message anew",
+    "JobNotFound": "muster job list; a job is kept for 30 days after its end",
+    "JobAlreadyExists": "choose another --job-id; IDs are used once in 30 days",
     "GatewayTimeout": "--timeout SECONDS gives the device longer",
 }
 _TRACKING: Final = re.compile(r"Tracking ID:\s*(?P<id>[0-9A-Fa-f-]{32,36})")

@@ -42,6 +42,7 @@ _COMMANDS: Final = {
     "configuration": _Entry(
         "configuration", "configuration", "Desired properties of many twins, by condition."
     ),
+    "job": _Entry("job", "job", "Update twins, or call a method, of many devices."),
     "events": _Entry("events", "events", "Telemetry, as it arrives."),
     "fleet": _Entry("fleet", "fleet", "Simulated devices, for load and for rehearsals."),
     "hub": _Entry("hub", "hub", "The hubs that devices are assigned to."),

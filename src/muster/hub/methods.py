@@ -93,6 +93,13 @@ class Methods:
         check(call)
         if self._connections.get(ref) is None:
             await self._check_registered(ref)
+        return await self.call(ref, call)
+
+    async def call(self, ref: IdentityRef, call: MethodCall) -> MethodResult:
+        """Call a method that was checked of an identity that is known to exist.
+
+        Arguments, result and errors as of `invoke`; an identity that is gone is not online.
+        """
         connect_s = call.connect_timeout_s
         invocation = MethodInvocation(
             ref.hub,

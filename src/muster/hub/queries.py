@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
 import msgspec
 from msgspec import Struct
 
+from muster.hub import device_jobs
 from muster.hub.query_statements import TwinSource, row_of, selected_paths
 from muster.language import collections
 from muster.language.evaluate import getter
@@ -109,8 +110,7 @@ class Queries:
         query = parse_query(text)
         position = _position(query, continuation)
         if query.collection is collections.JOBS:
-            # No job has been given to a device.
-            return Results([], DEVICE_JOB)
+            return await self._device_jobs(hub, query, position, size)
         if query.aggregates:
             return await self._groups(hub, query, position, size)
         if query.items:
@@ -143,6 +143,14 @@ class Queries:
         return count
 
     # -- kinds of queries ----------------------------------------------------------------------
+
+    async def _device_jobs(self, hub: int, query: Query, position: _Position, size: int) -> Results:
+        limit = size if position.left is None else min(size, position.left)
+        page = await device_jobs.page(self._engine, hub, query.condition, position.after, limit)
+        rows = page.rows
+        more = page.next if position.left is None or position.left > limit else None
+        token = None if more is None else _token(more, position, len(rows))
+        return Results(rows, DEVICE_JOB, token)
 
     async def _groups(self, hub: int, query: Query, position: _Position, size: int) -> Results:
         selected = selected_paths(query.items, query.group_by)

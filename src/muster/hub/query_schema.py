@@ -121,3 +121,20 @@ MODULES: Final[Schema] = {
     ("moduleId",): Scalar("t", "t.module_id", Kind.STRING),
 }
 """Twins of modules: the other rows of `twins`."""
+
+JOBS: Final[Schema] = {
+    ("deviceId",): Scalar("v", "v.device_id", Kind.STRING),
+    ("moduleId",): Scalar("v", "NULLIF(v.module_id, '')", Kind.STRING),
+    ("jobId",): Scalar("v", "v.job_id", Kind.STRING),
+    ("jobType",): Scalar("v", "v.type", Kind.STRING),
+    ("status",): Scalar("v", "v.status", Kind.STRING),
+    ("startTimeUtc",): Scalar("v", _time("v.started_at"), Kind.STRING),
+    ("endTimeUtc",): Scalar(
+        "v", f"CASE WHEN v.ended_at > 0 THEN {_time('v.ended_at')} END", Kind.STRING
+    ),
+    ("createdDateTimeUtc",): Scalar("v", _time("v.created_at"), Kind.STRING),
+    ("lastUpdatedDateTimeUtc",): Scalar("v", _time("v.updated_at"), Kind.STRING),
+    ("outcome",): Document("v", "outcome"),
+    ("error",): Document("v", "error"),
+}
+"""What jobs have done to devices: rows of the view `device_jobs v`."""

@@ -49,6 +49,25 @@ class MethodCall(Struct, kw_only=True):
     connect_timeout_s: int = 0
 
 
+class MethodRequest(Struct, rename="camel"):
+    """`CloudToDeviceMethod`, as services send it."""
+
+    method_name: str
+    payload: msgspec.Raw = msgspec.Raw(NO_PAYLOAD)
+    response_timeout_in_seconds: int | None = None
+    connect_timeout_in_seconds: int | None = None
+
+    def call(self) -> MethodCall:
+        """Return the call it asks for; see `check` for its limits."""
+        seconds = self.response_timeout_in_seconds
+        return MethodCall(
+            name=self.method_name,
+            payload=bytes(self.payload),
+            response_timeout_s=DEFAULT_RESPONSE_TIMEOUT_S if seconds is None else seconds,
+            connect_timeout_s=self.connect_timeout_in_seconds or 0,
+        )
+
+
 class MethodResult(Struct):
     """What the client answered, as the service API shows it.
 

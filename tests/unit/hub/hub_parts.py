@@ -20,6 +20,8 @@ from muster.hub.endpoints.device_access import DeviceAccess
 from muster.hub.endpoints.device_http import DeviceHttpEndpoint
 from muster.hub.endpoints.device_mqtt import HubMqttEndpoint
 from muster.hub.endpoints.digital_twins_http import DigitalTwinsHttpEndpoint
+from muster.hub.endpoints.errors import job_error
+from muster.hub.endpoints.jobs_http import JobsHttpEndpoint
 from muster.hub.endpoints.messages_http import MessagesHttpEndpoint
 from muster.hub.endpoints.methods_http import MethodsHttpEndpoint
 from muster.hub.endpoints.mqtt_services import SessionServices
@@ -36,8 +38,10 @@ from muster.hub.methods import Methods
 from muster.hub.modules import Modules
 from muster.hub.queries import Queries
 from muster.hub.query_indexes import QueryIndexes
+from muster.hub.scheduling import Scheduling
 from muster.hub.subscriptions import Subscriptions
 from muster.hub.telemetry import Telemetry
+from muster.hub.twin_batches import TwinBatches
 from muster.hub.twins import Twins
 from muster.ids import Randomness
 from muster.model.identity import (
@@ -93,6 +97,14 @@ class Parts:
         self.method_calls = MethodCalls(self.connections, self.bus, self.randomness)
         self.methods = Methods(self.identities, self.modules, self.connections, self.bus)
         self.messaging = Messaging(engine, clock, self.randomness, self.bus)
+        self.scheduling = Scheduling(
+            engine,
+            clock,
+            queries=self.queries,
+            twins=TwinBatches(engine, clock, self.connections, self.changes),
+            methods=self.methods,
+            error_names=job_error,
+        )
         self.bulk = Bulk(self.identities, self.modules, self.twins)
         self.keys = KeyRegeneration(self.identities, self.modules, self.randomness)
         self.subscriptions = Subscriptions(engine)
@@ -126,6 +138,7 @@ class Parts:
             ),
             TwinsHttpEndpoint(self.access, self.twins),
             QueriesHttpEndpoint(self.access, self.queries),
+            JobsHttpEndpoint(self.access, self.scheduling.jobs),
             MethodsHttpEndpoint(self.access, self.methods, clock),
             DigitalTwinsHttpEndpoint(self.access, DigitalTwins(self.twins), self.methods, clock),
             MessagesHttpEndpoint(self.access, self.messaging),

@@ -27,6 +27,7 @@ from muster.errors import (
     UnavailableError,
     UnsupportedMediaTypeError,
 )
+from muster.hub.job_rows import DeviceError
 from muster.hub.method_calls import NO_ANSWER
 from muster.hub.methods import NotOnlineError
 
@@ -74,15 +75,18 @@ BY_CODE: Final = {
     "too-many-calls": OfficialError(403800, "DeviceMaximumInflightMethodExceeded"),
     "device-not-found": OfficialError(404001, "DeviceNotFound"),
     "address-not-found": OfficialError(404006, "AmqpAddressNotFound"),
+    "job-not-found": OfficialError(404002, "JobNotFound"),
     "module-not-found": OfficialError(404010, "ModuleNotFound"),
     "device-not-online": OfficialError(404103, "DeviceNotOnline"),
     "connection-lost": OfficialError(404104, "DeviceConnectionClosedRemotely"),
     "configuration-not-found": OfficialError(404301, "ConfigurationNotFound"),
     "configuration-exists": OfficialError(409401, "ConfigurationAlreadyExists"),
     "device-exists": OfficialError(409001, "DeviceAlreadyExists"),
+    "job-exists": OfficialError(409104, "JobAlreadyExists"),
     "module-exists": OfficialError(409301, "ModuleAlreadyExistsOnDevice"),
     "etag-mismatch": OfficialError(412001, "PreconditionFailed"),
     "message-lock-lost": OfficialError(412002, "DeviceMessageLockLost"),
+    "job-ended": OfficialError(412003, "JobRunPreconditionFailed"),
     "version-mismatch": OfficialError(412001, "PreconditionFailed"),
     "bad-method-answer": OfficialError(502000, "GenericBadGateway"),
     "method-timed-out": OfficialError(504101, "GatewayTimeout"),
@@ -159,6 +163,11 @@ def public_text(error: Exception) -> str:
 
 
 _SAFE_REFUSALS: Final = frozenset({"authorization-missing", "unknown-hub", "system-module"})
+
+
+def job_error(error: MusterError) -> DeviceError:
+    """Return what a job notes about a device for which it failed (hub-service.md 1.8)."""
+    return DeviceError(official(error).name, public_text(error))
 
 
 def tracking_text(tracking_id: str, now: datetime) -> str:

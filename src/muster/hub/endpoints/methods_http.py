@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-import msgspec
-from msgspec import Struct
-
 from muster.errors import MusterError
 from muster.hub.endpoints import errors
 from muster.hub.endpoints.service_access import (
@@ -15,7 +12,7 @@ from muster.hub.endpoints.service_access import (
     json_response,
     read_json,
 )
-from muster.model.method import DEFAULT_RESPONSE_TIMEOUT_S, NO_PAYLOAD, MethodCall
+from muster.model.method import MethodRequest
 from muster.net.routing import tracking_id
 
 if TYPE_CHECKING:
@@ -27,15 +24,6 @@ if TYPE_CHECKING:
     from muster.hub.hubs import Hub
     from muster.hub.methods import Methods
     from muster.net.routing import Route
-
-
-class _Body(Struct, rename="camel"):
-    """`CloudToDeviceMethod`."""
-
-    method_name: str
-    payload: msgspec.Raw = msgspec.Raw(NO_PAYLOAD)
-    response_timeout_in_seconds: int | None = None
-    connect_timeout_in_seconds: int | None = None
 
 
 @final
@@ -62,17 +50,8 @@ class MethodsHttpEndpoint:
 
     async def _invoke(self, hub: Hub, request: Request) -> Response:
         try:
-            body: _Body = await read_json(request, _Body)
-            call = MethodCall(
-                name=body.method_name,
-                payload=bytes(body.payload),
-                response_timeout_s=(
-                    DEFAULT_RESPONSE_TIMEOUT_S
-                    if body.response_timeout_in_seconds is None
-                    else body.response_timeout_in_seconds
-                ),
-                connect_timeout_s=body.connect_timeout_in_seconds or 0,
-            )
-            return json_response(await self._methods.invoke(identity_of(hub, request), call))
+            body: MethodRequest = await read_json(request, MethodRequest)
+            result = await self._methods.invoke(identity_of(hub, request), body.call())
+            return json_response(result)
         except MusterError as error:
             return errors.method_response(error, tracking_id(request), self._clock.now())

@@ -14,6 +14,16 @@ SELECT revision, version, etag_counter, tags, desired, desired_metadata, desired
        reported, reported_metadata, reported_version
   FROM twins WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id
 
+-- name: some
+-- Several twins alone, to change them. refs: JSON, pairs of device and module IDs.
+SELECT t.device_id, t.module_id,
+       t.revision, t.version, t.etag_counter, t.tags, t.desired, t.desired_metadata,
+       t.desired_version, t.reported, t.reported_metadata, t.reported_version
+  FROM json_each(:refs) w
+ CROSS JOIN twins t
+    ON t.hub = :hub AND t.device_id = json_extract(w.value, '$[0]')
+   AND t.module_id = json_extract(w.value, '$[1]')
+
 -- name: get_documents
 -- What a device sees of its twin.
 SELECT desired, desired_version, reported, reported_version

@@ -1,0 +1,162 @@
+"""`muster job create`: what to do, to which devices, when."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from muster.cli.examples import examples
+from muster.cli.job_view import COLLECTION, show_job
+from muster.cli.job_watch import watch_job
+from muster.cli.options import JSON_DOCUMENT, JSON_VALUE, hub_option, service_command
+from muster.cli.output import remark
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from muster.cli.connection import Invocation
+
+
+@click.group()
+def create() -> None:
+    """Create a job; it starts at once, or at its time."""
+
+
+def _schedule_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--wait", is_flag=True, help="Watch it until it is over."),
+        click.option(
+            "--duration",
+            "max_execution_s",
+            type=click.IntRange(1, 30 * 86_400),
+            default=3_600,
+            show_default=True,
+            metavar="SECONDS",
+            help="Give up what is not done after so long.",
+        ),
+        click.option(
+            "--start-time",
+            type=click.DateTime(["%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d"]),
+            help="When it starts, in UTC [default: now].",
+        ),
+        click.option(
+            "--query-condition",
+            "-q",
+            "condition",
+            required=True,
+            metavar="CONDITION",
+            help="Which devices, as behind WHERE; '*' for all.",
+        ),
+        click.option("--job-id", metavar="ID", help="[default: a new one]"),
+    ):
+        command = option(command)
+    return command
+
+
+@create.command("twin-update")
+@_schedule_options
+@click.option("--tags", type=JSON_DOCUMENT, help="Tags to merge, as JSON or @FILE.")
+@click.option("--desired", type=JSON_DOCUMENT, help="Desired properties to merge.")
+@hub_option
+@service_command
+@examples(
+    "muster job create twin-update -q \"tags.site='berlin'\" --desired '{\"interval\": 5}' --wait",
+    "muster job create twin-update -q '*' --tags '{\"wave\": null}' --start-time 2026-12-24T18:00",
+)
+def twin_update(
+    invocation: Invocation,
+    /,
+    *,
+    tags: dict[str, Any] | None,
+    desired: dict[str, Any] | None,
+    **schedule: Any,
+) -> None:
+    """Merge tags and desired properties into the twins of all devices that match."""
+    if tags is None and desired is None:
+        raise click.UsageError("Give --tags, --desired or both.")
+    patch: dict[str, Any] = {"etag": "*"}
+    if tags is not None:
+        patch["tags"] = tags
+    if desired is not None:
+        patch["properties"] = {"desired": desired}
+    _create(invocation, {"type": "scheduleUpdateTwin", "updateTwin": patch}, **schedule)
+
+
+@create.command()
+@click.argument("name")
+@_schedule_options
+@click.option("--payload", type=JSON_VALUE, help="What to call it with, as JSON or @FILE.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.IntRange(5, 300),
+    default=30,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time each device has for its answer, 5 to 300.",
+)
+@click.option(
+    "--connect-timeout",
+    "connect_timeout_s",
+    type=click.IntRange(0, 300),
+    default=0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time to wait for a device that is not connected, 0 to 300.",
+)
+@hub_option
+@service_command
+@examples(
+    "muster job create method reboot -q \"tags.site='berlin'\" --wait",
+    "muster job create method setRate -q '*' --payload '{\"seconds\": 5}'",
+)
+def method(
+    invocation: Invocation,
+    /,
+    *,
+    name: str,
+    payload: Any,
+    timeout_s: int,
+    connect_timeout_s: int,
+    **schedule: Any,
+) -> None:
+    """Call a method of all devices that match."""
+    call = {
+        "methodName": name,
+        "payload": payload,
+        "responseTimeoutInSeconds": timeout_s,
+        "connectTimeoutInSeconds": connect_timeout_s,
+    }
+    _create(invocation, {"type": "scheduleDeviceMethod", "cloudToDeviceMethod": call}, **schedule)
+
+
+def _create(
+    invocation: Invocation,
+    body: dict[str, Any],
+    *,
+    job_id: str | None,
+    condition: str,
+    start_time: datetime | None,
+    max_execution_s: int,
+    wait: bool,
+    hub_host: str | None,
+) -> None:
+    job_id = job_id or f"job-{uuid.uuid4().hex[:12]}"
+    client = invocation.hub(hub_host)
+    body |= {
+        "jobId": job_id,
+        "queryCondition": condition,
+        "startTime": start_time.replace(tzinfo=UTC).isoformat() if start_time else None,
+        "maxExecutionTimeInSeconds": max_execution_s,
+    }
+    created = client.put(COLLECTION, job_id, body=body)
+    if wait:
+        watch_job(invocation, client, job_id)
+        return
+    show_job(invocation, created)
+    if not invocation.as_json:
+        remark(f"To see how it goes on: muster job watch {job_id}")
