@@ -273,7 +273,9 @@ class AmqpConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client has caught up."""
         self._write_paused = False
-        self._tell_writable()
+        if self._asked:
+            # Not now: the stream may be in the middle of writing what it was given before.
+            self._woken()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the owner, whoever closed."""
