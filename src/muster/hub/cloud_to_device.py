@@ -10,8 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, final
 
 from muster.errors import ConflictError, ForbiddenError
+from muster.hub import queue_rows
 from muster.hub.modules import module_not_found
-from muster.hub.queues import LOCK_S, SQL, Address, Kind
+from muster.hub.queue_rows import SQL, Address, Kind
+from muster.hub.queues import LOCK_S
 from muster.hub.registry import device_not_found
 from muster.model import queued_message
 
@@ -60,12 +62,18 @@ class CloudToDevice:
             InvalidArgumentError: codes `invalid-message-id`, `invalid-property`,
                 `invalid-expiry`.
         """
-        expires_at = queued_message.check(message, self._clock.time())
+        now = self._clock.time()
+        expires_at = queued_message.check(message, now)
         address = _address(ref)
         query = SQL["insert_for_module" if ref.module_id else "insert_for_device"]
-        refused = _RefusedError("The message was not queued.")
-        insertion = self._queues.insertion(
-            query, address, message, expires_at, refused, depth=MAX_DEPTH
+        insertion = queue_rows.insertion(
+            query,
+            address,
+            message,
+            now=now,
+            expires_at=expires_at,
+            otherwise=_RefusedError("The message was not queued."),
+            depth=MAX_DEPTH,
         )
         try:
             await self._engine.write(insertion)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
 import msgspec
 from msgspec import Struct
 
+from muster.hub import queue_rows
 from muster.hub.feedback_records import BATCH_AGE_S, BATCH_SIZE
-from muster.hub.queues import SQL, Address, Kind
+from muster.hub.queue_rows import SQL, Address, Kind
 from muster.hub.registry import LostRaceError
 from muster.model.identity import wire_time
 from muster.model.queued_message import DEFAULT_TTL_S, QueuedMessage
@@ -119,6 +120,6 @@ class FeedbackBatches:
         lost = LostRaceError("A device was deleted meanwhile.")
         await self._engine.write(
             Statement(_SQL["remove"], taken, expect=len(rows), otherwise=lost),
-            self._queues.insertion(SQL["insert"], address, message, expires_at),
+            queue_rows.insertion(SQL["insert"], address, message, now=now, expires_at=expires_at),
         )
         self._queues.added(address, expires_at)

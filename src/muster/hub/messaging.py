@@ -11,7 +11,8 @@ from muster.errors import MusterError
 from muster.hub.cloud_to_device import CloudToDevice
 from muster.hub.feedback import FeedbackBatches
 from muster.hub.feedback_records import FeedbackRecords
-from muster.hub.queues import Kind, Queues
+from muster.hub.queue_rows import Kind
+from muster.hub.queues import Queues
 from muster.hub.service_bound import FileNotifier, ServiceBound
 
 if TYPE_CHECKING:

@@ -19,20 +19,19 @@ index.
 
 from __future__ import annotations
 
-import enum
 import heapq
 import math
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Final, NamedTuple, cast, final
 
 import msgspec
 
+from muster.hub import queue_rows
 from muster.hub.lines import Lines
+from muster.hub.queue_rows import SQL, Address
 from muster.hub.receiver import Receiver, lock_lost
 from muster.hub.registry import ATTEMPTS, LostRaceError
-from muster.model import queued_message
 from muster.model.queued_message import MAX_DELIVERY_COUNT, Ack, Delivery, Outcome
 from muster.store.engine import Statement
-from muster.store.queries import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from muster.clock import Clock
     from muster.hub.feedback_records import FeedbackRecords
     from muster.ids import Randomness
-    from muster.model.queued_message import QueuedMessage
     from muster.store.engine import Engine, Params, Query, Value
 
 MESSAGES_WAITING: Final = "hub.messages-waiting"
@@ -52,38 +50,7 @@ LOCK_S: Final = 60.0
 SWEEP_LIMIT: Final = 1_000
 """Messages that expire in one write."""
 
-SQL: Final = load("queues")
 _encode: Final = msgspec.json.Encoder().encode
-_Columns: TypeAlias = tuple[int, str, bytes, float, float, int]
-
-
-class Kind(enum.IntEnum):
-    """What a queue is for."""
-
-    CLOUD_TO_DEVICE = 0
-    FEEDBACK = 1
-    FILE_NOTIFICATIONS = 2
-
-
-class Address(NamedTuple):
-    """Names one queue.
-
-    Attributes:
-        hub: the hub's number.
-        kind: what it is for, a `Kind`.
-        device_id: whose, `''` for a queue of the hub's back ends.
-        module_id: `''` for the device itself.
-    """
-
-    hub: int
-    kind: int
-    device_id: str = ""
-    module_id: str = ""
-
-    @property
-    def params(self) -> dict[str, Value]:
-        """The parameters that name it in SQL."""
-        return self._asdict()
 
 
 class _Held(NamedTuple):
@@ -141,41 +108,6 @@ class Queues:
             self._unsubscribe()
 
     # -- sending -------------------------------------------------------------------------------
-
-    def insertion(
-        self,
-        query: Query,
-        address: Address,
-        message: QueuedMessage,
-        expires_at: float,
-        otherwise: Exception | None = None,
-        **more: Value,
-    ) -> Statement:
-        """Return the step that stores a message; call `added` after the commit.
-
-        Args:
-            query: one of `SQL`'s insertions.
-            address: the queue.
-            message: what to store.
-            expires_at: unix seconds.
-            otherwise: raised when the query stores nothing.
-            more: what else the query wants.
-        """
-        return Statement(
-            query,
-            {
-                **address.params,
-                "message_id": message.message_id or "",
-                "ack": message.ack.value,
-                "head": queued_message.encode_head(message),
-                "body": message.body,
-                "enqueued_at": self._clock.time(),
-                "expires_at": expires_at,
-                **more,
-            },
-            expect=1,
-            otherwise=otherwise,
-        )
 
     def added(self, address: Address, expires_at: float) -> None:
         """Tell whoever receives from a queue that there is something new."""
@@ -403,18 +335,8 @@ class Queues:
             "held": _json(self._held.get(address, ())),
             "limit": limit,
         }
-        rows = cast("list[_Columns]", await self._engine.read(SQL["next"], params))
-        return [
-            Delivery(
-                number,
-                self._randomness.uuid(),
-                queued_message.decode(head, body),
-                enqueued_at,
-                expires_at,
-                delivery_count,
-            )
-            for number, head, body, enqueued_at, expires_at, delivery_count in rows
-        ]
+        rows = await self._engine.read(SQL["next"], params)
+        return [queue_rows.to_delivery(row, self._randomness.uuid()) for row in rows]
 
     async def _locked(self, address: Address, token: str) -> _Held:
         params: Params = {**address.params, "token": token, "now": self._clock.time()}

@@ -10,7 +10,8 @@ from muster.model.queued_message import Outcome
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from muster.hub.queues import Address, Queues
+    from muster.hub.queue_rows import Address
+    from muster.hub.queues import Queues
     from muster.model.queued_message import Delivery
 
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Final, final
 import msgspec
 from msgspec import Struct
 
-from muster.hub.queues import LOCK_S, SQL, Address, Kind
+from muster.hub import queue_rows
+from muster.hub.queue_rows import SQL, Address, Kind
+from muster.hub.queues import LOCK_S
 from muster.model.queued_message import DEFAULT_TTL_S, QueuedMessage
 
 if TYPE_CHECKING:
@@ -111,9 +113,10 @@ class FileNotifier:
     async def notify(self, hub: int, notification: FileNotification) -> None:
         """Queue a notification; it is durable when this returns."""
         address = Address(hub, Kind.FILE_NOTIFICATIONS)
-        expires_at = self._clock.time() + DEFAULT_TTL_S
+        now = self._clock.time()
+        expires_at = now + DEFAULT_TTL_S
         message = QueuedMessage(content_type=FILE_NOTIFICATION_TYPE, body=_encode(notification))
         await self._engine.write(
-            self._queues.insertion(SQL["insert"], address, message, expires_at)
+            queue_rows.insertion(SQL["insert"], address, message, now=now, expires_at=expires_at)
         )
         self._queues.added(address, expires_at)

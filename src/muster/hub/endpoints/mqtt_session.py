@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from muster.errors import MusterError
 from muster.hub import subscriptions
 from muster.hub.connections import TOKEN_EXPIRED
-from muster.hub.endpoints import errors, mqtt_messages, mqtt_methods, mqtt_names
+from muster.hub.endpoints import mqtt_messages, mqtt_methods, mqtt_twins
+from muster.hub.endpoints.mqtt_acks import Acknowledgements
 from muster.hub.endpoints.mqtt_messages import Devicebound
 from muster.hub.endpoints.mqtt_names import TWIN_GET, TWIN_PATCH
 from muster.hub.subscriptions import TWIN_DESIRED
@@ -24,13 +25,13 @@ from muster.hub.telemetry import MAX_PENDING, MAX_PENDING_ALL, partition_of
 from muster.model.identity import wire_time
 from muster.model.message import FLAG_RETAIN, FLAG_WILL, MAX_MESSAGE_SIZE, encode_head
 from muster.model.pacing import Pace
-from muster.net.routing import decode_json
 from muster.net.tasks import spawn
 from muster.wire.mqtt import codec, property_bag
 from muster.wire.mqtt.packets import Puback, Publish, Suback, Subscribe, Unsuback, Unsubscribe
 
 if TYPE_CHECKING:
     from muster.hub.connections import Connection
+    from muster.hub.endpoints.mqtt_acks import Acknowledgement
     from muster.hub.endpoints.mqtt_services import SessionServices
     from muster.hub.hubs import Hub
     from muster.hub.subscriptions import TopicFilters
@@ -52,21 +53,7 @@ SERVICE_STOPS: Final = "service stops"
 """Reason `muster.net.mqtt` gives when the service closes. The device did not die, so its will is
 not published."""
 
-_TWIN_RESPONSE: Final = "$iothub/twin/res"
-_DESIRED: Final = "$iothub/twin/PATCH/properties/desired/?$version="
 _Packet: TypeAlias = "Publish | Subscribe | Unsubscribe"
-
-
-@final
-class _Acknowledgement:
-    """PUBACKs that leave together, once what they stand for is safe."""
-
-    __slots__ = ("done", "packet_ids", "size")
-
-    def __init__(self, packet_ids: list[int], size: int) -> None:
-        self.packet_ids = packet_ids
-        self.size = size
-        self.done = False
 
 
 @final
@@ -75,9 +62,7 @@ class _Request:
 
     __slots__ = ("acknowledgement", "packet", "size")
 
-    def __init__(
-        self, packet: _Packet, size: int, acknowledgement: _Acknowledgement | None
-    ) -> None:
+    def __init__(self, packet: _Packet, size: int, acknowledgement: Acknowledgement | None) -> None:
         self.packet = packet
         self.size = size
         self.acknowledgement = acknowledgement
@@ -153,7 +138,7 @@ class DeviceSession:
         self._topic = ""
         self._head = b""
         self._devicebound: Devicebound | None = None
-        self._acks: list[_Acknowledgement] = []
+        self._acks = Acknowledgements(peer)
         self._pending = 0
         self._paused = False
         self._line: list[_Request] = []
@@ -179,7 +164,7 @@ class DeviceSession:
     def desired_changed(self, body: bytes, version: int) -> None:
         """Send a change of desired properties to a client that subscribed."""
         if self._filters and TWIN_DESIRED in self._filters:
-            self.peer.write(codec.encode_publish(f"{_DESIRED}{version}", body))
+            self.peer.write(mqtt_twins.desired(body, version))
 
     def takes_method(self, name: str) -> bool:
         """Tell whether the client may be sent a direct method."""
@@ -252,13 +237,12 @@ class DeviceSession:
     def _store(self, records: list[bytes], packet_ids: list[int]) -> None:
         services = self._services
         size = sum(map(len, records))
-        acknowledgement = _Acknowledgement(packet_ids, size)
         try:
             future = self._log.append(self._partition, records)
         except MusterError as error:
             self.peer.close(error.message)
             return
-        self._acks.append(acknowledgement)
+        acknowledgement = self._acks.expect(packet_ids, size)
         future.add_done_callback(functools.partial(self._stored, acknowledgement))
         self._pending += size
         services.telemetry.pending += size
@@ -267,7 +251,7 @@ class DeviceSession:
         if self.connection is not None:
             self.connection.touch(services.clock.time())
 
-    def _stored(self, acknowledgement: _Acknowledgement, future: asyncio.Future[list[int]]) -> None:
+    def _stored(self, acknowledgement: Acknowledgement, future: asyncio.Future[list[int]]) -> None:
         self._pending -= acknowledgement.size
         self._services.telemetry.pending -= acknowledgement.size
         if future.cancelled() or future.exception() is not None:
@@ -275,26 +259,7 @@ class DeviceSession:
             self.peer.close("telemetry could not be stored")
             return
         self._resume()
-        self._acknowledge(acknowledgement)
-
-    def _acknowledge(self, acknowledgement: _Acknowledgement) -> None:
-        """Send the PUBACKs of something that is done now, when it is its turn."""
-        acknowledgement.done = True
-        acks = self._acks
-        if acks[0] is acknowledgement and len(acks) == 1:
-            # As good as always.
-            acks.clear()
-            packet_ids = acknowledgement.packet_ids
-            if len(packet_ids) == 1:
-                self.peer.write(codec.encode_puback(packet_ids[0]))
-            elif packet_ids:
-                self.peer.write(codec.encode_pubacks(packet_ids))
-            return
-        packet_ids = []
-        while acks and acks[0].done:
-            packet_ids += acks.pop(0).packet_ids
-        if packet_ids:
-            self.peer.write(codec.encode_pubacks(packet_ids))
+        self._acks.give(acknowledgement)
 
     def _too_large(self, packet: Publish) -> bool:
         """Close the connection if a message is over the limit when measured exactly."""
@@ -350,7 +315,7 @@ class DeviceSession:
             # that nobody waits for any more.
             acknowledgement = self._expect(packet)
             if acknowledgement is not None:
-                self._acknowledge(acknowledgement)
+                self._acks.give(acknowledgement)
             if topic.startswith(TWIN_GET):
                 self._enqueue(_Request(packet, len(packet.payload), None))
             else:
@@ -369,13 +334,11 @@ class DeviceSession:
             self.connection.method_answered(reply.request_id, reply.status, packet.payload)
             self.connection.touch(self._services.clock.time())
 
-    def _expect(self, packet: Publish) -> _Acknowledgement | None:
+    def _expect(self, packet: Publish) -> Acknowledgement | None:
         """Take a place in the order of PUBACKs."""
         if packet.packet_id is None:
             return None
-        acknowledgement = _Acknowledgement([packet.packet_id], 0)
-        self._acks.append(acknowledgement)
-        return acknowledgement
+        return self._acks.expect([packet.packet_id])
 
     def _enqueue(self, request: _Request) -> None:
         self._line.append(request)
@@ -422,32 +385,11 @@ class DeviceSession:
         if self.connection is not None:
             self.connection.touch(self._services.clock.time())
 
-    async def _serve_twin(self, request: Publish, acknowledgement: _Acknowledgement | None) -> None:
-        twins = self._services.twins
-        reading = request.topic.startswith(TWIN_GET)
-        tail = request.topic[len(TWIN_GET if reading else TWIN_PATCH) :]
-        status, version, body = 200, None, b""
-        parameters = mqtt_names.parse_twin_parameters(tail)
-        try:
-            if reading:
-                body = await twins.device_view(self.ref)
-            else:
-                patch: dict[str, Any] = decode_json(request.payload, dict[str, Any])
-                version = await twins.report(self.ref, patch, parameters.version())
-                status = 204
-        except MusterError as error:
-            services = self._services
-            status, body = errors.device_body(
-                error, services.randomness.uuid(), services.clock.now()
-            )
+    async def _serve_twin(self, request: Publish, acknowledgement: Acknowledgement | None) -> None:
+        answer = await mqtt_twins.answer(self._services, self.ref, request)
         if acknowledgement is not None:
-            self._acknowledge(acknowledgement)
-        topic = f"{_TWIN_RESPONSE}/{status}/?$rid={parameters.request_id}"
-        if version is not None:
-            topic += f"&$version={version}"
-        # Also without a subscription to the answers: Python asks before it subscribes, or after a
-        # reconnect without subscribing again (hub-device.md 0.2).
-        self.peer.write(codec.encode_publish(topic, body))
+            self._acks.give(acknowledgement)
+        self.peer.write(answer)
 
     async def _serve_subscription(self, request: Subscribe | Unsubscribe) -> None:
         before = self._filters or {}

@@ -1,0 +1,55 @@
+"""Twins on MQTT: what a device asks and is told (hub-device.md 2.5)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from muster.errors import MusterError
+from muster.hub.endpoints import errors, mqtt_names
+from muster.hub.endpoints.mqtt_names import TWIN_GET, TWIN_PATCH
+from muster.net.routing import decode_json
+from muster.wire.mqtt import codec
+
+if TYPE_CHECKING:
+    from muster.hub.endpoints.mqtt_services import SessionServices
+    from muster.model.identity import IdentityRef
+    from muster.wire.mqtt.packets import Publish
+
+_RESPONSE: Final = "$iothub/twin/res"
+_DESIRED: Final = "$iothub/twin/PATCH/properties/desired/?$version="
+
+
+async def answer(services: SessionServices, ref: IdentityRef, request: Publish) -> bytes:
+    """Do what a twin request asks and return the PUBLISH that answers it.
+
+    What it changed is durable by then. The answer goes out also without a subscription to answers:
+    Python asks before it subscribes, or after a reconnect without subscribing again
+    (hub-device.md 0.2).
+
+    Args:
+        services: has the twins.
+        ref: whose twin.
+        request: with a topic that begins with `TWIN_GET` or `TWIN_PATCH`.
+    """
+    reading = request.topic.startswith(TWIN_GET)
+    tail = request.topic[len(TWIN_GET if reading else TWIN_PATCH) :]
+    status, version, body = 200, None, b""
+    parameters = mqtt_names.parse_twin_parameters(tail)
+    try:
+        if reading:
+            body = await services.twins.device_view(ref)
+        else:
+            patch: dict[str, Any] = decode_json(request.payload, dict[str, Any])
+            version = await services.twins.report(ref, patch, parameters.version())
+            status = 204
+    except MusterError as error:
+        status, body = errors.device_body(error, services.randomness.uuid(), services.clock.now())
+    topic = f"{_RESPONSE}/{status}/?$rid={parameters.request_id}"
+    if version is not None:
+        topic += f"&$version={version}"
+    return codec.encode_publish(topic, body)
+
+
+def desired(body: bytes, version: int) -> bytes:
+    """Return the PUBLISH that tells of changed desired properties."""
+    return codec.encode_publish(f"{_DESIRED}{version}", body)
