@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from benchmarks import connections, fleet, methods, queries, report
+from benchmarks import connections, convergence, fleet, methods, queries, report
 from benchmarks.place import BenchmarkError
 
 _BENCHMARKS: Final[dict[str, Callable[..., list[report.Row]]]] = {
@@ -18,6 +18,7 @@ _BENCHMARKS: Final[dict[str, Callable[..., list[report.Row]]]] = {
     "scale": fleet.scale,
     "methods": methods.methods,
     "query": queries.queries,
+    "convergence": convergence.convergence,
 }
 
 

@@ -58,6 +58,11 @@ def _pin(cpu: str) -> list[str]:
     return [taskset, "-c", cpu] if taskset and (os.cpu_count() or 1) > 1 else []
 
 
+def pinned_client(command: Sequence[str | Path]) -> list[str | Path]:
+    """Return a command that runs on the clients' processor."""
+    return [*_pin(_CLIENT_CPU), *command]
+
+
 @contextlib.contextmanager
 def server(
     command: Sequence[str | Path],
