@@ -9,27 +9,33 @@ Sources: hub-service.md 6.2, 6.4, 6.5; edge.md 9.
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 import msgspec
 import structlog
-from msgspec import Struct
 
 from muster.errors import InvalidArgumentError
 from muster.hub import module_rows, registry, twin_rows
 from muster.hub.changes import IdentityChanged, IdentityEvent, SectionChange, TwinChanged
 from muster.hub.credentials import Credentials
+from muster.hub.deployment_work import (
+    Goal,
+    Names,
+    Outcome,
+    State,
+    Work,
+    add,
+    outcome,
+    wanted_modules,
+)
 from muster.hub.module_rows import Module
 from muster.hub.registry import ATTEMPTS, GenerationIds, LostRaceError, device_not_found
 from muster.model import twin as twin_rules
 from muster.model.configuration import (
     Content,
     Kind,
-    Path,
     Settings,
     check_content,
-    deployed_modules,
     module_settings,
 )
 from muster.model.identity import (
@@ -44,13 +50,10 @@ from muster.model.layering import (
     Plan,
     Status,
     deployment_plan,
-    difference,
-    overlay,
     twin_plan,
     wanted,
 )
-from muster.model.twin import Twin, TwinSection
-from muster.store.engine import Params, Statement
+from muster.store.engine import Statement
 from muster.store.queries import load
 
 if TYPE_CHECKING:
@@ -63,104 +66,13 @@ if TYPE_CHECKING:
     from muster.hub.connections import Connections
     from muster.hub.targets import Targets
     from muster.ids import Randomness
-    from muster.model.twin import JsonObject
     from muster.store.engine import Engine
 
 _SQL: Final = load("configurations")
-_NOTHING: Final = TwinSection({}, {}, 0)
 _NO_PLAN: Final = Plan({}, {})
 _encode: Final = msgspec.json.Encoder().encode
-_encode_sorted: Final = msgspec.json.Encoder(order="sorted").encode
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 _log = structlog.get_logger(__name__)
-
-_Names: TypeAlias = tuple[tuple[str, int], ...]
-"""Configurations with the counter of their last write: what a plan depends on."""
-
-
-class _Managed(Struct, omit_defaults=True):
-    """Paths that configurations have set one by one in a twin."""
-
-    edge: list[list[str]] = []
-    own: list[list[str]] = []
-
-
-_decode_managed: Final = msgspec.json.Decoder(_Managed).decode
-
-
-class _State(Struct):
-    """A twin as it is stored, as far as configurations decide about it. Documents are JSON."""
-
-    device_id: str
-    module_id: str
-    revision: int
-    version: int
-    etag_counter: int
-    desired: str
-    metadata: str
-    desired_version: int
-    configurations: str
-    managed: str
-
-
-class _Goal(Struct):
-    """What a twin should be.
-
-    Attributes:
-        key: equal goals have equal keys.
-        statuses: the `configurations` section.
-        edge: what deployments set; `None` when none is applied, and what they set before stays.
-        own: what configurations of this very twin set.
-    """
-
-    key: tuple[str, _Names, _Names]
-    statuses: dict[str, Status]
-    edge: Settings | None
-    own: Settings
-
-
-class _Outcome(Struct):
-    """What becomes of a twin.
-
-    Attributes:
-        section: the desired properties after the write; `None` when they stay.
-        patch: what the device is told.
-        statuses: as they can be written: only targeted when the twin has no room.
-        managed: JSON.
-    """
-
-    section: TwinSection | None
-    patch: JsonObject
-    statuses: dict[str, Status]
-    managed: str
-
-
-class _Applied(Struct):
-    """A write that is to be told about after the commit."""
-
-    ref: IdentityRef
-    version: int
-    outcome: _Outcome
-
-
-class _Work(Struct):
-    """What one batch writes.
-
-    Attributes:
-        hub: the hub's number.
-        now: the time of all its writes.
-        goals: of devices that were looked at already.
-        outcomes: of twins that were decided about already.
-    """
-
-    hub: int
-    now: datetime
-    goals: dict[object, dict[str, _Goal]] = {}
-    outcomes: dict[object, _Outcome] = {}
-    applied: list[_Applied] = []
-    updates: list[Params] = []
-    marks: list[Params] = []
-    modules: list[tuple[Module, Twin]] = []
 
 
 @final
@@ -199,7 +111,7 @@ class Deployer:
         self._connections = connections
         self._changes = changes
         self._generations = GenerationIds(clock)
-        self._plans: dict[tuple[int, _Names], Plan] = {}
+        self._plans: dict[tuple[int, Names], Plan] = {}
         self._told_full: set[tuple[int, str]] = set()
 
     async def converge(self, hub: int, device_ids: Sequence[str]) -> None:
@@ -272,7 +184,7 @@ class Deployer:
     async def _converge(self, hub: int, device_ids: Sequence[str]) -> None:
         targeting = await self._targets.matching(hub, device_ids)
         devices = await self._states(hub, device_ids)
-        work = _Work(hub, self._clock.now())
+        work = Work(hub, self._clock.now())
         for states in devices.values():
             found = targeting.get(states[""].device_id, {})
             # Most devices of a batch are alike.
@@ -283,20 +195,20 @@ class Deployer:
             self._decide(states, goals, work)
         await self._write(work)
 
-    async def _states(self, hub: int, device_ids: Sequence[str]) -> dict[str, dict[str, _State]]:
+    async def _states(self, hub: int, device_ids: Sequence[str]) -> dict[str, dict[str, State]]:
         rows = await self._engine.read(
             _SQL["twins"], {"hub": hub, "device_ids": _encode(list(device_ids)).decode()}
         )
-        devices: dict[str, dict[str, _State]] = {}
+        devices: dict[str, dict[str, State]] = {}
         for row in rows:
-            state = _State(*cast("Any", row))
+            state = State(*cast("Any", row))
             devices.setdefault(state.device_id, {})[state.module_id] = state
         # Without the device's own row it is being deleted.
         return {device_id: states for device_id, states in devices.items() if "" in states}
 
     def _goals(
         self, hub: int, targeting: dict[str, list[str]], present: Iterable[str]
-    ) -> dict[str, _Goal]:
+    ) -> dict[str, Goal]:
         """Return what each twin of a device should be, by module ID.
 
         Args:
@@ -305,9 +217,9 @@ class Deployer:
                 deployments under `$edgeAgent`.
             present: modules the device has, `''` for itself.
         """
-        goals: dict[str, _Goal] = {}
+        goals: dict[str, Goal] = {}
         edge_names, edge = self._plan(hub, targeting, EDGE_AGENT, Kind.EDGE)
-        own: dict[str, tuple[_Names, Plan]] = {
+        own: dict[str, tuple[Names, Plan]] = {
             module_id: self._plan(hub, targeting, module_id, Kind.MODULE)
             for module_id in targeting
             if module_id
@@ -315,7 +227,7 @@ class Deployer:
         own[""] = self._plan(hub, targeting, "", Kind.DEVICE)
         for module_id in {*own, *edge.settings, *present}:
             names, plan = own.get(module_id, ((), _NO_PLAN))
-            goals[module_id] = _Goal(
+            goals[module_id] = Goal(
                 (module_id, edge_names, names),
                 {**plan.statuses, **(edge.statuses if module_id == EDGE_AGENT else {})},
                 edge.settings.get(module_id, {}) if edge.applied else None,
@@ -325,7 +237,7 @@ class Deployer:
 
     def _plan(
         self, hub: int, targeting: dict[str, list[str]], module_id: str, kind: Kind
-    ) -> tuple[_Names, Plan]:
+    ) -> tuple[Names, Plan]:
         found = [
             configuration
             for each in targeting.get(module_id, ())
@@ -341,46 +253,27 @@ class Deployer:
             self._plans[hub, names] = plan
         return names, plan
 
-    def _decide(self, states: dict[str, _State], goals: dict[str, _Goal], work: _Work) -> None:
+    def _decide(self, states: dict[str, State], goals: dict[str, Goal], work: Work) -> None:
         """Add to the work what one device needs."""
         for module_id, state in states.items():
             goal = goals[module_id]
             key = (goal.key, state.desired, state.metadata, state.desired_version, state.managed)
-            outcome = work.outcomes.get(key)
-            if outcome is None:
-                outcome = work.outcomes[key] = self._outcome(state, goal, work)
-            _add(state, outcome, work)
+            found = work.outcomes.get(key)
+            if found is None:
+                found = work.outcomes[key] = self._outcome(state, goal, work)
+            add(state, found, work)
         if EDGE_AGENT in states:
             self._add_modules(states, goals, work)
 
-    def _outcome(self, state: _State, goal: _Goal, work: _Work) -> _Outcome:
-        before = _decode_managed(state.managed)
-        after = _Managed(before.edge if goal.edge is None else _paths(goal.edge), _paths(goal.own))
-        managed = _encode(after).decode()
-        merged = overlay(goal.edge or {}, goal.own)
-        kept = {*map(tuple, after.edge), *map(tuple, after.own)}
-        left: list[Path] = [
-            path for path in map(tuple, [*before.edge, *before.own]) if path not in kept
-        ]
-        if not merged and not left:
-            return _Outcome(None, {}, goal.statuses, managed)
-        current = _decode(state.desired)
-        patch = difference(current, wanted(current, merged, left))
-        if not patch:
-            return _Outcome(None, {}, goal.statuses, managed)
-        section = TwinSection(current, _decode(state.metadata), state.desired_version)
-        twin = Twin({}, section, _NOTHING, state.version, state.etag_counter)
-        try:
-            written = twin_rules.patch_desired(twin, patch, work.now)
-        except InvalidArgumentError as error:
-            self._tell_full(work.hub, state, goal, error)
-            targeted = dict.fromkeys(goal.statuses, Status.TARGETED)
-            return _Outcome(None, {}, targeted, state.managed)
-        return _Outcome(written.desired, patch, goal.statuses, managed)
+    def _outcome(self, state: State, goal: Goal, work: Work) -> Outcome:
+        found = outcome(state, goal, work.now)
+        if found.error is not None:
+            self._tell_full(work.hub, state, goal, found.error)
+        return found
 
-    def _add_modules(self, states: dict[str, _State], goals: dict[str, _Goal], work: _Work) -> None:
+    def _add_modules(self, states: dict[str, State], goals: dict[str, Goal], work: Work) -> None:
         """Add to the work the modules that deployments want and the device does not have."""
-        for module_id in sorted(_deployed(goals) - states.keys()):
+        for module_id in sorted(wanted_modules(goals) - states.keys()):
             goal = goals.get(module_id)
             # Without keys: the edge runtime asks for them when it starts the module.
             module = Module(
@@ -398,7 +291,7 @@ class Deployer:
                 twin = twin_rules.new(None, None, work.now)
             work.modules.append((module, twin))
 
-    def _tell_full(self, hub: int, state: _State, goal: _Goal, error: InvalidArgumentError) -> None:
+    def _tell_full(self, hub: int, state: State, goal: Goal, error: InvalidArgumentError) -> None:
         for configuration_id in goal.statuses:
             if (hub, configuration_id) not in self._told_full:
                 self._told_full.add((hub, configuration_id))
@@ -412,11 +305,11 @@ class Deployer:
     # -- by hand -------------------------------------------------------------------------------
 
     async def _apply_by_hand(
-        self, hub: int, device_id: str, states: dict[str, _State], modules: dict[str, Settings]
+        self, hub: int, device_id: str, states: dict[str, State], modules: dict[str, Settings]
     ) -> None:
-        work = _Work(hub, self._clock.now())
+        work = Work(hub, self._clock.now())
         goals = {
-            module_id: _Goal((module_id, (), ()), {}, found, {})
+            module_id: Goal((module_id, (), ()), {}, found, {})
             for module_id, found in modules.items()
         }
         for module_id, state in states.items():
@@ -424,9 +317,9 @@ class Deployer:
                 goal = goals[module_id]
                 present = _decode(state.configurations)
                 goal.statuses = {each: Status(present[each]["status"]) for each in present}
-                _add(state, self._outcome(state, goal, work), work)
+                add(state, self._outcome(state, goal, work), work)
         self._add_modules(states, goals, work)
-        named = _deployed(goals)
+        named = wanted_modules(goals)
         gone = [
             IdentityRef(hub, device_id, module_id)
             for module_id in states
@@ -440,7 +333,7 @@ class Deployer:
 
     # -- writing -------------------------------------------------------------------------------
 
-    async def _write(self, work: _Work, more: Sequence[Statement] = ()) -> None:
+    async def _write(self, work: Work, more: Sequence[Statement] = ()) -> None:
         statements: list[Statement] = list(more)
         lost = LostRaceError("A twin was changed by another.")
         for name, rows in (("apply", work.updates), ("mark", work.marks)):
@@ -480,44 +373,3 @@ class Deployer:
                 self._changes.publish(TwinChanged(each.ref, each.version, desired=change))
         for module, twin in work.modules:
             self._changes.publish(IdentityChanged(module.ref, IdentityEvent.CREATED, twin))
-
-
-def _add(state: _State, outcome: _Outcome, work: _Work) -> None:
-    """Add to the work what one twin needs; nothing when it is as it should be."""
-    statuses = {each: {"status": status} for each, status in outcome.statuses.items()}
-    configurations = _encode_sorted(statuses).decode()
-    ref = IdentityRef(work.hub, state.device_id, state.module_id)
-    common: dict[str, str | int | float | bytes | None] = {
-        **twin_rows.key(ref),
-        "configurations": configurations,
-        "managed": outcome.managed,
-        "expected": state.revision,
-    }
-    section = outcome.section
-    if section is not None:
-        work.updates.append(
-            {
-                **common,
-                "version": state.version + 1,
-                "etag_counter": state.etag_counter + 1,
-                "desired": _encode(section.properties).decode(),
-                "desired_metadata": _encode(section.metadata).decode(),
-                "desired_version": section.version,
-            }
-        )
-        work.applied.append(_Applied(ref, state.version + 1, outcome))
-    elif configurations != state.configurations or outcome.managed != state.managed:
-        work.marks.append(common)
-
-
-def _deployed(goals: dict[str, _Goal]) -> set[str]:
-    """Return the modules that deployments want on a device."""
-    names = {module_id for module_id, goal in goals.items() if goal.edge and module_id}
-    agent = goals.get(EDGE_AGENT)
-    if agent is not None and agent.edge:
-        names |= set(deployed_modules(agent.edge.get((), {})))
-    return names - set(SYSTEM_MODULES)
-
-
-def _paths(goal: Settings) -> list[list[str]]:
-    return sorted(list(path) for path in goal if path)
