@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, final
 
 from muster.bus.inprocess import InProcessBus
 from muster.hub.authentication import Authenticator
+from muster.hub.blobs import Blobs
 from muster.hub.bulk import Bulk
 from muster.hub.changes import Changes
 from muster.hub.configuration_views import ConfigurationViews
@@ -18,12 +19,14 @@ from muster.hub.digital_twins import DigitalTwins
 from muster.hub.endpoints.amqp_cbs import CbsLinks
 from muster.hub.endpoints.amqp_front import HubAmqpEndpoint
 from muster.hub.endpoints.amqp_services import AmqpServices
+from muster.hub.endpoints.blobs_http import BlobsHttpEndpoint
 from muster.hub.endpoints.configurations_http import ConfigurationsHttpEndpoint
 from muster.hub.endpoints.device_access import DeviceAccess
 from muster.hub.endpoints.device_http import DeviceHttpEndpoint
 from muster.hub.endpoints.device_mqtt import HubMqttEndpoint
 from muster.hub.endpoints.digital_twins_http import DigitalTwinsHttpEndpoint
 from muster.hub.endpoints.errors import job_error
+from muster.hub.endpoints.files_http import FilesHttpEndpoint
 from muster.hub.endpoints.jobs_http import JobsHttpEndpoint
 from muster.hub.endpoints.messages_http import MessagesHttpEndpoint
 from muster.hub.endpoints.methods_http import MethodsHttpEndpoint
@@ -32,6 +35,7 @@ from muster.hub.endpoints.queries_http import QueriesHttpEndpoint
 from muster.hub.endpoints.registry_http import RegistryHttpEndpoint
 from muster.hub.endpoints.service_access import ServiceAccess
 from muster.hub.endpoints.twins_http import TwinsHttpEndpoint
+from muster.hub.file_uploads import FileUploads
 from muster.hub.hubs import Hubs
 from muster.hub.identities import Identities
 from muster.hub.key_regeneration import KeyRegeneration
@@ -54,6 +58,7 @@ if TYPE_CHECKING:
     from muster.decisions.log import DecisionLog
     from muster.hub.telemetry import Telemetry
     from muster.ids import Randomness
+    from muster.store.blob_files import BlobFiles
     from muster.store.sqlite import SqliteEngine
 
 
@@ -70,6 +75,7 @@ class HubPlane:
         randomness: Randomness,
         decisions: DecisionLog,
         telemetry: Telemetry,
+        blob_files: BlobFiles,
         aliases: list[str],
     ) -> None:
         self.hubs = Hubs(engine, keyring, clock, randomness, aliases)
@@ -123,6 +129,9 @@ class HubPlane:
             methods=methods,
             error_names=job_error,
         )
+        self.blobs = Blobs(engine, clock, keyring, blob_files)
+        uploads = FileUploads(engine, clock, randomness, self.blobs, self.messaging.file_notifier)
+        devices = DeviceAccess(self.hubs, authenticator, self.connections, decisions, clock)
         access = ServiceAccess(self.hubs, authenticator, decisions, clock)
         bulk = Bulk(identities, modules, twins)
         keys = KeyRegeneration(identities, modules, randomness)
@@ -141,11 +150,9 @@ class HubPlane:
             MethodsHttpEndpoint(access, methods, clock),
             DigitalTwinsHttpEndpoint(access, DigitalTwins(twins), methods, clock),
             MessagesHttpEndpoint(access, self.messaging),
-            DeviceHttpEndpoint(
-                DeviceAccess(self.hubs, authenticator, self.connections, decisions, clock),
-                telemetry,
-                self.messaging.cloud_to_device,
-            ),
+            DeviceHttpEndpoint(devices, telemetry, self.messaging.cloud_to_device),
+            FilesHttpEndpoint(devices, access, uploads, self.blobs),
+            BlobsHttpEndpoint(self.hubs, self.blobs, decisions, clock),
             ConfigurationsHttpEndpoint(
                 access,
                 configurations=self.configurations,
@@ -189,5 +196,6 @@ class HubPlane:
         await self._query_indexes.open()
         self._method_calls.open()
         await self.messaging.open()
+        await self.blobs.open()
         await self.local.open()
         await self.configurations.open()

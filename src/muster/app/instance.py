@@ -64,6 +64,7 @@ from muster.provisioning.endpoints.errors import ErrorResponses
 from muster.provisioning.endpoints.service_http import ServiceHttpEndpoint
 from muster.provisioning.hubs import HubLink
 from muster.provisioning.settings import ServiceSettings
+from muster.store.blob_files import BlobFiles
 from muster.store.data_directory import DataDirectory
 from muster.store.journal import Journal
 from muster.store.sqlite import SqliteEngine
@@ -151,6 +152,7 @@ class Instance:
             randomness=randomness,
             decisions=decisions,
             telemetry=telemetry,
+            blob_files=BlobFiles(directory.blobs, randomness),
             aliases=self._aliases(),
         )
         await hubs.open()
@@ -175,6 +177,7 @@ class Instance:
             ("queue upkeep", hubs.messaging.run()),
             ("deployments", hubs.convergence.run()),
             ("jobs", hubs.scheduling.run()),
+            ("blob upkeep", hubs.blobs.run()),
         ):
             self._open.callback(spawn(upkeep, name).cancel)
         self._ports = await self._listen(hubs, provisioning)

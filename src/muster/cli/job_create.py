@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from muster.cli.job_view import COLLECTION, show_job
 from muster.cli.job_watch import watch_job
 from muster.cli.options import JSON_DOCUMENT, JSON_VALUE, hub_option, service_command
 from muster.cli.output import remark
+from muster.ids import Randomness
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,7 +145,7 @@ def _create(
     wait: bool,
     hub_host: str | None,
 ) -> None:
-    job_id = job_id or f"job-{uuid.uuid4().hex[:12]}"
+    job_id = job_id or f"job-{Randomness().uuid()}"
     client = invocation.hub(hub_host)
     body |= {
         "jobId": job_id,

@@ -43,6 +43,7 @@ _COMMANDS: Final = {
         "configuration", "configuration", "Desired properties of many twins, by condition."
     ),
     "job": _Entry("job", "job", "Update twins, or call a method, of many devices."),
+    "file": _Entry("file", "file", "Files that devices have uploaded."),
     "events": _Entry("events", "events", "Telemetry, as it arrives."),
     "fleet": _Entry("fleet", "fleet", "Simulated devices, for load and for rehearsals."),
     "hub": _Entry("hub", "hub", "The hubs that devices are assigned to."),

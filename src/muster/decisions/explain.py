@@ -258,6 +258,21 @@ EXPLANATIONS: Final[dict[str, Explanation]] = {
         "A {role} link was attached to “{address}”, which stands for nothing here.",
         "Correct the address, or the direction of the link.",
     ),
+    "wrong-blob-signature": Explanation(
+        "The URL of a file was not made for it",
+        "{reason} It was sent for {subject}.",
+        "Use the URL as the service gave it; a device gets one for each file it uploads.",
+    ),
+    "expired-blob-token": Explanation(
+        "The URL of a file has expired",
+        "{reason} It was sent for {subject}.",
+        "Ask for a new one; a device has an hour for an upload.",
+    ),
+    "missing-blob-permission": Explanation(
+        "The URL of a file does not grant this",
+        "{reason} It was sent for {subject}.",
+        "A URL for an upload cannot delete. Back ends: muster file download, muster file delete.",
+    ),
     "topic-not-allowed": Explanation(
         "The topic is not one of the client's own",
         "{subject} used the topic “{topic}”. A client may use the topics of its own identity "

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from muster.hub.queues import Queues
     from muster.hub.receiver import Receiver
     from muster.model.queued_message import Delivery
-    from muster.store.engine import Engine
+    from muster.store.engine import Engine, Statement
 
 FILE_NOTIFICATION_TYPE: Final = "application/vnd.microsoft.iothub.filenotification.json"
 
@@ -110,13 +110,20 @@ class FileNotifier:
         self._clock = clock
         self._queues = queues
 
-    async def notify(self, hub: int, notification: FileNotification) -> None:
-        """Queue a notification; it is durable when this returns."""
+    async def notify(self, hub: int, notification: FileNotification, *also: Statement) -> None:
+        """Queue a notification; it is durable when this returns.
+
+        Args:
+            hub: the hub's number.
+            notification: what to tell.
+            also: what is committed with it.
+        """
         address = Address(hub, Kind.FILE_NOTIFICATIONS)
         now = self._clock.time()
         expires_at = now + DEFAULT_TTL_S
         message = QueuedMessage(content_type=FILE_NOTIFICATION_TYPE, body=_encode(notification))
         await self._engine.write(
-            queue_rows.insertion(SQL["insert"], address, message, now=now, expires_at=expires_at)
+            *also,
+            queue_rows.insertion(SQL["insert"], address, message, now=now, expires_at=expires_at),
         )
         self._queues.added(address, expires_at)

@@ -52,7 +52,9 @@ class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
         header: size of the request line and all header fields.
         header_fields: number of header fields.
         header_s: time from the first byte of a request to the end of its header.
-        request_s: time from the first byte of a request to the last of its body.
+        request_s: time from the first byte of a request to the last of its body; a long body has a
+            second more for each `body_rate` bytes of it that have come.
+        body_rate: bytes a second.
         keep_alive_s: time between a response and the next request.
         pipelined: requests sent ahead of their responses.
         unread_body: bytes of a body accepted after the response is complete, so that a client that
@@ -65,6 +67,7 @@ class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
     header_fields: int = 256
     header_s: float = 10.0
     request_s: float = 60.0
+    body_rate: int = 16 * 1024
     keep_alive_s: int = 75
     pipelined: int = 100
     unread_body: int = 1024 * 1024
@@ -148,6 +151,7 @@ class _HttpProtocol(HttpToolsProtocol):
         self._header_size = 0
         self._header_fed = 0
         self._unread = 0
+        self._body_size = 0
         self._refused: tuple[HTTPStatus, str] | None = None
         self._header_names: list[bytes] = []
 
@@ -188,6 +192,7 @@ class _HttpProtocol(HttpToolsProtocol):
         self._header_size = 0
         self._header_fed = 0
         self._unread = 0
+        self._body_size = 0
         self._began = self.loop.time()
         if self.timer_slot == NO_SLOT:
             self._wheel.start(self, self._began + self._limits.header_s)
@@ -211,6 +216,7 @@ class _HttpProtocol(HttpToolsProtocol):
         self._stage = _BODY
 
     def on_body(self, body: bytes) -> None:
+        self._body_size += len(body)
         if self._unanswered() is None:
             self._unread += len(body)
             if self._unread > self._limits.unread_body:
@@ -241,7 +247,10 @@ class _HttpProtocol(HttpToolsProtocol):
         if self._stage == _IDLE or self._refused is not None:
             return 0.0
         limits = self._limits
-        due = self._began + (limits.header_s if self._stage == _HEADER else limits.request_s)
+        allowed_s = limits.header_s
+        if self._stage == _BODY:
+            allowed_s = limits.request_s + self._body_size / limits.body_rate
+        due = self._began + allowed_s
         if now < due:
             return due
         self._refuse(HTTPStatus.REQUEST_TIMEOUT, "The request took too long to arrive.")

@@ -65,7 +65,8 @@ class Route:
 
     Attributes:
         method: upper-case HTTP method. A `GET` route answers `HEAD` too.
-        pattern: such as `/enrollments/{id}`; a parameter is a whole segment and never empty.
+        pattern: such as `/enrollments/{id}`; a parameter is a whole segment and never empty. The
+            last one may be `{name*}`: all segments that are left, at least one.
         handler: what answers.
         group: the family it belongs to.
     """
@@ -102,6 +103,7 @@ class _Node:
     group: RouteGroup
     literals: dict[str, _Node] = field(default_factory=dict)
     parameter: _Node | None = None
+    tail: _Node | None = None
     leaves: dict[str, _Leaf] = field(default_factory=dict)
 
 
@@ -183,7 +185,11 @@ class Router:
         node = self._root
         parameters = []
         for segment in route.pattern.strip("/").split("/"):
-            if segment.startswith("{"):
+            if segment.endswith("*}"):
+                parameters.append(segment[1:-2])
+                node.tail = node.tail or _Node(node.group)
+                node = node.tail
+            elif segment.startswith("{"):
                 parameters.append(segment[1:-1])
                 node.parameter = node.parameter or _Node(node.group)
                 node = node.parameter
@@ -212,6 +218,9 @@ class Router:
                 allowed.extend(node.leaves)
                 continue
             segment = segments[depth]
+            if node.tail is not None:
+                rest = "/".join(segments[depth:])
+                waiting.append((node.tail, (*values, rest), len(segments)))
             if node.parameter is not None and segment:
                 waiting.append((node.parameter, (*values, segment), depth + 1))
             literal = node.literals.get(segment.lower())

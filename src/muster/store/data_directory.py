@@ -85,6 +85,11 @@ class DataDirectory:
         """The key that seals all keys in the database."""
         return self.path / "master.key"
 
+    @property
+    def blobs(self) -> Path:
+        """Directory of the files that make up blobs."""
+        return self.path / "blobs"
+
     def journal_directory(self, hub_host: str) -> Path:
         """Return the directory of a hub's telemetry journal.
 

@@ -11,16 +11,19 @@ from muster.bus.inprocess import InProcessBus
 from muster.clock import ManualClock
 from muster.decisions.log import DecisionLog
 from muster.hub.authentication import Authenticator
+from muster.hub.blobs import Blobs
 from muster.hub.bulk import Bulk
 from muster.hub.changes import Changes
 from muster.hub.connections import Connections
 from muster.hub.digital_twins import DigitalTwins
 from muster.hub.endpoints import events
+from muster.hub.endpoints.blobs_http import BlobsHttpEndpoint
 from muster.hub.endpoints.device_access import DeviceAccess
 from muster.hub.endpoints.device_http import DeviceHttpEndpoint
 from muster.hub.endpoints.device_mqtt import HubMqttEndpoint
 from muster.hub.endpoints.digital_twins_http import DigitalTwinsHttpEndpoint
 from muster.hub.endpoints.errors import job_error
+from muster.hub.endpoints.files_http import FilesHttpEndpoint
 from muster.hub.endpoints.jobs_http import JobsHttpEndpoint
 from muster.hub.endpoints.messages_http import MessagesHttpEndpoint
 from muster.hub.endpoints.methods_http import MethodsHttpEndpoint
@@ -29,6 +32,7 @@ from muster.hub.endpoints.queries_http import QueriesHttpEndpoint
 from muster.hub.endpoints.registry_http import RegistryHttpEndpoint
 from muster.hub.endpoints.service_access import ServiceAccess
 from muster.hub.endpoints.twins_http import TwinsHttpEndpoint
+from muster.hub.file_uploads import FileUploads
 from muster.hub.hubs import Hubs
 from muster.hub.identities import Identities
 from muster.hub.key_regeneration import KeyRegeneration
@@ -54,6 +58,7 @@ from muster.model.identity import (
 )
 from muster.net.mqtt import Accepted, Refused
 from muster.observe.metrics import Metrics
+from muster.store.blob_files import BlobFiles
 from muster.store.journal import Journal
 from muster.store.sqlite import SqliteEngine
 from muster.wire.mqtt import codec
@@ -126,6 +131,15 @@ class Parts:
             randomness=self.randomness,
         )
         self.mqtt = HubMqttEndpoint(self.hubs, self.authenticator, self.services)
+        self.blobs = Blobs(
+            engine, clock, keyring, BlobFiles(directory.parent / "blobs", self.randomness)
+        )
+        self.uploads = FileUploads(
+            engine, clock, self.randomness, self.blobs, self.messaging.file_notifier
+        )
+        self.device_access = DeviceAccess(
+            self.hubs, self.authenticator, self.connections, self.decisions, clock
+        )
         self.access = ServiceAccess(self.hubs, self.authenticator, self.decisions, clock)
         self.http = (
             RegistryHttpEndpoint(
@@ -142,13 +156,9 @@ class Parts:
             MethodsHttpEndpoint(self.access, self.methods, clock),
             DigitalTwinsHttpEndpoint(self.access, DigitalTwins(self.twins), self.methods, clock),
             MessagesHttpEndpoint(self.access, self.messaging),
-            DeviceHttpEndpoint(
-                DeviceAccess(
-                    self.hubs, self.authenticator, self.connections, self.decisions, clock
-                ),
-                self.telemetry,
-                self.messaging.cloud_to_device,
-            ),
+            DeviceHttpEndpoint(self.device_access, self.telemetry, self.messaging.cloud_to_device),
+            FilesHttpEndpoint(self.device_access, self.access, self.uploads, self.blobs),
+            BlobsHttpEndpoint(self.hubs, self.blobs, self.decisions, clock),
         )
 
     @property
@@ -160,6 +170,7 @@ class Parts:
         await self.connections.open()
         self.method_calls.open()
         await self.messaging.open()
+        await self.blobs.open()
         if not self.hubs.all():
             await self.hubs.create(HOST)
         for hub in self.hubs.all():

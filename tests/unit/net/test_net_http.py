@@ -229,3 +229,15 @@ async def test_garbage_after_a_good_request_does_not_spoil_its_answer(listen: Li
     assert response.startswith(b"HTTP/1.1 200 OK")
     assert response.count(b"HTTP/1.1") == 1
     await hang_up(writer)
+
+
+async def test_a_long_body_has_time_for_what_has_come(server: Server) -> None:
+    await server.start(request_s=0.2, body_rate=1)
+    reader, writer = await server.connect()
+    writer.write(b"PUT /a HTTP/1.1\r\nHost: h\r\nContent-Length: 20\r\n\r\n" + b"x" * 19)
+    # Long after the deadline of a request whose body has not begun.
+    await asyncio.sleep(0.8)
+    writer.write(b"x")
+    status, _, body = await read_response(reader)
+    assert (status, json.loads(body)["size"]) == (200, 20)
+    await hang_up(writer)
