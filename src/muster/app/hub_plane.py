@@ -15,6 +15,7 @@ from muster.hub.connections import Connections
 from muster.hub.convergence import Convergence
 from muster.hub.deployer import Deployer
 from muster.hub.deployment_explanations import DeploymentExplanations
+from muster.hub.device_scopes import DeviceScopes
 from muster.hub.digital_twins import DigitalTwins
 from muster.hub.endpoints.amqp_cbs import CbsLinks
 from muster.hub.endpoints.amqp_front import HubAmqpEndpoint
@@ -24,6 +25,7 @@ from muster.hub.endpoints.configurations_http import ConfigurationsHttpEndpoint
 from muster.hub.endpoints.device_access import DeviceAccess
 from muster.hub.endpoints.device_http import DeviceHttpEndpoint
 from muster.hub.endpoints.device_mqtt import HubMqttEndpoint
+from muster.hub.endpoints.device_scopes_http import DeviceScopesHttpEndpoint
 from muster.hub.endpoints.digital_twins_http import DigitalTwinsHttpEndpoint
 from muster.hub.endpoints.errors import job_error
 from muster.hub.endpoints.files_http import FilesHttpEndpoint
@@ -144,6 +146,7 @@ class HubPlane:
                 keys=keys,
                 connections=self.connections,
             ),
+            DeviceScopesHttpEndpoint(access, DeviceScopes(identities, modules)),
             TwinsHttpEndpoint(access, twins),
             QueriesHttpEndpoint(access, queries),
             JobsHttpEndpoint(access, self.scheduling.jobs),

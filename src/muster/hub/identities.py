@@ -122,6 +122,27 @@ class Identities:
         )
         return [self._shown(hub, row) for row in rows]
 
+    async def in_scope(self, edge: Device, after: str, limit: int) -> list[DeviceIdentity]:
+        """Return an edge device and the devices below it, in the order of their IDs.
+
+        Args:
+            edge: the edge device.
+            after: only IDs behind this one.
+            limit: how many at most.
+        """
+        ref = edge.ref
+        rows = await self._engine.read(
+            SQL["list_scope"],
+            {
+                "hub": ref.hub,
+                "device_id": ref.device_id,
+                "scope": edge.scope,
+                "after": after,
+                "limit": limit,
+            },
+        )
+        return [self._shown(ref.hub, row) for row in rows]
+
     async def find(self, hub: int, device_id: str) -> Device | None:
         """Return a device as it is stored, or `None`."""
         rows = await self._engine.read(SQL["get_device"], {"hub": hub, "device_id": device_id})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
 
+import msgspec
 from msgspec import UNSET
 
 from muster.errors import AlreadyExistsError, NotFoundError
@@ -34,16 +35,20 @@ from muster.model.identity import (
 from muster.store.engine import Statement
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from muster.auth.keyring import Keyring
     from muster.clock import Clock
     from muster.hub.changes import Changes
     from muster.hub.connections import Connections, Presence
     from muster.ids import Randomness
     from muster.model.twin import JsonObject
-    from muster.store.engine import Engine, Row
+    from muster.store.engine import Engine, Params, Row
 
 _PresenceColumns: TypeAlias = tuple[int | None, float | None, float | None, float | None]
 _ModuleColumns: TypeAlias = tuple[str, str, str, str, str | None, str, bytes | None]
+
+_encode: Final = msgspec.json.Encoder().encode
 
 
 @final
@@ -87,6 +92,12 @@ class Modules:
         rows = await self._engine.read(SQL["list_modules"], names)
         if not rows and not await self._engine.read(SQL["parent_of"], names):
             raise device_not_found(device_id)
+        return [self._shown(hub, row) for row in rows]
+
+    async def of_devices(self, hub: int, device_ids: Sequence[str]) -> list[ModuleIdentity]:
+        """Return all modules of some devices, in the order of both IDs."""
+        params: Params = {"hub": hub, "device_ids": _encode(list(device_ids)).decode()}
+        rows = await self._engine.read(SQL["list_modules_of"], params)
         return [self._shown(hub, row) for row in rows]
 
     async def get(self, ref: IdentityRef) -> ModuleIdentity:

@@ -78,6 +78,7 @@ class ServiceAccess:
         rights: tuple[Right, ...],
         *,
         own: bool = False,
+        own_module: str | None = None,
         modules: ModuleCheck | None = None,
     ) -> Route:
         """Return the route of an operation.
@@ -89,13 +90,16 @@ class ServiceAccess:
             rights: any one of them is enough.
             own: whether the device `{id}` of the path may do it with its own key, too
                 (hub-device.md 4).
+            own_module: the module of the device `{id}` that may do it with its own key, too
+                (edge.md 6.4); `None` for none.
             modules: whether the module of the header `x-ms-edge-moduleId` may do it with its own
                 key, too (hub-device.md 4); `None` for never.
         """
 
         async def handle(request: Request) -> Response:
             hub = self._hubs.for_request(request.headers.get("host"))
-            await self._authorize(hub, request, rights, own=own, modules=modules)
+            own_ref = _own_ref(hub, request, own=own, module_id=own_module)
+            await self._authorize(hub, request, rights, own=own_ref, modules=modules)
             check_api_version(request)
             response = await operation(hub, request)
             response.headers["x-ms-request-id"] = tracking_id(request)
@@ -109,7 +113,7 @@ class ServiceAccess:
         request: Request,
         rights: tuple[Right, ...],
         *,
-        own: bool,
+        own: IdentityRef | None,
         modules: ModuleCheck | None,
     ) -> None:
         header = request.headers.get("authorization")
@@ -117,9 +121,8 @@ class ServiceAccess:
         now = self._clock.now()
         try:
             token = sas_token.parse(header) if header else None
-            if own and token is not None and token.key_name is None:
-                ref = IdentityRef(hub.id, request.path_params["id"])
-                await self._authenticator.login(hub, ref, header)
+            if own is not None and token is not None and token.key_name is None:
+                await self._authenticator.login(hub, own, header)
                 return
             caller = request.headers.get(_CALLING_MODULE)
             if modules is not None and token is not None and token.key_name is None and caller:
@@ -162,6 +165,13 @@ class ServiceAccess:
 
     def _on_error(self, request: Request, error: Exception) -> Response:
         return errors.service_response(error, tracking_id(request), self._clock.now())
+
+
+def _own_ref(hub: Hub, request: Request, *, own: bool, module_id: str | None) -> IdentityRef | None:
+    """Return who besides a policy may do it with its own key."""
+    if not own and module_id is None:
+        return None
+    return IdentityRef(hub.id, request.path_params["id"], module_id or "")
 
 
 def json_response(value: Any, status: int = 200) -> Response:

@@ -28,6 +28,22 @@ SELECT d.device_id, d.generation_id, d.etag, d.enabled, d.status_reason, d.statu
  ORDER BY d.device_id
  LIMIT :limit
 
+-- name: list_scope
+-- A page of an edge device and the devices below it, in the order of their IDs.
+SELECT d.device_id, d.generation_id, d.etag, d.enabled, d.status_reason, d.status_updated_at,
+       d.auth_type, d.keys, d.iot_edge, d.parent_scope,
+       p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at,
+       (SELECT COUNT(*) FROM queued_messages q
+         WHERE q.hub = d.hub AND q.device_id = d.device_id AND q.kind = 0 AND q.module_id = '')
+  FROM devices d
+  LEFT JOIN presence p
+    ON p.hub = d.hub AND p.device_id = d.device_id AND p.module_id = ''
+  LEFT JOIN hub_runs r ON r.id = p.connected_run
+ WHERE d.hub = :hub AND (d.device_id = :device_id OR d.parent_scope = :scope)
+   AND d.device_id > :after
+ ORDER BY d.device_id
+ LIMIT :limit
+
 -- name: insert_device
 INSERT INTO devices (hub, device_id, generation_id, etag, enabled, status_reason,
                      status_updated_at, auth_type, keys, iot_edge, parent_scope)
@@ -95,6 +111,20 @@ SELECT m.module_id, m.device_id, m.generation_id, m.etag, m.managed_by, m.auth_t
   LEFT JOIN hub_runs r ON r.id = p.connected_run
  WHERE m.hub = :hub AND m.device_id = :device_id
  ORDER BY m.module_id
+
+-- name: list_modules_of
+-- All modules of some devices.
+SELECT m.module_id, m.device_id, m.generation_id, m.etag, m.managed_by, m.auth_type, m.keys,
+       p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at,
+       (SELECT COUNT(*) FROM queued_messages q
+         WHERE q.hub = m.hub AND q.device_id = m.device_id AND q.kind = 0
+           AND q.module_id = m.module_id)
+  FROM json_each(:device_ids) AS wanted
+ CROSS JOIN modules m ON m.hub = :hub AND m.device_id = wanted.value
+  LEFT JOIN presence p
+    ON p.hub = m.hub AND p.device_id = m.device_id AND p.module_id = m.module_id
+  LEFT JOIN hub_runs r ON r.id = p.connected_run
+ ORDER BY m.device_id, m.module_id
 
 -- name: insert_module
 INSERT INTO modules (hub, device_id, module_id, generation_id, etag, managed_by, auth_type, keys)
