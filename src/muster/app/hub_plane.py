@@ -18,9 +18,14 @@ from muster.hub.deployment_explanations import DeploymentExplanations
 from muster.hub.device_scopes import DeviceScopes
 from muster.hub.digital_twins import DigitalTwins
 from muster.hub.endpoints.amqp_cbs import CbsLinks
+from muster.hub.endpoints.amqp_devicebound import DeviceboundLinks, InputLinks
+from muster.hub.endpoints.amqp_devices import AmqpDevices
 from muster.hub.endpoints.amqp_front import HubAmqpEndpoint
+from muster.hub.endpoints.amqp_methods import MethodLinks
 from muster.hub.endpoints.amqp_services import AmqpServices
 from muster.hub.endpoints.blobs_http import BlobsHttpEndpoint
+from muster.hub.endpoints.amqp_telemetry import TelemetryLinks
+from muster.hub.endpoints.amqp_twin import TwinLinks
 from muster.hub.endpoints.configurations_http import ConfigurationsHttpEndpoint
 from muster.hub.endpoints.device_access import DeviceAccess
 from muster.hub.endpoints.device_http import DeviceHttpEndpoint
@@ -32,10 +37,10 @@ from muster.hub.endpoints.files_http import FilesHttpEndpoint
 from muster.hub.endpoints.jobs_http import JobsHttpEndpoint
 from muster.hub.endpoints.messages_http import MessagesHttpEndpoint
 from muster.hub.endpoints.methods_http import MethodsHttpEndpoint
-from muster.hub.endpoints.mqtt_services import SessionServices
 from muster.hub.endpoints.queries_http import QueriesHttpEndpoint
 from muster.hub.endpoints.registry_http import RegistryHttpEndpoint
 from muster.hub.endpoints.service_access import ServiceAccess
+from muster.hub.endpoints.session_services import SessionServices
 from muster.hub.endpoints.twins_http import TwinsHttpEndpoint
 from muster.hub.file_uploads import FileUploads
 from muster.hub.hubs import Hubs
@@ -166,26 +171,31 @@ class HubPlane:
             ),
         )
         """What answers the hub's REST APIs; each has `routes()`."""
-        self.mqtt = HubMqttEndpoint(
-            self.hubs,
-            authenticator,
-            SessionServices(
-                connections=self.connections,
-                subscriptions=Subscriptions(engine),
-                telemetry=telemetry,
-                twins=twins,
-                cloud_to_device=self.messaging.cloud_to_device,
-                decisions=decisions,
-                clock=clock,
-                randomness=randomness,
-            ),
+        sessions = SessionServices(
+            connections=self.connections,
+            subscriptions=Subscriptions(engine),
+            telemetry=telemetry,
+            twins=twins,
+            cloud_to_device=self.messaging.cloud_to_device,
+            decisions=decisions,
+            clock=clock,
+            randomness=randomness,
         )
+        self.mqtt = HubMqttEndpoint(self.hubs, authenticator, sessions)
+        devices = AmqpDevices(sessions)
         self.amqp = HubAmqpEndpoint(
             AmqpServices(
                 hubs=self.hubs,
                 authenticator=authenticator,
                 # The first that takes a link has it.
-                links=(CbsLinks(),),
+                links=(
+                    CbsLinks(),
+                    TelemetryLinks(devices),
+                    DeviceboundLinks(devices),
+                    InputLinks(devices),
+                    MethodLinks(devices),
+                    TwinLinks(devices),
+                ),
                 decisions=decisions,
                 clock=clock,
                 randomness=randomness,

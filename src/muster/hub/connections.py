@@ -21,6 +21,7 @@ import structlog
 
 from muster.errors import MusterError
 from muster.hub.activity import Activity
+from muster.hub.authentication import RefusedError
 from muster.hub.changes import ConnectionChanged
 from muster.hub.method_calls import MethodWaits, PendingCalls
 from muster.model.identity import IdentityRef
@@ -195,6 +196,10 @@ class Connection:
         """
         self.calls.answer(request_id, status, payload)
 
+    def renew(self, expires_at: int) -> None:
+        """The client has a newer token, which expires at another time (unix seconds)."""
+        self._connections.renew(self, expires_at)
+
     def detach(self) -> None:
         """The connection is over; harmless when that is known already."""
         self._connections.detach(self)
@@ -331,6 +336,23 @@ class Connections:
             if attempt.ref == ref:
                 attempt.stale = True
 
+    async def wait_turn(self, ref: IdentityRef) -> None:
+        """Hold back an identity that connects over and over (hub-device.md 0.11).
+
+        Raises:
+            RefusedError: it would have to wait for too long; check `throttled`.
+        """
+        wait_s = self.pacer.reserve(ref, self._clock.monotonic())
+        if wait_s is None:
+            raise RefusedError(
+                "The identity connects too often.",
+                "throttled",
+                reason=f"it connected more often than {1 / CONNECT_PACE.interval_s:g} times a "
+                "second, for example because two devices take each other over",
+            )
+        if wait_s:
+            await asyncio.sleep(wait_s)
+
     def attach(self, attempt: Attempt, link: Link, expires_at: int) -> Connection | None:
         """Make a checked connect the live session of its identity; the older one is closed.
 
@@ -367,6 +389,13 @@ class Connections:
         now = self._clock.time()
         self._unwritten[connection.ref] = Presence(False, now, connection.last_activity_at)
         self._changes.publish(ConnectionChanged(connection.ref, False, now))
+
+    def renew(self, connection: Connection, expires_at: int) -> None:
+        """Have a connection live as long as a newer token. Does nothing when it is over."""
+        if self.get(connection.ref) is connection:
+            self._forget_expiry(connection)
+            connection.expires_at = expires_at
+            self._expect_expiry(connection)
 
     def drop(self, hub: int, device_id: str, module_id: str | None, reason: str) -> int:
         """Close the live sessions of a device, or of one module, at once.
@@ -489,6 +518,9 @@ class Connections:
         else:
             self._devices[ref[:2]] = connection
             self._device_counts[ref.hub] = self._device_counts.get(ref.hub, 0) + 1
+        self._expect_expiry(connection)
+
+    def _expect_expiry(self, connection: Connection) -> None:
         # Never into a second that has been looked at already.
         slot = max(connection.expires_at + EXPIRY_GRACE_S, self._next_expiry)
         connection.expiry_slot = slot
@@ -505,6 +537,9 @@ class Connections:
         else:
             del self._devices[ref[:2]]
             self._device_counts[ref.hub] -= 1
+        self._forget_expiry(connection)
+
+    def _forget_expiry(self, connection: Connection) -> None:
         due = self._expiries.get(connection.expiry_slot)
         if due is not None:
             due.discard(connection)

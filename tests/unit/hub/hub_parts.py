@@ -27,10 +27,10 @@ from muster.hub.endpoints.files_http import FilesHttpEndpoint
 from muster.hub.endpoints.jobs_http import JobsHttpEndpoint
 from muster.hub.endpoints.messages_http import MessagesHttpEndpoint
 from muster.hub.endpoints.methods_http import MethodsHttpEndpoint
-from muster.hub.endpoints.mqtt_services import SessionServices
 from muster.hub.endpoints.queries_http import QueriesHttpEndpoint
 from muster.hub.endpoints.registry_http import RegistryHttpEndpoint
 from muster.hub.endpoints.service_access import ServiceAccess
+from muster.hub.endpoints.session_services import SessionServices
 from muster.hub.endpoints.twins_http import TwinsHttpEndpoint
 from muster.hub.file_uploads import FileUploads
 from muster.hub.hubs import Hubs

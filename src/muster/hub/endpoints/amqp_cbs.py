@@ -57,15 +57,16 @@ class CbsLinks:
 
 @final
 class _Replies(LinkHandler):
-    """The way answers go."""
+    """The way answers go. They are sent settled, so nothing comes back."""
 
-    def outcome(self, event: object) -> None:
-        """Nothing depends on it: answers are sent settled."""
+    auxiliary = True
 
 
 @final
 class _Requests(LinkHandler):
     """The way requests come."""
+
+    auxiliary = True
 
     def __init__(self, client: AmqpClient, session: Session) -> None:
         self._client = client
@@ -108,14 +109,17 @@ class _Requests(LinkHandler):
         link.send(messages.encode(answer), settled=True)
 
     def _reply_link(self) -> SendingLink | None:
-        """Return where the answer goes: the client's receiver on `$cbs`, of this session if any."""
+        """Return where the answer goes: the client's newest receiver on `$cbs`.
+
+        One of this session if there is any.
+        """
         found = [
             link
             for link, handler in self._client.handlers.items()
             if type(handler) is _Replies and isinstance(link, SendingLink)
         ]
         own = [link for link in found if link.session is self._session]
-        return next(iter(own or found), None)
+        return next(reversed(own or found), None)
 
 
 def _token(request: Message) -> str:

@@ -27,7 +27,7 @@ from muster.wire.amqp.performatives import Error, Open, SaslInit, SaslResponse
 from muster.wire.amqp.sasl import PLAIN, SYS_TEMP, PlainCredentials, plain_credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from muster.hub.endpoints.amqp_addresses import Address
     from muster.hub.endpoints.amqp_grants import Grant
@@ -68,6 +68,7 @@ class AmqpClient:
     __slots__ = (
         "_arrival",
         "_closed",
+        "_pauses",
         "_services",
         "_waiting",
         "connection",
@@ -84,6 +85,7 @@ class AmqpClient:
         self._services = services
         self._arrival = 0.0
         self._closed = False
+        self._pauses = 0
         self._waiting: list[Callable[[], None]] = []
         self.connection = connection
         self.peer = peer
@@ -105,8 +107,32 @@ class AmqpClient:
         self._forget(link)
 
     def close(self, error: Error | None = None) -> None:
-        """Close the connection, with all its links."""
+        """Close the connection, with all its links; their handlers are told at once."""
         self.connection.close(error)
+        self._forget_all()
+
+    def leave(self, links: Collection[Link], error: Error) -> None:
+        """End the links of one who has to go, and the connection if nobody else is on it."""
+        others = any(
+            link not in links and not handler.auxiliary for link, handler in self.handlers.items()
+        )
+        if not others and len(self.grants) <= 1:
+            self.close(error)
+            return
+        for link in list(links):
+            self.detach(link, error)
+
+    def pause(self) -> None:
+        """Stop reading until `resume` was called as often."""
+        self._pauses += 1
+        if self._pauses == 1:
+            self.peer.pause_reading()
+
+    def resume(self) -> None:
+        """Read again, unless somebody else is against it."""
+        self._pauses -= 1
+        if not self._pauses:
+            self.peer.resume_reading()
 
     def when_writable(self, callback: Callable[[], None]) -> None:
         """Call back once when `peer.congested`, which was true, is not any more."""
@@ -173,8 +199,7 @@ class AmqpClient:
         """The connection is over, and with it all links."""
         self._closed = True
         running_wheel().stop(self)
-        for link in list(self.handlers):
-            self._forget(link)
+        self._forget_all()
         self._waiting.clear()
 
     # Timed
@@ -234,6 +259,10 @@ class AmqpClient:
         if handler is not None:
             handler.detached()
 
+    def _forget_all(self) -> None:
+        for link in list(self.handlers):
+            self._forget(link)
+
     def _sasl(self, init: SaslInit) -> None:
         if init.mechanism == PLAIN:
             spawn(self._plain(init), "amqp sasl plain")
@@ -263,8 +292,8 @@ class AmqpClient:
         wait_s = ATTACH_PACE.wait_s(self._arrival, now)
         self._arrival = ATTACH_PACE.after(self._arrival, now)
         if wait_s:
-            self.peer.pause_reading()
-            asyncio.get_running_loop().call_later(wait_s, self.peer.resume_reading)
+            self.pause()
+            asyncio.get_running_loop().call_later(wait_s, self.resume)
         spawn(self._attach(service, link, address), "amqp attach")
 
     async def _attach(self, service: LinkService, link: Link, address: Address) -> None:

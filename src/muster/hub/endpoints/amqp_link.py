@@ -27,9 +27,11 @@ class LinkHandler:
     Attributes:
         grant: what the link was allowed by; the frame detaches it when that expires. `None` when
             somebody else looks after that.
+        auxiliary: nobody would keep a connection for this link alone.
     """
 
     grant: Grant | None = None
+    auxiliary: bool = False
 
     def received(self, deliveries: list[Delivery]) -> None:
         """The client sent these, in order. Each is to be settled, now or later."""

@@ -5,7 +5,6 @@ The client learns a return code and nothing else; the decision log has the check
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Final, final
 
 from muster.errors import InvalidArgumentError, UnavailableError
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from muster.hub.authentication import Authenticator, Login
     from muster.hub.connections import Attempt
     from muster.hub.endpoints.mqtt_names import UserName
-    from muster.hub.endpoints.mqtt_services import SessionServices
+    from muster.hub.endpoints.session_services import SessionServices
     from muster.hub.hubs import Hub, Hubs
     from muster.net.mqtt import MqttPeer
     from muster.wire.mqtt.packets import Connect, Will
@@ -106,7 +105,7 @@ class HubMqttEndpoint:
         try:
             login = await self._authenticator.login(hub, ref, token)
             _check_will(ref, connect.will)
-            await self._wait_turn(ref)
+            await connections.wait_turn(ref)
             await self._settle(connect, name.model_id, login, attempt)
             if peer.closed:
                 # It did not wait; it must not take over the connection that is there.
@@ -114,20 +113,6 @@ class HubMqttEndpoint:
             return self._welcome(connect, peer, hub, login, attempt)
         finally:
             connections.abandon(attempt)
-
-    async def _wait_turn(self, ref: IdentityRef) -> None:
-        """Hold back an identity that connects over and over (hub-device.md 0.11)."""
-        connections = self._services.connections
-        wait_s = connections.pacer.reserve(ref, self._services.clock.monotonic())
-        if wait_s is None:
-            raise RefusedError(
-                "The identity connects too often.",
-                "throttled",
-                reason=f"it connected more often than {1 / CONNECT_PACE.interval_s:g} times a "
-                "second, for example because two devices take each other over",
-            )
-        if wait_s:
-            await asyncio.sleep(wait_s)
 
     async def _settle(
         self, connect: Connect, model_id: str, login: Login, attempt: Attempt

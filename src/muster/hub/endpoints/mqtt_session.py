@@ -20,11 +20,11 @@ from muster.hub.endpoints import mqtt_messages, mqtt_methods, mqtt_twins
 from muster.hub.endpoints.mqtt_acks import Acknowledgements
 from muster.hub.endpoints.mqtt_messages import Devicebound
 from muster.hub.endpoints.mqtt_names import TWIN_GET, TWIN_PATCH
+from muster.hub.endpoints.request_pace import MAX_WAITING, REQUEST_PACE
 from muster.hub.subscriptions import TWIN_DESIRED
 from muster.hub.telemetry import MAX_PENDING, MAX_PENDING_ALL, partition_of
 from muster.model.identity import wire_time
 from muster.model.message import FLAG_RETAIN, FLAG_WILL, MAX_MESSAGE_SIZE, encode_head
-from muster.model.pacing import Pace
 from muster.net.tasks import spawn
 from muster.wire.mqtt import codec, property_bag
 from muster.wire.mqtt.packets import Puback, Publish, Suback, Subscribe, Unsuback, Unsubscribe
@@ -32,7 +32,7 @@ from muster.wire.mqtt.packets import Puback, Publish, Suback, Subscribe, Unsubac
 if TYPE_CHECKING:
     from muster.hub.connections import Connection
     from muster.hub.endpoints.mqtt_acks import Acknowledgement
-    from muster.hub.endpoints.mqtt_services import SessionServices
+    from muster.hub.endpoints.session_services import SessionServices
     from muster.hub.hubs import Hub
     from muster.hub.subscriptions import TopicFilters
     from muster.hub.telemetry import EventLog
@@ -41,13 +41,8 @@ if TYPE_CHECKING:
     from muster.net.mqtt import MqttPeer
     from muster.wire.mqtt.packets import Packet, Will
 
-REQUEST_PACE: Final = Pace(rate=10.0, burst=100)
-"""Requests of one connection. A client whose failed twin read makes it ask again asks 2000 times
-a second (hub-device.md 0.11); it gets its answers in order, later."""
-MAX_WAITING: Final = 64
-"""Requests of one connection that may stand in line; then it is not read from any more."""
 MAX_WAITING_SIZE: Final = 512 * 1024
-"""The same in bytes of their bodies."""
+"""Like `MAX_WAITING`, in bytes of their bodies."""
 
 SERVICE_STOPS: Final = "service stops"
 """Reason `muster.net.mqtt` gives when the service closes. The device did not die, so its will is

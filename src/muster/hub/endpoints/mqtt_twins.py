@@ -11,7 +11,7 @@ from muster.net.routing import decode_json
 from muster.wire.mqtt import codec
 
 if TYPE_CHECKING:
-    from muster.hub.endpoints.mqtt_services import SessionServices
+    from muster.hub.endpoints.session_services import SessionServices
     from muster.model.identity import IdentityRef
     from muster.wire.mqtt.packets import Publish
 

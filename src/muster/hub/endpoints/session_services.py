@@ -1,4 +1,4 @@
-"""What all MQTT sessions of the hubs share."""
+"""What all sessions of devices and modules share, whatever carries them."""
 
 from __future__ import annotations
 

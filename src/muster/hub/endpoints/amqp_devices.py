@@ -1,0 +1,243 @@
+"""Devices and modules on AMQP connections: logged in with their first link, gone with their last.
+
+A connection may carry many of them (hub-device.md 3.8), each with its own links; for
+`muster.hub.connections` every one is a `Link`. An attach waits for its identity to be logged in,
+which happens once however many links come together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, final
+
+from muster.errors import UnavailableError
+from muster.hub.authentication import RefusedError
+from muster.hub.connections import EXPIRY_GRACE_S, TAKEN_OVER
+from muster.hub.endpoints import amqp_errors
+from muster.hub.endpoints.amqp_methods import MethodChannel
+from muster.hub.endpoints.amqp_twin import TwinChannel
+from muster.model.identity import wire_time
+from muster.model.message import Stamp, encode_stamp
+from muster.wire.amqp.performatives import Error
+
+if TYPE_CHECKING:
+    from muster.hub.connections import Connection
+    from muster.hub.endpoints.amqp_addresses import Address
+    from muster.hub.endpoints.amqp_client import AmqpClient
+    from muster.hub.endpoints.amqp_grants import Grant
+    from muster.hub.endpoints.session_services import SessionServices
+    from muster.hub.hubs import Hub
+    from muster.model.decision import Fact
+    from muster.model.identity import IdentityRef
+    from muster.wire.amqp.link import Link
+
+_MODEL_ID: Final = "com.microsoft:model-id"
+_LONGEST_MODEL_ID: Final = 256
+
+
+@final
+class AmqpDevices:
+    """Who is connected over AMQP.
+
+    Args:
+        services: what sessions of devices share.
+    """
+
+    def __init__(self, services: SessionServices) -> None:
+        self.services = services
+        self._live: dict[tuple[AmqpClient, IdentityRef], AmqpDevice] = {}
+        self._coming: dict[tuple[AmqpClient, IdentityRef], asyncio.Future[AmqpDevice]] = {}
+
+    def named(self, address: Address, tail: str) -> tuple[str, str] | None:
+        """Return device ID and module ID (`''` for none) in an address that ends in `tail`."""
+        device = address.match(f"devices/*/{tail}")
+        if device is not None:
+            return device[0], ""
+        module = address.match(f"devices/*/modules/*/{tail}")
+        return None if module is None else (module[0], module[1])
+
+    async def of(self, client: AmqpClient, link: Link, address: Address, tail: str) -> AmqpDevice:
+        """Return the identity an address names, logged in.
+
+        The caller adds the link at once.
+
+        Raises:
+            RefusedError: it may not connect.
+        """
+        device_id, module_id = self.named(address, tail) or ("", "")
+        grant, ref = client.grants.identity(address, device_id, module_id)
+        key = (client, ref)
+        live = self._live.get(key)
+        if live is not None:
+            return live
+        coming = self._coming.get(key)
+        if coming is not None:
+            return await asyncio.shield(coming)
+        coming = self._coming[key] = asyncio.get_running_loop().create_future()
+        try:
+            device = await self._connect(client, link, grant, ref)
+        except Exception as error:
+            coming.set_exception(error)
+            # Looked at, for the case that nobody else waits.
+            coming.exception()
+            raise
+        else:
+            coming.set_result(device)
+            return device
+        finally:
+            coming.cancel()
+            del self._coming[key]
+
+    def forget(self, device: AmqpDevice) -> None:
+        """It is not connected any more."""
+        self._live.pop((device.client, device.ref), None)
+
+    async def _connect(
+        self, client: AmqpClient, link: Link, grant: Grant, ref: IdentityRef
+    ) -> AmqpDevice:
+        services = self.services
+        connections = services.connections
+        attempt = connections.begin(ref)
+        try:
+            login = await client.grants.login(grant, ref)
+            await connections.wait_turn(ref)
+            model_id = str(link.properties.get(_MODEL_ID) or "")[:_LONGEST_MODEL_ID]
+            if model_id != login.model_id:
+                await services.twins.set_model(ref, model_id)
+            if client.over:
+                # It did not wait; it must not take over the connection that is there.
+                raise UnavailableError("The client is gone.")
+            stamp = Stamp(ref.device_id, ref.module_id, login.generation_id, login.scope, model_id)
+            device = AmqpDevice(self, client, grant.hub, ref, encode_stamp(stamp))
+            older = connections.get(ref)
+            taken_over = older is not None and older.link.alive
+            connection = connections.attach(attempt, device, login.expires_at)
+        finally:
+            connections.abandon(attempt)
+        if connection is None:
+            raise RefusedError("The identity was disabled or deleted.", "device-disabled")
+        device.connection = connection
+        self._live[client, ref] = device
+        client.grants.hold(ref, device)
+        if taken_over:
+            device.decide("taken-over", {"remote": client.peer.remote})
+        return device
+
+
+@final
+class AmqpDevice:
+    """One identity on one connection: a `Link`, and a `Holder` of its grant.
+
+    Attributes:
+        client: the connection.
+        hub: where it lives.
+        ref: who.
+        stamp: the first part of every record it sends.
+        connection: its live session; `None` when that is over.
+        methods: how its methods reach it.
+        twin: how changes of its twin do.
+    """
+
+    __slots__ = (
+        "_devices",
+        "_links",
+        "client",
+        "connection",
+        "hub",
+        "methods",
+        "ref",
+        "services",
+        "stamp",
+        "twin",
+    )
+
+    def __init__(
+        self, devices: AmqpDevices, client: AmqpClient, hub: Hub, ref: IdentityRef, stamp: bytes
+    ) -> None:
+        self._devices = devices
+        self._links: set[Link] = set()
+        self.services = devices.services
+        self.client = client
+        self.hub = hub
+        self.ref = ref
+        self.stamp = stamp
+        self.connection: Connection | None = None
+        self.methods = MethodChannel()
+        self.twin = TwinChannel()
+
+    # For the handlers of its links.
+
+    def add(self, link: Link) -> None:
+        """Take one more link.
+
+        Raises:
+            UnavailableError: the session ended meanwhile.
+        """
+        if self.connection is None:
+            raise UnavailableError("The session of the identity has ended.")
+        self._links.add(link)
+
+    def remove(self, link: Link) -> None:
+        """A link is gone; with the last one the identity is."""
+        self._links.discard(link)
+        if not self._links:
+            self._end()
+
+    def touch(self) -> None:
+        """Note that the client did something."""
+        if self.connection is not None:
+            self.connection.touch(self.services.clock.time())
+
+    def takes_methods(self) -> None:
+        """Tell whoever waits that the client may have begun to take methods."""
+        if self.connection is not None:
+            self.connection.takes_methods()
+
+    def decide(self, check: str, facts: dict[str, Fact]) -> None:
+        """Record why something of the identity was refused or ended."""
+        self.client.decide(self.hub.host, self.ref.text, check, facts)
+
+    # Link
+
+    @property
+    def alive(self) -> bool:
+        """Whether the identity is still there."""
+        return self.connection is not None and not self.client.over
+
+    def close(self, reason: str) -> None:
+        """End the identity's links, and the connection if nobody else is on it."""
+        condition = amqp_errors.STOLEN if reason == TAKEN_OVER else amqp_errors.UNAUTHORIZED
+        error = Error(condition, f"{reason[:1].upper()}{reason[1:]}.")
+        links = self._links
+        self._end()
+        self.client.leave(links, error)
+
+    def desired_changed(self, body: bytes, version: int) -> None:
+        """Send a change of desired properties to a client that subscribed."""
+        self.twin.changed(body, version)
+
+    def takes_method(self, name: str) -> bool:
+        """Tell whether the client may be sent a direct method; there is no choice of names."""
+        return self.methods.ready
+
+    def invoke_method(self, request_id: int, name: str, payload: bytes) -> None:
+        """Send a direct method."""
+        self.methods.invoke(request_id, name, payload)
+
+    # Holder
+
+    def renewed(self, expires_at: int) -> None:
+        """Live as long as the newer token."""
+        if self.connection is not None:
+            self.connection.renew(expires_at)
+
+    def _end(self) -> None:
+        connection, self.connection = self.connection, None
+        if connection is None:
+            return
+        connection.detach()
+        self._devices.forget(self)
+        self.client.grants.let_go(self.ref, self)
+        expires_at = connection.expires_at
+        if self.services.clock.time() >= expires_at + EXPIRY_GRACE_S:
+            self.decide("connection-expired", {"token_expiry": wire_time(expires_at)})

@@ -1,0 +1,159 @@
+"""Messages between AMQP's sections and what the hub keeps (hub-device.md 3.4, 3.5).
+
+Device to cloud: a message becomes a record with a property bag, as from MQTT. Cloud to device: a
+queued message becomes one with the exact types that the C and C# SDKs insist on.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from muster.errors import TooLargeError
+from muster.model.identity import wire_time
+from muster.model.message import MAX_BAG_SIZE, MAX_MESSAGE_SIZE, encode_head
+from muster.model.queued_message import Ack
+from muster.wire.amqp import messages
+from muster.wire.amqp.messages import BATCH_FORMAT, Data, Message, Properties
+from muster.wire.amqp.types import Timestamp, UByte, ULong
+from muster.wire.mqtt import property_bag
+
+if TYPE_CHECKING:
+    from muster.model.queued_message import Delivery as QueuedDelivery
+    from muster.wire.amqp.deliveries import Delivery
+
+_FROM_APPLICATION: Final = {
+    "iothub-outputname": "$.on",
+    "iothub-creation-time-utc": "$.ctime",
+    "iothub-message-schema": "$.schema",
+}
+"""Application properties that are system properties in a property bag."""
+_FROM_ANNOTATIONS: Final = {
+    "dt-subject": "$.sub",
+    "iothub-interface-id": "$.ifid",
+    "Diagnostic-Id": "$.diagid",
+    "Correlation-Context": "$.diagctx",
+}
+"""Message annotations that are."""
+
+
+def records(delivery: Delivery) -> list[bytes]:
+    """Return the records of what a device sent, one message or a batch, without their stamps.
+
+    Raises:
+        RemoteProtocolError: it is no message.
+        TooLargeError: a message is over the limit; code `message-too-large`.
+    """
+    if delivery.message_format == BATCH_FORMAT:
+        return [_record(payload) for payload in messages.decode_batch(delivery.payload)]
+    return [_record(delivery.payload)]
+
+
+def devicebound(delivery: QueuedDelivery, to: str) -> bytes:
+    """Return a cloud-to-device message for a client.
+
+    Args:
+        delivery: the message.
+        to: its address, if the sender gave none.
+    """
+    message = delivery.message
+    application: dict[Any, Any] = {
+        # The C SDK takes strings only.
+        name: value or ""
+        for name, value in message.properties.items()
+    }
+    if message.ack is not Ack.NONE:
+        application["iothub-ack"] = message.ack.value
+    return messages.encode(
+        Message(
+            Data([message.body]),
+            Properties(
+                message_id=message.message_id,
+                user_id=None if message.user_id is None else message.user_id.encode(),
+                to=message.to or to,
+                correlation_id=message.correlation_id,
+                content_type=message.content_type,
+                content_encoding=message.content_encoding,
+                absolute_expiry_time=(
+                    None if message.expires_at is None else round(message.expires_at * 1000)
+                ),
+            ),
+            application,
+            {
+                "x-opt-lock-token": delivery.lock_token,
+                "x-opt-sequence-number": ULong(delivery.sequence_number),
+                "iothub-enqueuedtime": Timestamp(round(delivery.enqueued_at * 1000)),
+                "iothub-deliverycount": UByte(min(delivery.delivery_count, 255)),
+            },
+        )
+    )
+
+
+def text_of(value: Any) -> str | None:
+    """Return a property's value as text; the hub keeps nothing else. `None` for null."""
+    if value is None or type(value) is str:
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Timestamp):
+        return wire_time(value / 1000)
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return base64.b64encode(value).decode()
+    if isinstance(value, str | int | float | UUID):
+        return str(value)
+    return repr(value)
+
+
+def _record(payload: bytes) -> bytes:
+    message = messages.decode(payload)
+    properties = [(name, value) for name, value in _system(message) if value is not None]
+    for name, value in message.application_properties.items():
+        properties.append((_FROM_APPLICATION.get(name, str(name)), text_of(value) or ""))
+    body = message.data
+    size = len(body)
+    for name, text in properties:
+        size += len(name.encode(errors="replace")) + len(text.encode(errors="replace"))
+    bag = property_bag.encode(properties)
+    if size > MAX_MESSAGE_SIZE or len(bag) > MAX_BAG_SIZE:
+        raise TooLargeError(
+            f"The message has {size} bytes, {MAX_MESSAGE_SIZE} are allowed.",
+            code="message-too-large",
+        )
+    return encode_head(bag) + body
+
+
+def _system(message: Message) -> list[tuple[str, str | None]]:
+    """Return the system properties, in the order in which clients write them on MQTT."""
+    properties = message.properties
+    found = [
+        ("$.mid", text_of(properties.message_id)),
+        ("$.cid", text_of(properties.correlation_id)),
+        ("$.uid", text_of(properties.user_id)),
+        ("$.to", text_of(properties.to)),
+        ("$.ct", text_of(properties.content_type)),
+        ("$.ce", text_of(properties.content_encoding)),
+        ("$.exp", _time(properties.absolute_expiry_time)),
+        ("$.ctime", _time(properties.creation_time)),
+    ]
+    annotations = message.message_annotations
+    if annotations:
+        found += [
+            (name, text_of(annotations[key]))
+            for key, name in _FROM_ANNOTATIONS.items()
+            if key in annotations
+        ]
+    return found
+
+
+def _time(milliseconds: int | None) -> str | None:
+    if milliseconds is None:
+        return None
+    try:
+        return wire_time(milliseconds / 1000)
+    except (OverflowError, ValueError):
+        # Beyond what a calendar has: kept as it is.
+        return str(milliseconds)

@@ -1,0 +1,160 @@
+"""Direct methods on AMQP: one link for requests and one for answers (hub-device.md 3.6).
+
+Both links of a pair name the same channel. A client takes methods as soon as it has both.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, final
+from uuid import UUID
+
+from muster.hub.endpoints.amqp_link import LinkHandler
+from muster.hub.endpoints.amqp_pairs import Pairs
+from muster.hub.method_calls import MAX_IN_FLIGHT
+from muster.model.method import MAX_PAYLOAD
+from muster.wire.amqp import messages
+from muster.wire.amqp.errors import RemoteProtocolError
+from muster.wire.amqp.link import ReceivingLink
+from muster.wire.amqp.messages import Data, Message, Properties
+
+if TYPE_CHECKING:
+    from muster.hub.endpoints.amqp_addresses import Address
+    from muster.hub.endpoints.amqp_client import AmqpClient
+    from muster.hub.endpoints.amqp_devices import AmqpDevice, AmqpDevices
+    from muster.wire.amqp.deliveries import Delivery
+    from muster.wire.amqp.link import Link
+
+_CREDIT: Final = MAX_IN_FLIGHT
+_MAX_REPLY: Final = MAX_PAYLOAD + 4_096
+"""Bytes of an answer with all that is around its payload."""
+_NAME: Final = "IoThub-methodname"
+_STATUS: Final = "IoThub-status"
+_INT32: Final = range(-(1 << 31), 1 << 31)
+
+# Request IDs travel in a random UUID's form, which Node's SDK knows a UUID by.
+_HIGH: Final = 0x4000 << 64
+_VARIANT: Final = 0x8 << 60
+_LOW: Final = (1 << 32) - 1
+
+
+@final
+class MethodLinks:
+    """A `LinkService` for the links of direct methods.
+
+    Args:
+        devices: who is connected.
+    """
+
+    def __init__(self, devices: AmqpDevices) -> None:
+        self._devices = devices
+
+    def takes(self, link: Link, address: Address) -> bool:
+        """Tell whether it is a link of methods, either way."""
+        return self._devices.named(address, "methods/devicebound") is not None
+
+    async def attach(self, client: AmqpClient, link: Link, address: Address) -> LinkHandler:
+        """Accept one of a pair."""
+        device = await self._devices.of(client, link, address, "methods/devicebound")
+        handler = _MethodLink(device, link)
+        device.add(link)
+        device.methods.add(link)
+        if isinstance(link, ReceivingLink):
+            link.accept(_CREDIT, max_message_size=_MAX_REPLY)
+        else:
+            link.accept()
+        device.takes_methods()
+        return handler
+
+
+@final
+class _MethodLink(LinkHandler):
+    def __init__(self, device: AmqpDevice, link: Link) -> None:
+        self._device = device
+        self._link = link
+
+    def received(self, deliveries: list[Delivery]) -> None:
+        """Take answers. Each is accepted, or Node's would never be over (hub-device.md 12.3)."""
+        for delivery in deliveries:
+            self._answered(delivery.payload)
+            delivery.accept()
+        self._device.touch()
+
+    def credit_changed(self) -> None:
+        """There may be room again for a call."""
+        self._device.takes_methods()
+
+    def detached(self) -> None:
+        """The pair is not whole any more."""
+        self._device.methods.remove(self._link)
+        self._device.remove(self._link)
+
+    def _answered(self, payload: bytes) -> None:
+        try:
+            message = messages.decode(payload)
+        except RemoteProtocolError:
+            return
+        request_id = _request_id(message.properties.correlation_id)
+        status = message.application_properties.get(_STATUS)
+        connection = self._device.connection
+        if (
+            connection is not None
+            and request_id is not None
+            and isinstance(status, int)
+            and int(status) in _INT32
+        ):
+            connection.method_answered(request_id, int(status), message.data)
+
+
+@final
+class MethodChannel:
+    """How the methods of one identity reach its client."""
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self) -> None:
+        self._pairs = Pairs()
+
+    def add(self, link: Link) -> None:
+        """Take one more link."""
+        self._pairs.add(link)
+
+    def remove(self, link: Link) -> None:
+        """It is gone."""
+        self._pairs.remove(link)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a call can be sent."""
+        link = self._pairs.whole()
+        return link is not None and link.queued < MAX_IN_FLIGHT
+
+    def invoke(self, request_id: int, name: str, payload: bytes) -> None:
+        """Send a call; see `Link.invoke_method`."""
+        link = self._pairs.whole()
+        if link is not None:
+            message = Message(
+                Data([payload]),
+                Properties(correlation_id=correlation_id(request_id)),
+                {_NAME: name},
+            )
+            link.send(messages.encode(message), settled=True)
+
+
+def correlation_id(request_id: int) -> UUID:
+    """Return the UUID that stands for a request (hub-device.md 0.6)."""
+    high = (request_id >> 32) << 96
+    return UUID(int=high | _HIGH | _VARIANT | (request_id & _LOW))
+
+
+def _request_id(value: Any) -> int | None:
+    """Return the request that an answer's correlation-id names; UUID, or its text or bytes."""
+    try:
+        if isinstance(value, str):
+            value = UUID(value)
+        elif isinstance(value, bytes):
+            value = UUID(bytes=value)
+    except ValueError:
+        return None
+    if not isinstance(value, UUID):
+        return None
+    return (value.int >> 96) << 32 | (value.int & _LOW)

@@ -1,0 +1,202 @@
+"""Twins over AMQP: requests over one link, answers and changes over the other.
+
+Source: hub-device.md 3.7.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+
+from muster.errors import InvalidArgumentError, MusterError
+from muster.hub.endpoints import errors
+from muster.hub.endpoints.amqp_link import LinkHandler
+from muster.hub.endpoints.amqp_pairs import Pairs
+from muster.hub.endpoints.request_pace import MAX_WAITING, REQUEST_PACE
+from muster.net.routing import decode_json
+from muster.net.tasks import spawn
+from muster.wire.amqp import messages
+from muster.wire.amqp.errors import RemoteProtocolError
+from muster.wire.amqp.link import ReceivingLink
+from muster.wire.amqp.messages import Data, Message, Properties
+from muster.wire.amqp.performatives import Error
+from muster.wire.amqp.types import Int
+
+if TYPE_CHECKING:
+    from muster.hub.endpoints.amqp_addresses import Address
+    from muster.hub.endpoints.amqp_client import AmqpClient
+    from muster.hub.endpoints.amqp_devices import AmqpDevice, AmqpDevices
+    from muster.wire.amqp.deliveries import Delivery
+    from muster.wire.amqp.link import Link, SendingLink
+
+_MAX_REQUEST: Final = 128 * 1024
+"""Bytes of a request; a section of a twin has 32 KB when it is measured, more as JSON."""
+_MAX_QUEUED: Final = 100
+"""Changes that may wait for a client's credit."""
+_TAIL: Final = "twin"
+_REPORTED: Final = "/properties/reported"
+_DESIRED: Final = "/properties/desired"
+_NOTIFICATIONS: Final = "/notifications/twin/properties/desired"
+
+
+class _Answer(NamedTuple):
+    status: int
+    body: bytes = b""
+    version: int | None = None
+
+
+@final
+class TwinLinks:
+    """A `LinkService` for the links of twins.
+
+    Args:
+        devices: who is connected.
+    """
+
+    def __init__(self, devices: AmqpDevices) -> None:
+        self._devices = devices
+
+    def takes(self, link: Link, address: Address) -> bool:
+        """Tell whether it is a link of a twin, either way."""
+        return self._devices.named(address, _TAIL) is not None
+
+    async def attach(self, client: AmqpClient, link: Link, address: Address) -> LinkHandler:
+        """Accept one of a pair."""
+        device = await self._devices.of(client, link, address, _TAIL)
+        device.add(link)
+        device.twin.pairs.add(link)
+        handler = _TwinLink(device, link)
+        if isinstance(link, ReceivingLink):
+            link.accept(MAX_WAITING, max_message_size=_MAX_REQUEST)
+        else:
+            link.accept()
+        return handler
+
+
+@final
+class TwinChannel:
+    """How the client of one identity hears of its twin.
+
+    Attributes:
+        pairs: its links.
+        subscribed: where changes of desired properties go; `None` for nowhere.
+    """
+
+    __slots__ = ("pairs", "subscribed")
+
+    def __init__(self) -> None:
+        self.pairs = Pairs()
+        self.subscribed: SendingLink | None = None
+
+    def changed(self, body: bytes, version: int) -> None:
+        """Send a change of desired properties; see `Link.desired_changed`."""
+        link = self.subscribed
+        if link is None:
+            return
+        if link.queued >= _MAX_QUEUED:
+            # A client that grants nothing; it reads the whole twin when it comes back.
+            self.subscribed = None
+            link.detach(Error("amqp:resource-limit-exceeded", "Too many changes wait."))
+            return
+        message = Message(
+            Data([body]), message_annotations={"resource": _DESIRED, "version": version}
+        )
+        link.send(messages.encode(message), settled=True)
+
+
+@final
+class _TwinLink(LinkHandler):
+    def __init__(self, device: AmqpDevice, link: Link) -> None:
+        self._device = device
+        self._link = link
+        self._line: list[Delivery] = []
+        self._working = False
+        self._arrival = 0.0
+
+    def received(self, deliveries: list[Delivery]) -> None:
+        """Take requests; they are served in order, at the pace of `REQUEST_PACE`."""
+        self._line += deliveries
+        if len(self._line) >= MAX_WAITING and isinstance(self._link, ReceivingLink):
+            # Requests come settled, which would earn them new credit at once.
+            self._link.set_credit(0)
+        if not self._working:
+            self._working = True
+            spawn(self._work(), "amqp twin requests")
+
+    def detached(self) -> None:
+        """No answers to what waits, no changes any more."""
+        device, link = self._device, self._link
+        self._line.clear()
+        device.twin.pairs.remove(link)
+        if device.twin.subscribed is link:
+            device.twin.subscribed = None
+        device.remove(link)
+
+    async def _work(self) -> None:
+        clock = self._device.services.clock
+        try:
+            while self._line:
+                wait_s = REQUEST_PACE.wait_s(self._arrival, clock.monotonic())
+                if wait_s:
+                    await asyncio.sleep(wait_s)
+                if not self._line:
+                    break
+                self._arrival = REQUEST_PACE.after(self._arrival, clock.monotonic())
+                await self._serve(self._line.pop(0))
+                if len(self._line) <= MAX_WAITING // 2 and isinstance(self._link, ReceivingLink):
+                    self._link.set_credit(MAX_WAITING)
+        finally:
+            self._working = False
+
+    async def _serve(self, delivery: Delivery) -> None:
+        device = self._device
+        try:
+            request = messages.decode(delivery.payload)
+        except RemoteProtocolError as error:
+            delivery.reject(Error(error.condition, error.description))
+            return
+        try:
+            answer = await self._answer(request)
+        except MusterError as error:
+            services = device.services
+            status, body = errors.device_body(
+                error, services.randomness.uuid(), services.clock.now()
+            )
+            answer = _Answer(status, body)
+        delivery.accept()
+        device.touch()
+        link = device.twin.pairs.beside(self._link)
+        if link is None:
+            return
+        annotations: dict[Any, Any] = {"status": Int(answer.status)}
+        if answer.version is not None:
+            annotations["version"] = answer.version
+        reply = Message(
+            Data([answer.body]),
+            Properties(correlation_id=request.properties.correlation_id),
+            message_annotations=annotations,
+        )
+        link.send(messages.encode(reply), settled=True)
+
+    async def _answer(self, request: Message) -> _Answer:
+        device = self._device
+        twins = device.services.twins
+        annotations = request.message_annotations
+        operation = str(annotations.get("operation") or "").upper()
+        resource = str(annotations.get("resource") or "").lower()
+        if operation == "GET":
+            return _Answer(200, await twins.device_view(device.ref))
+        if operation == "PATCH" and resource == _REPORTED:
+            patch: dict[str, Any] = decode_json(request.data, dict[str, Any])
+            expected = annotations.get("version")
+            version = await twins.report(
+                device.ref, patch, int(expected) if isinstance(expected, int) else None
+            )
+            return _Answer(200, version=version)
+        if resource == _NOTIFICATIONS and operation in {"PUT", "DELETE"}:
+            subscribed = operation == "PUT"
+            device.twin.subscribed = device.twin.pairs.beside(self._link) if subscribed else None
+            return _Answer(200)
+        raise InvalidArgumentError(
+            "There is no such operation on a twin.", code="invalid-operation"
+        )
