@@ -1,4 +1,4 @@
-"""Devices and modules in a hub with npm's `azure-iot-device-mqtt`."""
+"""Devices and modules in a hub with npm's `azure-iot-device` on MQTT and AMQP."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.secrets import new_key
 if TYPE_CHECKING:
     from support.instance import Instance
 
-both_transports = pytest.mark.parametrize("transport", ["mqtt", "mqtt-ws"])
+every_transport = pytest.mark.parametrize("transport", ["mqtt", "mqtt-ws", "amqp", "amqp-ws"])
 
 
 def connect(instance: Instance, device: str, key: str, transport: str) -> dict[str, str]:
@@ -32,7 +32,7 @@ def desired(instance: Instance, path: str, change: dict[str, Any]) -> None:
     instance.hub().must("PATCH", f"/twins/{path}", {"properties": {"desired": change}})
 
 
-@both_transports
+@every_transport
 def test_devices_and_modules_talk(
     instance: Instance, transport: str, subtests: pytest.Subtests
 ) -> None:
@@ -104,7 +104,7 @@ def expect_desired(script: NodeScript, instance: Instance, device_id: str) -> No
     assert value_of(script.results(), "survive") is True
 
 
-@both_transports
+@every_transport
 def test_subscriptions_survive_a_takeover(instance: Instance, transport: str) -> None:
     device_id = unique("node-taken")
     key, _ = instance.hub().create_device(device_id)
@@ -116,10 +116,13 @@ def test_subscriptions_survive_a_takeover(instance: Instance, transport: str) ->
     assert events_of(instance, device_id, 1)[0]["body"] == "still here"
 
 
-def test_subscriptions_survive_a_restart_of_the_service(own_instance: Instance) -> None:
+@pytest.mark.parametrize("transport", ["mqtt", "amqp"])
+def test_subscriptions_survive_a_restart_of_the_service(
+    own_instance: Instance, transport: str
+) -> None:
     device_id = unique("node-survivor")
     key, _ = own_instance.hub().create_device(device_id)
-    with listen(own_instance, device_id, key, "mqtt") as script:
+    with listen(own_instance, device_id, key, transport) as script:
         own_instance.restart()
         expect_desired(script, own_instance, device_id)
     assert events_of(own_instance, device_id, 1)[0]["body"] == "still here"

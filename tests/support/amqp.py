@@ -70,7 +70,6 @@ class AmqpClient:
         self._inbox: deque[Said] = deque()
         self._next_handle = 0
         self._next_delivery: dict[int, int] = {}
-        self._sent: dict[int, int] = {}
         self.host = host
         place, ca_file = instance.place, instance.ca_file
         self._websocket = None
@@ -260,11 +259,14 @@ class AmqpClient:
         channel: int = 0,
         settled: bool = False,
         message_format: int = 0,
+        more: bool = False,
     ) -> int:
-        """Send a message in one frame and return its delivery id."""
+        """Send a message, or with `more` its first part, and return its delivery id."""
         number = self._next_delivery.get(channel, 0)
         self._next_delivery[channel] = number + 1
-        transfer = Transfer(handle, number, b"%d" % number, message_format, settled=settled)
+        transfer = Transfer(
+            handle, number, b"%d" % number, message_format, settled=settled, more=more
+        )
         self.send(transfer, payload=payload, channel=channel)
         return number
 

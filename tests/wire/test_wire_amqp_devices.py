@@ -194,29 +194,22 @@ def test_what_is_no_message_or_too_large_is_rejected_alone(instance: Instance) -
             (b"garbage", "amqp:decode-error"),
             (text(bytes(LARGEST + 1)), "amqp:link:message-size-exceeded"),
         ):
-            number = 0
-            for number in _in_parts(client, link, payload):
-                pass
-            state = client.outcome(number).state
+            state = client.outcome(_in_parts(client, link, payload)).state
             assert isinstance(state, Rejected)
             assert state.error is not None
             assert state.error.condition == condition
-        *_, number = _in_parts(client, link, text(bytes(LARGEST)))
+        number = _in_parts(client, link, text(bytes(LARGEST)))
         assert client.outcome(number).state == Accepted()
 
 
-def _in_parts(client: AmqpClient, link: int, payload: bytes) -> list[int]:
-    """Send a message in frames of 64 KB."""
+def _in_parts(client: AmqpClient, link: int, payload: bytes) -> int:
+    """Send a message in frames of at most 64 KB and return its delivery id."""
     room = 65_000
-    if len(payload) <= room:
-        return [client.transfer(link, payload)]
-    number = client._next_delivery.get(0, 0)
-    client._next_delivery[0] = number + 1
-    for start in range(0, len(payload), room):
-        part = payload[start : start + room]
-        more = start + room < len(payload)
-        client.send(Transfer(link, number, b"t", 0, settled=False, more=more), payload=part)
-    return [number]
+    parts = [payload[start : start + room] for start in range(0, len(payload), room)]
+    number = client.transfer(link, parts[0], more=len(parts) > 1)
+    for part in parts[1:]:
+        client.send(Transfer(link, more=part is not parts[-1]), payload=part)
+    return number
 
 
 # Who may.
@@ -300,10 +293,8 @@ def test_the_newer_connection_wins_across_protocols(instance: Instance) -> None:
         first.sender(address)
         with connected(instance, (device_id, key)) as second:
             second.sender(address)
-            closed = first.expect_closed()[-1]
-            assert isinstance(closed, Close)
-            assert closed.error is not None
-            assert closed.error.condition == "amqp:link:stolen"
+            # Without a close frame, which Node's SDK takes 45 seconds to get over.
+            assert not [said for said in first.expect_closed() if isinstance(said, Close)]
             with hub_login(instance, device_id, key) as third:
                 second.expect_closed()
                 with connected(instance, (device_id, key)) as fourth:
@@ -322,7 +313,7 @@ def test_a_takeover_leaves_the_others_on_a_shared_connection(instance: Instance)
             detach = client.find(Detach)
             assert detach.handle == one
             assert detach.error is not None
-            assert detach.error.condition == "amqp:link:stolen"
+            assert detach.error.condition == "amqp:internal-error"
             assert client.outcome(client.transfer(two, text())).state == Accepted()
 
 
@@ -332,10 +323,11 @@ def test_a_takeover_leaves_the_others_on_a_shared_connection(instance: Instance)
 def test_an_expired_token_ends_the_connection_unless_it_is_renewed(instance: Instance) -> None:
     device_id, key = created(instance)
     host = instance.place.hubs[0]
-    address = f"/devices/{device_id}/messages/events"
-    with connected(instance, (device_id, key), ttl_s=-296) as renewed:
-        link = renewed.sender(address)
-        renewed.put_token(renewed.cbs(), hub_token(host, device_id, key))
+    old = hub_token(host, device_id, key, ttl_s=-297)
+    with AmqpClient(instance, host) as renewed:
+        links = renewed.log_in(old)
+        link = renewed.sender(f"/devices/{device_id}/messages/events")
+        renewed.put_token(links, hub_token(host, device_id, key))
         other, other_key = created(instance)
         with connected(instance, (other, other_key), ttl_s=-298) as client:
             client.sender(f"/devices/{other}/messages/events")
@@ -344,34 +336,26 @@ def test_an_expired_token_ends_the_connection_unless_it_is_renewed(instance: Ins
             assert closed.error is not None
             assert closed.error.condition == "amqp:unauthorized-access"
         assert instance.explain(other)[0]["check"] == "connection-expired"
-        # The first token's time is over by now, or a moment later.
-        wait_for(lambda: _expired(instance, device_id, key))
+        with AmqpClient(instance, host) as probe:
+            probe.open()
+            probe_links = probe.cbs()
+            wait_for(lambda: _status(probe.put_token(probe_links, old)) == 401)
         assert renewed.outcome(renewed.transfer(link, text())).state == Accepted()
 
 
-def _expired(instance: Instance, device_id: str, key: str) -> bool:
-    """Tell whether a token as old as the first would be refused now."""
-    host = instance.place.hubs[0]
-    probe = unique("probe")
-    probe_key, _ = instance.hub().create_device(probe)
-    with AmqpClient(instance, host) as client:
-        client.open()
-        sas = hub_token(host, probe, probe_key, ttl_s=-302)
-        return client.put_token(client.cbs(), sas).application_properties["status-code"] == 401
+def _status(answer: Message) -> int:
+    return int(answer.application_properties["status-code"])
 
 
 # Cloud to device.
 
 
-def send_message(instance: Instance, device_id: str, body: str, *options: str) -> None:
-    where = ("--hub", instance.place.hubs[0])
-    instance.cli("message", "send", device_id, body, *where, *options)
-
-
 def test_a_message_has_the_types_that_the_sdks_insist_on(instance: Instance) -> None:
     device_id, key = created(instance)
-    options = ("--message-id", "m1", "--property", "al=ert", "--ack", "full")
-    send_message(instance, device_id, "hello", *options)
+    properties = {"al": "ert", "none": None}
+    instance.hub().send_message(
+        device_id, b"hello", messageId="m1", ack="full", properties=properties
+    )
     with connected(instance, (device_id, key)) as client:
         link = client.receiver(f"/devices/{device_id}/messages/devicebound")
         got = client.message(link)
@@ -390,20 +374,24 @@ def test_a_message_has_the_types_that_the_sdks_insist_on(instance: Instance) -> 
         assert got.message.data == b"hello"
         assert got.message.properties.message_id == "m1"
         assert got.message.properties.to == f"/devices/{device_id}/messages/devicebound"
-        assert got.message.application_properties == {"al": "ert", "iothub-ack": "full"}
+        assert got.message.application_properties == {
+            "al": "ert",
+            "none": "",
+            "iothub-ack": "full",
+        }
         # As C# does: it waits until the service has settled (rcv-settle-mode second).
         client.settle(got.transfer, Accepted(), settled=False)
         answer = client.find(Disposition, lambda said: not said.role)
         assert answer.settled
         assert answer.state == Accepted()
         client.settle(got.transfer, Accepted(), settled=False)
-    assert instance.hub().must("GET", f"/devices/{device_id}")["cloudToDeviceMessageCount"] == 0
+    assert instance.hub().message_count(device_id) == 0
 
 
 def test_outcomes(instance: Instance) -> None:
     device_id, key = created(instance)
-    for body in ("reject", "release", "modify", "leave"):
-        send_message(instance, device_id, body)
+    for body in (b"reject", b"release", b"modify", b"leave"):
+        instance.hub().send_message(device_id, body)
     address = f"/devices/{device_id}/messages/devicebound"
     with connected(instance, (device_id, key)) as client:
         link = client.receiver(address, credit=4)
@@ -423,17 +411,13 @@ def test_outcomes(instance: Instance) -> None:
             counts[one.message.data] = one.message.message_annotations["iothub-deliverycount"]
             client.settle(one.transfer, Accepted())
         assert counts == {b"release": 1, b"modify": 1, b"leave": 0}
-    wait_for(
-        lambda: (
-            instance.hub().must("GET", f"/devices/{device_id}")["cloudToDeviceMessageCount"] == 0
-        )
-    )
+    wait_for(lambda: instance.hub().message_count(device_id) == 0)
 
 
 def test_no_more_messages_than_credit(instance: Instance) -> None:
     device_id, key = created(instance)
     for number in range(3):
-        send_message(instance, device_id, str(number))
+        instance.hub().send_message(device_id, b"%d" % number)
     with connected(instance, (device_id, key)) as client:
         link = client.receiver(f"/devices/{device_id}/messages/devicebound", credit=1)
         first = client.message(link)
@@ -601,7 +585,7 @@ def test_a_model_is_remembered_and_stamped(instance: Instance) -> None:
 
 def test_small_frames_are_honoured(instance: Instance) -> None:
     device_id, key = created(instance)
-    send_message(instance, device_id, "x" * 3000)
+    instance.hub().send_message(device_id, b"x" * 3000)
     host = instance.place.hubs[0]
     with AmqpClient(instance, host) as client:
         client.open(max_frame_size=512)

@@ -23,9 +23,9 @@ from muster.hub.endpoints.amqp_devices import AmqpDevices
 from muster.hub.endpoints.amqp_front import HubAmqpEndpoint
 from muster.hub.endpoints.amqp_methods import MethodLinks
 from muster.hub.endpoints.amqp_services import AmqpServices
-from muster.hub.endpoints.blobs_http import BlobsHttpEndpoint
 from muster.hub.endpoints.amqp_telemetry import TelemetryLinks
 from muster.hub.endpoints.amqp_twin import TwinLinks
+from muster.hub.endpoints.blobs_http import BlobsHttpEndpoint
 from muster.hub.endpoints.configurations_http import ConfigurationsHttpEndpoint
 from muster.hub.endpoints.device_access import DeviceAccess
 from muster.hub.endpoints.device_http import DeviceHttpEndpoint
@@ -182,7 +182,7 @@ class HubPlane:
             randomness=randomness,
         )
         self.mqtt = HubMqttEndpoint(self.hubs, authenticator, sessions)
-        devices = AmqpDevices(sessions)
+        amqp_devices = AmqpDevices(sessions)
         self.amqp = HubAmqpEndpoint(
             AmqpServices(
                 hubs=self.hubs,
@@ -190,11 +190,11 @@ class HubPlane:
                 # The first that takes a link has it.
                 links=(
                     CbsLinks(),
-                    TelemetryLinks(devices),
-                    DeviceboundLinks(devices),
-                    InputLinks(devices),
-                    MethodLinks(devices),
-                    TwinLinks(devices),
+                    TelemetryLinks(amqp_devices),
+                    DeviceboundLinks(amqp_devices),
+                    InputLinks(amqp_devices),
+                    MethodLinks(amqp_devices),
+                    TwinLinks(amqp_devices),
                 ),
                 decisions=decisions,
                 clock=clock,

@@ -1,11 +1,17 @@
 'use strict';
-// A device and a module in a hub with azure-iot-device over azure-iot-device-mqtt.
+// A device and a module in a hub with azure-iot-device over each of its transports.
 
-const { Client, Message, ModuleClient } = require('azure-iot-device');
+const {
+  Client,
+  Message,
+  ModuleClient,
+  SharedAccessKeyAuthenticationProvider,
+} = require('azure-iot-device');
+const { Amqp, AmqpWs } = require('azure-iot-device-amqp');
 const { Mqtt, MqttWs } = require('azure-iot-device-mqtt');
 const { emit, refused, run } = require('./harness');
 
-const transports = { mqtt: Mqtt, 'mqtt-ws': MqttWs };
+const transports = { amqp: Amqp, 'amqp-ws': AmqpWs, mqtt: Mqtt, 'mqtt-ws': MqttWs };
 
 const update = (twin, patch) =>
   new Promise((resolve, reject) => {
@@ -64,6 +70,29 @@ const scenarios = {
     const { connectionString, transport } = context.wrongKey;
     const client = Client.fromConnectionString(connectionString, transports[transport]);
     return refused(client.open());
+  },
+
+  // Lives longer than its token, and than its next one.
+  renew: async (context) => {
+    const { connectionString, transport } = context.renew;
+    const authentication = SharedAccessKeyAuthenticationProvider.fromConnectionString(
+      connectionString,
+      300,
+      299
+    );
+    const client = Client.fromAuthenticationProvider(authentication, transports[transport]);
+    await client.open();
+    await client.sendEvent(new Message('first'));
+    await new Promise((resolve) => {
+      let renewals = 0;
+      authentication.on('newTokenAvailable', () => {
+        renewals += 1;
+        if (renewals === 2) resolve();
+      });
+    });
+    await client.sendEvent(new Message('last'));
+    await client.close();
+    return true;
   },
 
   // Keeps listening while whoever started this script breaks the connection.

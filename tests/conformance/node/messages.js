@@ -1,12 +1,19 @@
 'use strict';
-// A device that receives and settles messages, and sends over HTTPS, with azure-iot-device.
+// A device that receives and settles messages, and sends them in batches, with azure-iot-device.
 
 const { Client, Message } = require('azure-iot-device');
+const { Amqp, AmqpWs } = require('azure-iot-device-amqp');
 const { Http } = require('azure-iot-device-http');
 const { Mqtt, MqttWs } = require('azure-iot-device-mqtt');
 const { emit, refused, run } = require('./harness');
 
-const transports = { http: Http, mqtt: Mqtt, 'mqtt-ws': MqttWs };
+const transports = {
+  amqp: Amqp,
+  'amqp-ws': AmqpWs,
+  http: Http,
+  mqtt: Mqtt,
+  'mqtt-ws': MqttWs,
+};
 
 const shown = (message) => ({
   body: message.getData().toString(),
@@ -56,8 +63,8 @@ function message(body, properties) {
 const scenarios = {
   receive: (context) => receive(context.receive),
 
-  send: async ({ send }) => {
-    const client = Client.fromConnectionString(send, Http);
+  send: async ({ send, transport }) => {
+    const client = Client.fromConnectionString(send, transports[transport]);
     await client.open();
     await client.sendEvent(message('{"t":21.5}', { alErt: 'true' }));
     await client.sendEventBatch([
@@ -68,10 +75,9 @@ const scenarios = {
     return true;
   },
 
-  wrongKey: async ({ wrongKey }) => {
-    const client = Client.fromConnectionString(wrongKey, Http);
-    await client.open();
-    return refused(client.sendEvent(new Message('x')));
+  wrongKey: async ({ wrongKey, transport }) => {
+    const client = Client.fromConnectionString(wrongKey, transports[transport]);
+    return refused(client.open().then(() => client.sendEvent(new Message('x'))));
   },
 };
 

@@ -2,10 +2,11 @@
 // Devices and modules that answer direct methods with azure-iot-device.
 
 const { Client, ModuleClient } = require('azure-iot-device');
+const { Amqp, AmqpWs } = require('azure-iot-device-amqp');
 const { Mqtt, MqttWs } = require('azure-iot-device-mqtt');
 const { emit, run } = require('./harness');
 
-const transports = { mqtt: Mqtt, 'mqtt-ws': MqttWs };
+const transports = { amqp: Amqp, 'amqp-ws': AmqpWs, mqtt: Mqtt, 'mqtt-ws': MqttWs };
 
 // Answers until it is told that it was the last time.
 async function answer(client, on) {

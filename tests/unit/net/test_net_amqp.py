@@ -417,8 +417,8 @@ async def test_service_stops(
     client = Client(*await connect(listener.port, certificate.client()))
     await client.log_in()
     closing = asyncio.ensure_future(listener.close(5.0))
-    (closed,) = await client.ended()
-    assert closed.error.condition == "amqp:connection:forced"
+    # Node's SDK is back at once after a lost connection, and long after a close frame.
+    assert await client.ended() == []
     await hang_up(client.writer)
     await closing
     assert acceptor.owners[0].closings == [SERVICE_STOPS]

@@ -111,16 +111,16 @@ class AmqpClient:
         self.connection.close(error)
         self._forget_all()
 
-    def leave(self, links: Collection[Link], error: Error) -> None:
-        """End the links of one who has to go, and the connection if nobody else is on it."""
-        others = any(
+    def drop(self, reason: str) -> None:
+        """Close the connection without a word; the client comes back. Handlers are told at once."""
+        self.peer.drop(reason)
+        self._forget_all()
+
+    def alone(self, links: Collection[Link]) -> bool:
+        """Tell whether nobody is on the connection but who has these links."""
+        return len(self.grants) <= 1 and not any(
             link not in links and not handler.auxiliary for link, handler in self.handlers.items()
         )
-        if not others and len(self.grants) <= 1:
-            self.close(error)
-            return
-        for link in list(links):
-            self.detach(link, error)
 
     def pause(self) -> None:
         """Stop reading until `resume` was called as often."""

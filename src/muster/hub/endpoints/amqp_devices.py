@@ -206,11 +206,17 @@ class AmqpDevice:
 
     def close(self, reason: str) -> None:
         """End the identity's links, and the connection if nobody else is on it."""
-        condition = amqp_errors.STOLEN if reason == TAKEN_OVER else amqp_errors.UNAUTHORIZED
-        error = Error(condition, f"{reason[:1].upper()}{reason[1:]}.")
-        links = self._links
+        client = self.client
+        links = list(self._links)
         self._end()
-        self.client.leave(links, error)
+        if client.alone(links):
+            if reason == TAKEN_OVER:
+                client.drop(reason)
+            else:
+                client.close(_error(reason))
+        else:
+            for link in links:
+                client.detach(link, _error(reason))
 
     def desired_changed(self, body: bytes, version: int) -> None:
         """Send a change of desired properties to a client that subscribed."""
@@ -241,3 +247,9 @@ class AmqpDevice:
         expires_at = connection.expires_at
         if self.services.clock.time() >= expires_at + EXPIRY_GRACE_S:
             self.decide("connection-expired", {"token_expiry": wire_time(expires_at)})
+
+
+def _error(reason: str) -> Error:
+    if reason == TAKEN_OVER:
+        return amqp_errors.TAKEN_OVER
+    return Error(amqp_errors.UNAUTHORIZED, f"{reason[:1].upper()}{reason[1:]}.")
