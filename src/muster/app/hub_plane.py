@@ -41,10 +41,13 @@ from muster.hub.endpoints.queries_http import QueriesHttpEndpoint
 from muster.hub.endpoints.registry_http import RegistryHttpEndpoint
 from muster.hub.endpoints.service_access import ServiceAccess
 from muster.hub.endpoints.session_services import SessionServices
+from muster.hub.endpoints.transfers_http import TransfersHttpEndpoint
 from muster.hub.endpoints.twins_http import TwinsHttpEndpoint
+from muster.hub.export_work import ExportWork
 from muster.hub.file_uploads import FileUploads
 from muster.hub.hubs import Hubs
 from muster.hub.identities import Identities
+from muster.hub.import_work import ImportWork
 from muster.hub.key_regeneration import KeyRegeneration
 from muster.hub.messaging import Messaging
 from muster.hub.method_calls import MethodCalls
@@ -55,9 +58,11 @@ from muster.hub.query_indexes import QueryIndexes
 from muster.hub.scheduling import Scheduling
 from muster.hub.subscriptions import Subscriptions
 from muster.hub.targets import Targets
+from muster.hub.transfers import Transfers
 from muster.hub.twin_batches import TwinBatches
 from muster.hub.twins import Twins
 from muster.local_hub import LocalHubs
+from muster.model.job import JobType
 
 if TYPE_CHECKING:
     from muster.auth.keyring import Keyring
@@ -128,6 +133,8 @@ class HubPlane:
         self.convergence = Convergence(
             self.configurations, targets, deployer, self._query_indexes, changes
         )
+        self.blobs = Blobs(engine, clock, keyring, blob_files)
+        bulk = Bulk(identities, modules, twins)
         self.scheduling = Scheduling(
             engine,
             clock,
@@ -135,12 +142,21 @@ class HubPlane:
             twins=TwinBatches(engine, clock, self.connections, changes),
             methods=methods,
             error_names=job_error,
+            more={
+                JobType.EXPORT: ExportWork(
+                    engine,
+                    clock,
+                    self.blobs,
+                    identities=identities,
+                    modules=modules,
+                    twins=twins,
+                ),
+                JobType.IMPORT: ImportWork(engine, clock, self.blobs, bulk, job_error),
+            },
         )
-        self.blobs = Blobs(engine, clock, keyring, blob_files)
         uploads = FileUploads(engine, clock, randomness, self.blobs, self.messaging.file_notifier)
         devices = DeviceAccess(self.hubs, authenticator, self.connections, decisions, clock)
         access = ServiceAccess(self.hubs, authenticator, decisions, clock)
-        bulk = Bulk(identities, modules, twins)
         keys = KeyRegeneration(identities, modules, randomness)
         self.http = (
             RegistryHttpEndpoint(
@@ -155,6 +171,9 @@ class HubPlane:
             TwinsHttpEndpoint(access, twins),
             QueriesHttpEndpoint(access, queries),
             JobsHttpEndpoint(access, self.scheduling.jobs),
+            TransfersHttpEndpoint(
+                access, Transfers(self.scheduling.jobs, self.blobs, clock, randomness)
+            ),
             MethodsHttpEndpoint(access, methods, clock),
             DigitalTwinsHttpEndpoint(access, DigitalTwins(twins), methods, clock),
             MessagesHttpEndpoint(access, self.messaging),

@@ -148,11 +148,12 @@ class RestClient:
         stream: bool = False,
         read_timeout_s: float = READ_TIMEOUT_S,
     ) -> requests.Response:
-        """Make one call; `body` goes as JSON, or as it is when it is bytes already."""
+        """Make one call; `body` goes as JSON, or as it is when it is bytes or a file."""
         all_headers = {"Host": self.target.login.host_name, **(headers or {})}
         if body is not None:
             all_headers["Content-Type"] = "application/json; charset=utf-8"
-            body = body if isinstance(body, bytes) else json.dumps(body).encode()
+            as_it_is = isinstance(body, bytes) or hasattr(body, "read")
+            body = body if as_it_is else json.dumps(body).encode()
         if if_match is not None:
             all_headers["If-Match"] = if_match
         try:

@@ -8,6 +8,7 @@ import click
 
 from muster.cli.examples import examples
 from muster.cli.job_create import create
+from muster.cli.job_transfer import export, import_
 from muster.cli.job_view import COLLECTION, show_job
 from muster.cli.job_watch import watch
 from muster.cli.options import hub_option, service_command, top_option
@@ -21,11 +22,13 @@ STATUSES: Final = ("scheduled", "queued", "running", "completed", "failed", "can
 
 @click.group()
 def job() -> None:
-    """Jobs: update the twins of many devices, or call a method of them."""
+    """Jobs: update the twins of many devices, or call a method; export and import identities."""
 
 
 job.add_command(create)
 job.add_command(watch)
+job.add_command(export)
+job.add_command(import_)
 
 
 @job.command()

@@ -24,7 +24,8 @@ _Columns: TypeAlias = tuple[
 _PAGE: Final = (
     "SELECT v.number, v.device_id, v.module_id, v.job_id, v.type, v.status, v.created_at, "
     "v.started_at, v.ended_at, v.updated_at, v.outcome, v.error FROM device_jobs v "
-    "WHERE v.hub = :hub AND v.number > :after AND {} ORDER BY v.number LIMIT :limit"
+    "WHERE v.hub = :hub AND v.number > :after AND v.type NOT IN ('import', 'export') AND {} "
+    "ORDER BY v.number LIMIT :limit"
 )
 
 

@@ -128,7 +128,7 @@ class Jobs:
             )
         )
         self.wake.set()
-        return await self.get(hub, job_id)
+        return await self.get(hub, job_id, (kind,))
 
     async def get(self, hub: int, job_id: str, kinds: Sequence[JobType] = SCHEDULED_TYPES) -> Job:
         """Return a job.

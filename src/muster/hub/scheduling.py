@@ -10,6 +10,8 @@ from muster.hub.jobs import Jobs
 from muster.model.job import JobType
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from muster.clock import Clock
     from muster.hub.job_runner import Work
     from muster.hub.job_work import ErrorNames
@@ -30,6 +32,7 @@ class Scheduling:
         twins: patches twins.
         methods: calls methods.
         error_names: how the errors of devices are written down.
+        more: what further types of jobs do.
 
     Attributes:
         jobs: as services ask for them.
@@ -44,12 +47,14 @@ class Scheduling:
         twins: TwinBatches,
         methods: Methods,
         error_names: ErrorNames,
+        more: Mapping[JobType, Work],
     ) -> None:
         self.jobs = Jobs(engine, clock)
         context = JobContext(engine, clock, Selection(engine, clock, queries), error_names)
         work: dict[JobType, Work] = {
             JobType.TWIN: TwinWork(context, twins),
             JobType.METHOD: MethodWork(context, methods),
+            **more,
         }
         self._runner = JobRunner(engine, clock, self.jobs, work)
 

@@ -275,6 +275,14 @@ class Twins:
         rows = await self._engine.read(SQL["list"], {"hub": hub, "device_id": device_id})
         return {str(row[0]): twin_rows.from_columns(row[1:])[0] for row in rows}
 
+    async def between(self, hub: int, first: str, last: str) -> dict[IdentityRef, Twin]:
+        """Return the twins of devices whose IDs lie between two, and of their modules."""
+        rows = await self._engine.read(SQL["between"], {"hub": hub, "first": first, "last": last})
+        return {
+            IdentityRef(hub, *cast("tuple[str, str]", row[:2])): twin_rows.from_columns(row[2:])[0]
+            for row in rows
+        }
+
     # -- inside --------------------------------------------------------------------------------
 
     async def _row(self, ref: IdentityRef) -> Row:

@@ -31,10 +31,13 @@ from muster.hub.endpoints.queries_http import QueriesHttpEndpoint
 from muster.hub.endpoints.registry_http import RegistryHttpEndpoint
 from muster.hub.endpoints.service_access import ServiceAccess
 from muster.hub.endpoints.session_services import SessionServices
+from muster.hub.endpoints.transfers_http import TransfersHttpEndpoint
 from muster.hub.endpoints.twins_http import TwinsHttpEndpoint
+from muster.hub.export_work import ExportWork
 from muster.hub.file_uploads import FileUploads
 from muster.hub.hubs import Hubs
 from muster.hub.identities import Identities
+from muster.hub.import_work import ImportWork
 from muster.hub.key_regeneration import KeyRegeneration
 from muster.hub.messaging import Messaging
 from muster.hub.method_calls import MethodCalls
@@ -45,6 +48,7 @@ from muster.hub.query_indexes import QueryIndexes
 from muster.hub.scheduling import Scheduling
 from muster.hub.subscriptions import Subscriptions
 from muster.hub.telemetry import Telemetry
+from muster.hub.transfers import Transfers
 from muster.hub.twin_batches import TwinBatches
 from muster.hub.twins import Twins
 from muster.ids import Randomness
@@ -56,6 +60,7 @@ from muster.model.identity import (
     ModuleRequest,
     SymmetricKey,
 )
+from muster.model.job import JobType
 from muster.net.mqtt import Accepted, Refused
 from muster.observe.metrics import Metrics
 from muster.store.blob_files import BlobFiles
@@ -102,6 +107,10 @@ class Parts:
         self.method_calls = MethodCalls(self.connections, self.bus, self.randomness)
         self.methods = Methods(self.identities, self.modules, self.connections, self.bus)
         self.messaging = Messaging(engine, clock, self.randomness, self.bus)
+        self.bulk = Bulk(self.identities, self.modules, self.twins)
+        self.blobs = Blobs(
+            engine, clock, keyring, BlobFiles(directory.parent / "blobs", self.randomness)
+        )
         self.scheduling = Scheduling(
             engine,
             clock,
@@ -109,8 +118,18 @@ class Parts:
             twins=TwinBatches(engine, clock, self.connections, self.changes),
             methods=self.methods,
             error_names=job_error,
+            more={
+                JobType.EXPORT: ExportWork(
+                    engine,
+                    clock,
+                    self.blobs,
+                    identities=self.identities,
+                    modules=self.modules,
+                    twins=self.twins,
+                ),
+                JobType.IMPORT: ImportWork(engine, clock, self.blobs, self.bulk, job_error),
+            },
         )
-        self.bulk = Bulk(self.identities, self.modules, self.twins)
         self.keys = KeyRegeneration(self.identities, self.modules, self.randomness)
         self.subscriptions = Subscriptions(engine)
         self.authenticator = Authenticator(engine, keyring, clock)
@@ -131,9 +150,6 @@ class Parts:
             randomness=self.randomness,
         )
         self.mqtt = HubMqttEndpoint(self.hubs, self.authenticator, self.services)
-        self.blobs = Blobs(
-            engine, clock, keyring, BlobFiles(directory.parent / "blobs", self.randomness)
-        )
         self.uploads = FileUploads(
             engine, clock, self.randomness, self.blobs, self.messaging.file_notifier
         )
@@ -153,6 +169,9 @@ class Parts:
             TwinsHttpEndpoint(self.access, self.twins),
             QueriesHttpEndpoint(self.access, self.queries),
             JobsHttpEndpoint(self.access, self.scheduling.jobs),
+            TransfersHttpEndpoint(
+                self.access, Transfers(self.scheduling.jobs, self.blobs, clock, self.randomness)
+            ),
             MethodsHttpEndpoint(self.access, self.methods, clock),
             DigitalTwinsHttpEndpoint(self.access, DigitalTwins(self.twins), self.methods, clock),
             MessagesHttpEndpoint(self.access, self.messaging),

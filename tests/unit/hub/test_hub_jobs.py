@@ -451,4 +451,5 @@ def scheduling(parts: Parts) -> Scheduling:
         twins=TwinBatches(parts.engine, parts.clock, parts.connections, parts.changes),
         methods=parts.methods,
         error_names=job_error,
+        more={},
     )

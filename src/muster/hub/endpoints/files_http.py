@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final, final
 from msgspec import Struct
 from starlette.responses import Response, StreamingResponse
 
-from muster.errors import InvalidArgumentError
 from muster.hub.blobs import DEVICE_FILES, Blob, BlobRef
 from muster.hub.endpoints.service_access import (
     SERVICE_CONNECT,
+    caller_host,
     check_same,
     json_response,
     read_json,
@@ -80,12 +80,12 @@ class FilesHttpEndpoint:
 
     async def _begin(self, hub: Hub, login: Login, request: Request) -> Response:
         body: _Begin = await read_json(request, _Begin)
-        host = _host(hub, request)
+        host = caller_host(hub, request)
         return json_response(await self._uploads.begin(login.ref, body.blob_name, host))
 
     async def _begin_by_path(self, hub: Hub, login: Login, request: Request) -> Response:
         name = request.path_params["name"]
-        return json_response(await self._uploads.begin(login.ref, name, _host(hub, request)))
+        return json_response(await self._uploads.begin(login.ref, name, caller_host(hub, request)))
 
     async def _end(self, hub: Hub, login: Login, request: Request) -> Response:
         body: Completion = await read_json(request, Completion)
@@ -93,7 +93,7 @@ class FilesHttpEndpoint:
         if named is not None:
             check_same(body.correlation_id, named, "correlationId")
             body.correlation_id = named
-        await self._uploads.end(login.ref, body, _host(hub, request))
+        await self._uploads.end(login.ref, body, caller_host(hub, request))
         return Response(status_code=204)
 
     # -- back ends -----------------------------------------------------------------------------
@@ -124,14 +124,6 @@ class FilesHttpEndpoint:
     async def _delete(self, hub: Hub, request: Request) -> Response:
         await self._blobs.delete(BlobRef(hub.id, DEVICE_FILES, request.path_params["name"]))
         return Response(status_code=204)
-
-
-def _host(hub: Hub, request: Request) -> str:
-    """Return the name by which the caller reaches this service, which is good for its next call."""
-    host = request.headers.get("host", hub.host)
-    if len(host) > 255 or not all(each.isalnum() or each in "-.:[]" for each in host):
-        raise InvalidArgumentError("The Host header names no host.", code="invalid-host")
-    return host
 
 
 def _shown(blob: Blob) -> File:

@@ -48,6 +48,7 @@ BODY_LIMIT: Final = 256 * 1024
 
 _CALLING_MODULE: Final = "x-ms-edge-moduleid"
 _API_VERSION: Final = re.compile(r"20\d\d-\d\d-\d\d(-preview)?", re.IGNORECASE)
+_HOST: Final = re.compile(r"[A-Za-z0-9.\-:\[\]]{1,255}")
 _JSON: Final = "application/json; charset=utf-8"
 _encode: Final = msgspec.json.Encoder().encode
 _T = TypeVar("_T")
@@ -201,6 +202,18 @@ def identity_of(hub: Hub, request: Request) -> IdentityRef:
     """Return the device or module that `{id}` and `{module}` of the path name."""
     parameters = request.path_params
     return IdentityRef(hub.id, parameters["id"], parameters.get("module", ""))
+
+
+def caller_host(hub: Hub, request: Request) -> str:
+    """Return the name by which the caller reaches this service, good for its next call.
+
+    Raises:
+        InvalidArgumentError: the `Host` header names no host; code `invalid-host`.
+    """
+    host: str = request.headers.get("host", hub.host)
+    if not _HOST.fullmatch(host):
+        raise InvalidArgumentError("The Host header names no host.", code="invalid-host")
+    return host
 
 
 def check_same(given: str | None, expected: str, what: str) -> None:

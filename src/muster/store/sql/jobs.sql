@@ -107,3 +107,19 @@ SELECT 1 FROM job_devices WHERE job = :job LIMIT 1
 
 -- name: forget
 DELETE FROM jobs WHERE number = :number
+
+-- name: restart
+-- Begin to count anew; as a step of a write it fails when the job is over.
+UPDATE jobs SET devices = :devices, running = :running, succeeded = :succeeded, failed = :failed,
+                updated_at = :now
+ WHERE number = :number AND status = 'running'
+
+-- name: note_failure
+-- A line of an import that could not be done.
+INSERT INTO job_devices (job, hub, device_id, module_id, status, started_at, updated_at, error)
+VALUES (:job, :hub, :device_id, :module_id, :status, :now, :now, :error)
+
+-- name: failures
+SELECT number, device_id, module_id, error FROM job_devices
+ WHERE job = :job AND status = 'failed' AND number > :after
+ ORDER BY number LIMIT :limit

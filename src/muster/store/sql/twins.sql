@@ -24,6 +24,12 @@ SELECT t.device_id, t.module_id,
     ON t.hub = :hub AND t.device_id = json_extract(w.value, '$[0]')
    AND t.module_id = json_extract(w.value, '$[1]')
 
+-- name: between scan
+-- The twins of the devices whose IDs lie between two, and of their modules.
+SELECT device_id, module_id, revision, version, etag_counter, tags, desired, desired_metadata,
+       desired_version, reported, reported_metadata, reported_version
+  FROM twins WHERE hub = :hub AND device_id BETWEEN :first AND :last
+
 -- name: get_documents
 -- What a device sees of its twin.
 SELECT desired, desired_version, reported, reported_version
