@@ -8,7 +8,7 @@ import sys
 import msgspec
 import uvloop
 
-from benchmarks.load import methods, registration, telemetry
+from benchmarks.load import methods, registration, telemetry, twins
 from benchmarks.load.job import Job, Result
 
 
@@ -18,6 +18,7 @@ async def _run(job: Job) -> Result:
         "idle": telemetry.run_idle,
         "methods": methods.run,
         "nats": methods.run_nats,
+        "twins": twins.run,
     }
     async with asyncio.timeout(job.timeout_s):
         return await kinds.get(job.kind, registration.run)(job)

@@ -18,7 +18,7 @@ class Job(msgspec.Struct, kw_only=True):
     """A job.
 
     Attributes:
-        kind: `registration`, `telemetry`, `idle`, `http`, `methods` or `nats`.
+        kind: `registration`, `telemetry`, `idle`, `http`, `methods`, `nats` or `twins`.
         address, port, host: where the server is, and its name in TLS.
         ca_file: whom to trust.
         pids: processes whose CPU time counts as the server's.
@@ -31,7 +31,7 @@ class Job(msgspec.Struct, kw_only=True):
         id_scope, group_key: of the provisioning service; no `id_scope` means a plain broker with
             a responder.
         picks: registration numbers to use instead of 0, 1, 2, …
-        devices: who sends telemetry, stays idle or answers methods.
+        devices: who sends telemetry, stays idle, answers methods or reports properties.
         https_port, authorization: where methods are called, and as whom.
         batch, window: messages in one write, and how many may be unacknowledged.
         payload_bytes: size of a telemetry message.

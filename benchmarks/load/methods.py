@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from typing import Final, Protocol, cast
 
 from benchmarks.load import meter
-from benchmarks.load.job import Device, Job, Result, percentiles
+from benchmarks.load.job import Job, Result, percentiles
 from benchmarks.load.link import Dialler, Link
+from benchmarks.load.subscriber import Subscriber
 from muster.clock import SystemClock
 from muster.wire.mqtt import codec
-from muster.wire.mqtt.packets import Connack, Connect, Publish, Suback, Subscribe
+from muster.wire.mqtt.packets import Publish
 
 CLOCK: Final = SystemClock()
 _PAYLOAD: Final = b'{"seconds":5}'
@@ -30,44 +31,15 @@ class _Caller(Protocol):
         """Call one of the answerers; the result is whether it was a success."""
 
 
-class Answerer(Link):
+class Answerer(Subscriber):
     """A device that answers every method at once."""
 
-    __slots__ = ("_decoder", "_device", "ready")
+    __slots__ = ()
+    topic_filter = "$iothub/methods/POST/#"
 
-    def __init__(self, dialler: Dialler, device: Device) -> None:
-        super().__init__(*dialler.link_arguments())
-        self._device = device
-        self._decoder = codec.Decoder()
-        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def secured(self) -> None:
-        device = self._device
-        connect = Connect(
-            client_id=device.client_id,
-            username=device.username,
-            password=device.password.encode(),
-            clean_session=True,
-            keep_alive_s=1_100,
-        )
-        self.write(codec.encode(connect))
-
-    def received(self, data: bytes) -> None:
-        for packet in self._decoder.feed(data):
-            if isinstance(packet, Publish):
-                request_id = packet.topic.partition("?$rid=")[2]
-                topic = f"$iothub/methods/res/200/?$rid={request_id}"
-                self.write(codec.encode_publish(topic, _ANSWER))
-            elif isinstance(packet, Connack) and packet.return_code:
-                self.closed(f"CONNACK {packet.return_code}")
-            elif isinstance(packet, Connack):
-                self.write(codec.encode(Subscribe(1, [("$iothub/methods/POST/#", 0)])))
-            elif isinstance(packet, Suback):
-                self.ready.set_result(None)
-
-    def closed(self, reason: str) -> None:
-        if not self.ready.done():
-            self.ready.set_exception(ConnectionError(reason))
+    def published(self, packet: Publish) -> None:
+        request_id = packet.topic.partition("?$rid=")[2]
+        self.write(codec.encode_publish(f"$iothub/methods/res/200/?$rid={request_id}", _ANSWER))
 
 
 class HttpCaller(Link):

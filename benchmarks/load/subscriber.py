@@ -1,0 +1,56 @@
+"""A device that connects, subscribes, and is told what is published to it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, ClassVar
+
+from benchmarks.load.link import Dialler, Link
+from muster.wire.mqtt import codec
+from muster.wire.mqtt.packets import Connack, Connect, Publish, Suback, Subscribe
+
+if TYPE_CHECKING:
+    from benchmarks.load.job import Device
+
+
+class Subscriber(Link):
+    """One device; `ready` when its subscription is there."""
+
+    __slots__ = ("_decoder", "_device", "ready")
+    topic_filter: ClassVar[str]
+
+    def __init__(self, dialler: Dialler, device: Device) -> None:
+        super().__init__(*dialler.link_arguments())
+        self._device = device
+        self._decoder = codec.Decoder()
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def secured(self) -> None:
+        device = self._device
+        connect = Connect(
+            client_id=device.client_id,
+            username=device.username,
+            password=device.password.encode(),
+            clean_session=True,
+            keep_alive_s=1_100,
+        )
+        self.write(codec.encode(connect))
+
+    def received(self, data: bytes) -> None:
+        for packet in self._decoder.feed(data):
+            if isinstance(packet, Publish):
+                self.published(packet)
+            elif isinstance(packet, Connack) and packet.return_code:
+                self.closed(f"CONNACK {packet.return_code}")
+            elif isinstance(packet, Connack):
+                self.write(codec.encode(Subscribe(1, [(self.topic_filter, 0)])))
+            elif isinstance(packet, Suback):
+                self.ready.set_result(None)
+
+    def published(self, packet: Publish) -> None:
+        """Take what was published."""
+        raise NotImplementedError
+
+    def closed(self, reason: str) -> None:
+        if not self.ready.done():
+            self.ready.set_exception(ConnectionError(reason))
