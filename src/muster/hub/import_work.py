@@ -12,11 +12,17 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast, final
 import msgspec
 
 from muster.errors import InvalidArgumentError, MusterError
+from muster.hub import registry
 from muster.hub.blobs import IDENTITY_FILES, MAX_BLOB, BlobRef
 from muster.hub.bulk import MAX_ENTRIES
 from muster.hub.job_rows import SQL, DeviceError, JobOverError, encode_error
 from muster.hub.job_runner import check_time
-from muster.model.identity import SYSTEM_MODULES, BulkEntry
+from muster.model.identity import (
+    SYSTEM_MODULES,
+    BulkEntry,
+    device_scope,
+    parse_device_scope,
+)
 from muster.model.job import DeviceJobStatus
 from muster.model.transfer import ImportFailure, decode_transfer
 from muster.store.engine import Statement
@@ -99,12 +105,31 @@ class ImportWork:
                 failed.append(_Failed("", "", wrong))
         for layer in _layers(entries):
             for start in range(0, len(layer), MAX_ENTRIES):
-                results = await self._bulk.run(job.hub, layer[start : start + MAX_ENTRIES])
+                batch = layer[start : start + MAX_ENTRIES]
+                await self._adopt(job.hub, batch)
+                results = await self._bulk.run(job.hub, batch)
                 failed += [
                     _Failed(each.entry.id, each.entry.module_id or "", each.error)
                     for each in results
                 ]
         await self._note(job, window, failed)
+
+    async def _adopt(self, hub: int, entries: list[BulkEntry]) -> None:
+        """Name parents by the scopes they have here: they may have been created anew."""
+        parents = {parent for entry in entries for parent in _parents(entry)}
+        if not parents:
+            return
+        params: Params = {"hub": hub, "device_ids": _encode(sorted(parents)).decode()}
+        rows = await self._engine.read(registry.SQL["generations_of"], params)
+        scopes = {
+            device_id: device_scope(device_id, generation_id)
+            for device_id, generation_id in cast("list[tuple[str, str]]", rows)
+        }
+        for entry in entries:
+            if isinstance(entry.device_scope, str):
+                entry.device_scope = _present(entry.device_scope, scopes)
+            if isinstance(entry.parent_scopes, list):
+                entry.parent_scopes = [_present(each, scopes) for each in entry.parent_scopes]
 
     async def _note(self, job: Job, window: list[tuple[int, bytes]], failed: list[_Failed]) -> None:
         now = self._clock.time()
@@ -194,13 +219,49 @@ def _operations(entry: BulkEntry) -> Sequence[BulkEntry]:
 
 
 def _layers(entries: list[BulkEntry]) -> list[list[BulkEntry]]:
-    """Sort operations so that no device is in a layer twice, and each keeps its order."""
-    layers: list[list[BulkEntry]] = []
+    """Sort operations: a device is in no layer twice, keeps its order, and follows its parent."""
+    parents: dict[str, str] = {}
+    for entry in entries:
+        for parent in _parents(entry):
+            parents[entry.id] = parent
+    present = {entry.id for entry in entries}
+    layers: dict[int, list[BulkEntry]] = {}
     depths: dict[str, int] = {}
     for entry in entries:
-        depth = depths.get(entry.id, 0)
+        depth = depths.get(entry.id)
+        if depth is None:
+            depth = _height(entry.id, parents, present)
         depths[entry.id] = depth + 1
-        if depth == len(layers):
-            layers.append([])
-        layers[depth].append(entry)
-    return layers
+        layers.setdefault(depth, []).append(entry)
+    return [layers[depth] for depth in sorted(layers)]
+
+
+def _height(device_id: str, parents: dict[str, str], present: set[str]) -> int:
+    """Return how many of a device's ancestors come with it."""
+    height, seen = 0, {device_id}
+    while (parent := parents.get(device_id, "")) in present and parent not in seen:
+        device_id = parent
+        seen.add(device_id)
+        height += 1
+    return height
+
+
+def _parents(entry: BulkEntry) -> list[str]:
+    """Return the IDs of the devices whose scopes an entry names."""
+    scopes = entry.parent_scopes if isinstance(entry.parent_scopes, list) else []
+    if isinstance(entry.device_scope, str):
+        scopes = [entry.device_scope, *scopes]
+    return [parent for scope in scopes if (parent := _owner(scope)) is not None]
+
+
+def _owner(scope: str) -> str | None:
+    try:
+        return parse_device_scope(scope)[0]
+    except InvalidArgumentError:
+        # Empty for none; anything else is refused where it is carried out.
+        return None
+
+
+def _present(scope: str, scopes: dict[str, str]) -> str:
+    owner = _owner(scope)
+    return scope if owner is None else scopes.get(owner, scope)

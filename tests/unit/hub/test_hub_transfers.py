@@ -85,6 +85,10 @@ async def test_what_was_exported_can_be_imported(parts: Parts, rest: Rest) -> No
     for number in range(250):
         await parts.device(f"d{number:03}")
     await parts.module("d007", "m1")
+    scope = (await rest.must("GET", "/devices/edge"))["deviceScope"]
+    await parts.device("child", edge=True, parent_scopes=[scope])
+    own = (await rest.must("GET", "/devices/child"))["deviceScope"]
+    await parts.device("a-leaf", device_scope=own)
     await rest.must(
         "PATCH", "/twins/d007", {"tags": {"a": 1}, "properties": {"desired": {"b": [2]}}}
     )
@@ -94,7 +98,7 @@ async def test_what_was_exported_can_be_imported(parts: Parts, rest: Rest) -> No
     assert job["outputBlobName"] == "devices.txt"
     assert "sig=" not in job["outputBlobContainerUri"]
     lines = await read(parts, "devices.txt")
-    assert len(lines) == 254
+    assert len(lines) == 258
     by_name = {(each["id"], each.get("moduleId")): each for each in lines}
     line = by_name["d007", None]
     assert line["authentication"]["symmetricKey"]["primaryKey"] == KEY
@@ -103,7 +107,7 @@ async def test_what_was_exported_can_be_imported(parts: Parts, rest: Rest) -> No
     assert by_name["edge", None]["deviceScope"].startswith("ms-azure-iot-edge://edge-")
     hub_keys = by_name["edge", "$edgeHub"]["authentication"]["symmetricKey"]
 
-    for device_id in ("edge", "d007"):
+    for device_id in ("a-leaf", "child", "edge", "d007"):
         await rest.must("DELETE", f"/devices/{device_id}", if_match="*")
     uri = await container(rest)
     body = {"type": "import", "inputBlobContainerUri": uri, "outputBlobContainerUri": uri}
@@ -111,6 +115,12 @@ async def test_what_was_exported_can_be_imported(parts: Parts, rest: Rest) -> No
     assert (job["status"], await read(parts, "importErrors.log")) == ("completed", [])
     twin = await rest.must("GET", "/twins/d007")
     assert (twin["tags"], twin["properties"]["desired"]["b"]) == ({"a": 1}, [2])
+    edge, child, leaf = [
+        await rest.must("GET", f"/devices/{name}") for name in ("edge", "child", "a-leaf")
+    ]
+    assert edge["deviceScope"] != scope
+    assert child["parentScopes"] == [edge["deviceScope"]]
+    assert leaf["deviceScope"] == child["deviceScope"]
     module = await rest.must("GET", "/devices/d007/modules/m1")
     assert module["authentication"]["symmetricKey"]["primaryKey"] == KEY
     module = await rest.must("GET", "/devices/edge/modules/$edgeHub")

@@ -79,6 +79,13 @@ UPDATE devices SET etag = etag
 SELECT generation_id, iot_edge, parent_scope
   FROM devices WHERE hub = :hub AND device_id = :device_id
 
+-- name: generations_of
+-- Of those of some devices that are edge devices.
+SELECT d.device_id, d.generation_id
+  FROM json_each(:device_ids) AS wanted
+ CROSS JOIN devices d ON d.hub = :hub AND d.device_id = wanted.value
+ WHERE d.iot_edge = 1
+
 -- name: first_child
 SELECT device_id FROM devices WHERE hub = :hub AND parent_scope = :scope LIMIT 1
 
