@@ -31,6 +31,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         partitions: partitions of each hub's telemetry; fixed when a hub's log is first made.
         retention_s: how long telemetry is kept, in seconds.
         retention_bytes: how much telemetry a hub keeps at most.
+        files_dir: below it file endpoints of hubs write; `None` for `files` in `data_dir`.
     """
 
     data_dir: Path
@@ -44,6 +45,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     partitions: int = 4
     retention_s: float = 7 * 86_400.0
     retention_bytes: int = 10 * 1024**3
+    files_dir: Path | None = None
 
 
 class Ports(msgspec.Struct, frozen=True, rename="camel"):

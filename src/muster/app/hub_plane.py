@@ -12,6 +12,7 @@ from muster.hub.changes import Changes
 from muster.hub.configuration_views import ConfigurationViews
 from muster.hub.configurations import Configurations
 from muster.hub.connections import Connections
+from muster.hub.consumer_groups import ConsumerGroups
 from muster.hub.convergence import Convergence
 from muster.hub.deployer import Deployer
 from muster.hub.deployment_explanations import DeploymentExplanations
@@ -55,9 +56,14 @@ from muster.hub.methods import Methods
 from muster.hub.modules import Modules
 from muster.hub.queries import Queries
 from muster.hub.query_indexes import QueryIndexes
+from muster.hub.routing import Routing
+from muster.hub.routing_endpoints import EndpointConsumers
 from muster.hub.scheduling import Scheduling
+from muster.hub.sender_twins import SenderTwins
+from muster.hub.source_events import SourceEvents
 from muster.hub.subscriptions import Subscriptions
 from muster.hub.targets import Targets
+from muster.hub.telemetry import Telemetry
 from muster.hub.transfers import Transfers
 from muster.hub.twin_batches import TwinBatches
 from muster.hub.twins import Twins
@@ -65,10 +71,10 @@ from muster.local_hub import LocalHubs
 from muster.model.job import JobType
 
 if TYPE_CHECKING:
+    from muster.app.message_places import MessagePlaces
     from muster.auth.keyring import Keyring
     from muster.clock import Clock
     from muster.decisions.log import DecisionLog
-    from muster.hub.telemetry import Telemetry
     from muster.ids import Randomness
     from muster.store.blob_files import BlobFiles
     from muster.store.sqlite import SqliteEngine
@@ -86,13 +92,23 @@ class HubPlane:
         clock: Clock,
         randomness: Randomness,
         decisions: DecisionLog,
-        telemetry: Telemetry,
+        places: MessagePlaces,
+        partitions: int,
         blob_files: BlobFiles,
         aliases: list[str],
     ) -> None:
         self.hubs = Hubs(engine, keyring, clock, randomness, aliases)
-        self.telemetry = telemetry
         changes = Changes()
+        # Before all others that hear of changes: what they do may look at a twin.
+        self.sender_twins = SenderTwins(engine, changes)
+        self.retention = places.retention
+        telemetry = self.telemetry = Telemetry(
+            places.open_log, self.sender_twins, clock, partitions
+        )
+        self.endpoint_consumers = EndpointConsumers(engine, clock, randomness, places.target)
+        self.routing = Routing(engine, keyring, self.hubs, telemetry, self.endpoint_consumers)
+        self.consumer_groups = ConsumerGroups(engine, clock)
+        SourceEvents(changes, self.hubs, telemetry, clock, randomness)
         bus = InProcessBus()
         self.connections = Connections(engine, bus, clock, changes)
         self._method_calls = MethodCalls(self.connections, bus, randomness)
@@ -231,3 +247,5 @@ class HubPlane:
         await self.blobs.open()
         await self.local.open()
         await self.configurations.open()
+        await self.consumer_groups.open()
+        await self.routing.open()

@@ -11,6 +11,7 @@ import ipaddress
 import os
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Final, Self, final
 
@@ -22,6 +23,7 @@ from starlette.responses import Response
 from muster import __version__
 from muster.app.front_door import MqttFrontDoor
 from muster.app.hub_plane import HubPlane
+from muster.app.message_places import MessagePlaces
 from muster.app.provisioning_plane import ProvisioningPlane
 from muster.auth import private_file
 from muster.auth.access_policies import HUB_RIGHTS
@@ -39,8 +41,9 @@ from muster.config import (
 from muster.decisions.log import DecisionLog
 from muster.errors import UnavailableError
 from muster.hub.endpoints.admin_http import HubAdminEndpoint
+from muster.hub.endpoints.routing_admin_http import RoutingAdminEndpoint
 from muster.hub.hubs import Hub, Hubs
-from muster.hub.telemetry import EventLog, Telemetry
+from muster.hub.routing_endpoints import Status
 from muster.ids import Randomness
 from muster.net.amqp import AmqpProtocolFactory, amqp_protocol_factory
 from muster.net.http import http_protocol_factory
@@ -66,7 +69,6 @@ from muster.provisioning.hubs import HubLink
 from muster.provisioning.settings import ServiceSettings
 from muster.store.blob_files import BlobFiles
 from muster.store.data_directory import DataDirectory
-from muster.store.journal import Journal
 from muster.store.sqlite import SqliteEngine
 
 _ANY_ADDRESS: Final = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
@@ -134,32 +136,26 @@ class Instance:
         decisions = DecisionLog(engine, clock, self.metrics)
         self._open.push_async_callback(decisions.close)
 
-        async def open_log(host: str) -> EventLog:
-            return await Journal.open(
-                directory.journal_directory(host),
-                partitions=settings.partitions,
-                clock=clock,
-                max_age_s=settings.retention_s,
-                max_bytes=settings.retention_bytes,
-            )
-
-        telemetry = Telemetry(open_log, settings.partitions)
-        self._open.push_async_callback(telemetry.close)
+        trust = ssl.create_default_context()
+        trust.load_verify_locations(self._certificates.ca_file)
+        places = MessagePlaces(directory, settings, clock, trust)
         hubs = HubPlane(
             engine=engine,
             keyring=keyring,
             clock=clock,
             randomness=randomness,
             decisions=decisions,
-            telemetry=telemetry,
             blob_files=BlobFiles(directory.blobs, randomness),
+            places=places,
+            partitions=settings.partitions,
             aliases=self._aliases(),
         )
+        self._open.push_async_callback(hubs.telemetry.close)
+        self._open.push_async_callback(hubs.endpoint_consumers.close)
+        self._measure(hubs)
         await hubs.open()
         self._open.callback(hubs.messaging.close)
         self._open.push_async_callback(hubs.connections.close)
-        trust = ssl.create_default_context()
-        trust.load_verify_locations(self._certificates.ca_file)
         provisioning = ProvisioningPlane(
             engine=engine,
             keyring=keyring,
@@ -184,6 +180,34 @@ class Instance:
         self._open.callback(self._instance_file.unlink, missing_ok=True)
         self._tell(hubs.hubs, provisioning.settings)
         self._ready = True
+
+    def _measure(self, hubs: HubPlane) -> None:
+        """Let metrics tell how messages get on."""
+        self.metrics.gauge(
+            "muster_unrouted_messages",
+            "Messages since the start that no route took, by hub.",
+            "hub",
+            lambda: [(hub.host, hubs.telemetry.intake(hub).unrouted) for hub in hubs.hubs.all()],
+        )
+        endpoints: tuple[tuple[str, str, Callable[[Status], float]], ...] = (
+            ("delivered_messages", "Messages delivered since the start", lambda of: of.delivered),
+            ("waiting_records", "Records not looked at yet", lambda of: of.waiting),
+            ("lost_records", "Records that retention took first", lambda of: of.lost),
+            (
+                "failing",
+                "1 while the target takes nothing",
+                lambda of: of.failing_since is not None,
+            ),
+        )
+        for name, text, value in endpoints:
+
+            def read(value: Callable[[Status], float] = value) -> list[tuple[str, float]]:
+                return [
+                    (f"{each.endpoint.host}/{each.endpoint.name}", value(each.status))
+                    for each in hubs.endpoint_consumers.all()
+                ]
+
+            self.metrics.gauge(f"muster_endpoint_{name}", f"{text}, by endpoint.", "endpoint", read)
 
     async def _make_hubs(self, hubs: HubPlane, provisioning: ProvisioningPlane) -> None:
         """Create and link the local hubs that were asked for and do not exist yet.
@@ -276,6 +300,17 @@ class Instance:
                 authorize_admin=administration.authorize,
                 group=admin,
                 port=None if https_port == DEFAULT_HTTPS_PORT else https_port,
+            ),
+            RoutingAdminEndpoint(
+                hubs=hubs.hubs,
+                routing=hubs.routing,
+                consumer_groups=hubs.consumer_groups,
+                telemetry=hubs.telemetry,
+                twins=hubs.sender_twins,
+                default_retention=hubs.retention,
+                clock=self._clock,
+                authorize_admin=administration.authorize,
+                group=admin,
             ),
         )
         health = [

@@ -156,13 +156,22 @@ class Invocation:
                 return self._client(login, HUB_API_VERSION)
         return self._ask_for_hub(host)  # it was created or linked after the instance started
 
+    def own_hub(self, host: str | None) -> str:
+        """Return the host of the hub that is meant: the given one, or the service's only one.
+
+        Raises:
+            click.UsageError: none is given and there are several, or none.
+        """
+        if host is not None:
+            return host
+        local = [hub["host"] for hub in self.dps().get("/admin/v1/hubs") if hub.get("local")]
+        if len(local) != 1:
+            raise _which_hub(local)
+        return str(local[0])
+
     def _ask_for_hub(self, host: str | None) -> RestClient:
         dps = self.dps()
-        if host is None:
-            local = [hub["host"] for hub in dps.get("/admin/v1/hubs") if hub.get("local")]
-            if len(local) != 1:
-                raise _which_hub(local)
-            host = str(local[0])
+        host = self.own_hub(host)
         try:
             policies: list[dict[str, Any]] = dps.get("/admin/v1/policies/hubs", host)
         except RefusedError as error:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import os
 import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -17,9 +15,10 @@ from muster.cli.failures import FailedError
 from muster.cli.import_fields import COLUMNS
 from muster.cli.options import service_command
 from muster.cli.output import remark, show_json, to_json, warn
+from muster.cli.output_file import replacing_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from muster.cli.connection import Invocation
 
@@ -60,7 +59,7 @@ def export_enrollments(
         sys.stdout.flush()  # at exit would be too late to say that the disk is full
         return
     try:
-        with _replacing(Path(file), 0o600 if with_keys else 0o644) as stream:
+        with replacing_text(Path(file), 0o600 if with_keys else 0o644) as stream:
             count = write(stream, entries, with_keys)
     except OSError as error:
         raise FailedError(f"Cannot write {file}: {error.strerror}") from None
@@ -70,30 +69,6 @@ def export_enrollments(
     remark(f"{count:,} enrollments are in {file}.")
     if with_keys and Path(file).is_file():
         warn(f"{file} holds keys; only you can read it")
-
-
-@contextlib.contextmanager
-def _replacing(path: Path, mode: int) -> Iterator[IO[str]]:
-    """Open a file that takes its name when it is complete, and goes away when it fails.
-
-    A link stays, what it points to is replaced. What is no file (/dev/stdout, a named pipe) is
-    written to as it is.
-    """
-    if path.exists() and not path.is_file():
-        with path.open("w", encoding="utf-8", newline="") as stream:
-            yield stream
-        return
-    path = path.resolve()
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def _write_csv(stream: IO[str], entries: Iterable[dict[str, Any]], with_keys: bool) -> int:  # noqa: FBT001

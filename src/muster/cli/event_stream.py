@@ -47,8 +47,11 @@ class Event(msgspec.Struct, rename="camel", kw_only=True):
         sequence_number: counts the events of the partition.
         partition: which.
         enqueued_time: when the service got it, ISO 8601.
-        device_id: who sent it.
+        offset: where it stands in the log.
+        device_id: who sent it, or whom it is about.
         module_id: likewise; `None` for the device itself.
+        source: what it is; `Telemetry` for messages of devices.
+        system_properties: by the names of the Event Hubs SDKs.
         properties: the sender's own.
         body: as JSON; text and base64 are JSON strings.
         body_encoding: `json`, `utf-8` or `base64`.
@@ -58,8 +61,11 @@ class Event(msgspec.Struct, rename="camel", kw_only=True):
     sequence_number: int
     partition: int
     enqueued_time: str
+    offset: int = 0
     device_id: str
     module_id: str | None = None
+    source: str = "Telemetry"
+    system_properties: dict[str, str | None] = {}
     properties: dict[str, str | None] = {}
     body: msgspec.Raw = msgspec.Raw(b"null")
     body_encoding: str = "json"
@@ -80,6 +86,11 @@ class EventStream:
         device_id: only of this device.
         start: `earliest`, `latest`, a sequence number or a time.
         follow: go on at the end of the log, and over breaks.
+        source: only of this source.
+        end: where to end, said like `start`; empty for the end of the log.
+
+    Attributes:
+        total: how many events there are at most, as far as the service tells.
     """
 
     def __init__(
@@ -90,12 +101,17 @@ class EventStream:
         device_id: str | None,
         start: str,
         follow: bool,
+        source: str | None = None,
+        end: str = "",
     ) -> None:
         self._client = client
         self._partition = partition
         self._device_id = device_id
         self._start = start
         self._follow = follow
+        self._source = source
+        self._end = end
+        self.total: int | None = None
         self._next: dict[int, int] = {}
         self._first_sequence = int(start) if start.isdecimal() else 0
         self._not_before: datetime | None = None
@@ -181,11 +197,16 @@ class EventStream:
             params["partition"] = str(self._partition)
         if self._device_id is not None:
             params["deviceId"] = self._device_id
+        if self._source is not None:
+            params["source"] = self._source
+        if self._end:
+            params["to"] = self._end
         reply = self._client.call(
             "GET", "/admin/v1/events", params=params, stream=True, read_timeout_s=SILENCE_S
         )
         if not self._connected:
             self._connected = True
+            self.total = _number(reply.headers.get("x-muster-records"))
             if self._start == LATEST:
                 self._not_before = _date(reply)
         return reply
@@ -252,3 +273,7 @@ def _date(reply: requests.Response) -> datetime | None:
         return parsedate_to_datetime(reply.headers["Date"]).astimezone(UTC)
     except (KeyError, ValueError):
         return None
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isdecimal() else None

@@ -1,48 +1,34 @@
-"""`muster events`: telemetry, as it arrives."""
+"""`muster events`: telemetry and other events, as they arrive."""
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
+from muster.cli.event_export import export_events
+from muster.cli.event_positions import POSITIONS, device_option, read_position, source_option
 from muster.cli.examples import examples
 from muster.cli.failures import FailedError
 from muster.cli.options import hub_option, service_command
 from muster.cli.output import decorated, printable, printable_json
+from muster.model.message import TELEMETRY
 
 if TYPE_CHECKING:
     from muster.cli.connection import Invocation
     from muster.cli.event_stream import Event
 
-_WORDS: Final = ("earliest", "latest")
-_SEQUENCE: Final = re.compile(r"[0-9]{1,18}")
-
 
 @click.group()
 def events() -> None:
-    """Telemetry of the devices of a hub, as it arrives."""
+    """Telemetry of the devices of a hub, as it arrives, and to files."""
 
 
-def _read_position(_context: click.Context, _parameter: click.Parameter, text: str) -> str:
-    if text.lower() in _WORDS:
-        return text.lower()
-    if _SEQUENCE.fullmatch(text):
-        return text
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.BadParameter(
-            f"{text!r} is neither earliest, latest, a sequence number, nor a time like "
-            "2026-01-31T12:00:00Z."
-        ) from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
+events.add_command(export_events)
 
 
 @events.command()
-@click.option("--device-id", metavar="ID", help="Only events of this device and its modules.")
+@device_option
 @click.option(
     "--partition", type=click.IntRange(min=0), metavar="N", help="Only of this partition."
 )
@@ -51,11 +37,12 @@ def _read_position(_context: click.Context, _parameter: click.Parameter, text: s
     "start",
     default="latest",
     show_default=True,
-    metavar="earliest|latest|SEQ|TIME",
-    callback=_read_position,
+    metavar=POSITIONS,
+    callback=read_position,
     help="Where to begin: a sequence number counts in each partition, a time is UTC unless it "
     "says otherwise.",
 )
+@source_option
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N events.")
 @click.option(
     "--timeout",
@@ -71,6 +58,7 @@ def _read_position(_context: click.Context, _parameter: click.Parameter, text: s
     "muster events tail",
     "muster events tail --from earliest --device-id gateway-01 --count 10",
     "muster events tail --from 2026-01-31T12:00:00Z --no-follow --json",
+    "muster events tail --source deviceLifecycleEvents",
 )
 def tail(
     invocation: Invocation,
@@ -78,6 +66,7 @@ def tail(
     device_id: str | None,
     partition: int | None,
     start: str,
+    source: str | None,
     count: int | None,
     timeout_s: float | None,
     follow: bool,
@@ -85,7 +74,9 @@ def tail(
 ) -> None:
     """Show events as they arrive, until Ctrl-C. With --json an object a line.
 
-    Goes on by itself after a short break of the connection or a restart of the service.
+    Events that are no telemetry show their source; they come when a route sends them to the
+    endpoint events. Goes on by itself after a short break of the connection or a restart of the
+    service.
     """
     from muster.cli.event_stream import EventStream  # noqa: PLC0415 - `requests` is slow to import
 
@@ -97,6 +88,7 @@ def tail(
             device_id=device_id,
             start=start,
             follow=follow,
+            source=source,
         )
         for event in stream.events(timeout_s):
             click.echo(printable_json(event.line) if invocation.as_json else _line(event))
@@ -118,7 +110,8 @@ def _line(event: Event) -> str:
 
     source = event.device_id + (f"/{event.module_id}" if event.module_id else "")
     place = f"{event.partition}:{event.sequence_number}"
-    head = printable(f"{event.enqueued_time}  {source}  {place}")
+    kind = "" if event.source == TELEMETRY else f"  {event.source}"
+    head = printable(f"{event.enqueued_time}  {source}  {place}{kind}")
     properties = [
         name if value is None else f"{name}={value}" for name, value in event.properties.items()
     ]

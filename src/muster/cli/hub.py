@@ -10,6 +10,7 @@ from muster.auth import connection_string as connection_strings
 from muster.cli.enrollment_fields import ALLOCATION_POLICIES
 from muster.cli.examples import examples
 from muster.cli.failures import FailedError, RefusedError
+from muster.cli.hub_retention import retention
 from muster.cli.options import confirm, read_text, service_command, yes_option
 from muster.cli.output import remark, show_json, show_record, show_table, warn, without_secrets
 from muster.errors import InvalidArgumentError
@@ -25,6 +26,8 @@ COLLECTION: Final = "/admin/v1/hubs"
 def hub() -> None:
     """The hubs that devices are assigned to: this service's own, and linked ones elsewhere."""
 
+
+hub.add_command(retention)
 
 _weight = click.option(
     "--allocation-weight",

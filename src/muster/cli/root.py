@@ -44,7 +44,13 @@ _COMMANDS: Final = {
     ),
     "job": _Entry("job", "job", "Update twins, or call a method, of many devices."),
     "file": _Entry("file", "file", "Files that devices have uploaded."),
-    "events": _Entry("events", "events", "Telemetry, as it arrives."),
+    "events": _Entry("events", "events", "Telemetry, as it arrives, and to files."),
+    "route": _Entry("route", "route", "Message routing: which messages go where, and why."),
+    "endpoint": _Entry("endpoint", "endpoint", "Where routes send messages: files, webhooks."),
+    "enrichment": _Entry("enrichment", "enrichment", "Properties added to routed messages."),
+    "consumer-group": _Entry(
+        "consumer_group", "consumer_group", "Names under which the event stream is read."
+    ),
     "fleet": _Entry("fleet", "fleet", "Simulated devices, for load and for rehearsals."),
     "hub": _Entry("hub", "hub", "The hubs that devices are assigned to."),
     "policy": _Entry("policy", "policy", "Access policies: who may call the service."),

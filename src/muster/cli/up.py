@@ -92,7 +92,13 @@ _BAD_NAMES: Final = ("invalid-host", "invalid-host-name")
     type=click.FloatRange(min=0, min_open=True),
     default=7.0,
     show_default=True,
-    help="How long telemetry is kept.",
+    help="How long telemetry is kept, where a hub has no retention of its own.",
+)
+@click.option(
+    "--files-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where file endpoints of message routing write [default: files in the data directory].",
 )
 @click.option(
     "--log-level",
@@ -115,6 +121,7 @@ def up(  # noqa: PLR0917 - click passes options by name
     amqp_port: int,
     amqp_plain_port: int,
     retention_days: float,
+    files_dir: Path | None,
     log_level: str,
 ) -> None:
     """Run the whole service in this process, until Ctrl-C or SIGTERM.
@@ -134,6 +141,7 @@ def up(  # noqa: PLR0917 - click passes options by name
         amqp_port=amqp_port,
         amqp_plain_port=amqp_plain_port,
         retention_s=retention_days * 86_400.0,
+        files_dir=files_dir,
     )
     try:
         import uvloop  # noqa: PLC0415 - part of the `server` extra

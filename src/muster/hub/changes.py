@@ -37,7 +37,7 @@ class IdentityChanged(Struct, frozen=True):
     Attributes:
         ref: which.
         event: what became of it.
-        twin: the twin it was created with; `None` for other events.
+        twin: the twin it was created with, or had when it was deleted; `None` for other events.
     """
 
     ref: IdentityRef
@@ -69,6 +69,7 @@ class TwinChanged(Struct, frozen=True):
         desired: the change of the desired properties; `None` when there is none.
         reported: the same for the reported properties.
         replaced: it was a PUT.
+        twin: the whole twin after the write; `None` when the writer does not have it.
     """
 
     ref: IdentityRef
@@ -77,6 +78,7 @@ class TwinChanged(Struct, frozen=True):
     desired: SectionChange | None = None
     reported: SectionChange | None = None
     replaced: bool = False
+    twin: Twin | None = None
 
 
 @final

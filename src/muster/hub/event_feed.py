@@ -18,7 +18,7 @@ from muster.errors import InvalidArgumentError, UnavailableError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from muster.hub.telemetry import EventLog, StoredRecord
+    from muster.hub.telemetry import LogReader, StoredRecord
 
 BATCH_RECORDS: Final = 500
 BATCH_BYTES: Final = 1 << 20
@@ -37,7 +37,7 @@ class DamagedLog(Protocol):
     resume_sequence: int
 
 
-def start(log: EventLog, partitions: Iterable[int], text: str) -> dict[int, int]:
+def start(log: LogReader, partitions: Iterable[int], text: str) -> dict[int, int]:
     """Return where to begin in each partition.
 
     Args:
@@ -69,8 +69,28 @@ def start(log: EventLog, partitions: Iterable[int], text: str) -> dict[int, int]
     return {partition: log.find_time(partition, unix_s) for partition in partitions}
 
 
+def count(log: LogReader, positions: dict[int, int], until: dict[int, int] | None = None) -> int:
+    """Return how many records `read` finds when it does not follow.
+
+    Args:
+        log: of the hub.
+        positions: where to begin in each partition.
+        until: where to end, if not at the end of the log.
+    """
+    ends = _ends(log, positions, until)
+    return sum(
+        max(ends[partition] - max(position, log.bounds(partition)[0]), 0)
+        for partition, position in positions.items()
+    )
+
+
 async def read(
-    log: EventLog, positions: dict[int, int], *, follow: bool, keep_alive_s: float = 15.0
+    log: LogReader,
+    positions: dict[int, int],
+    *,
+    follow: bool,
+    until: dict[int, int] | None = None,
+    keep_alive_s: float = 15.0,
 ) -> AsyncIterator[list[StoredRecord]]:
     """Yield batches of records, within a batch in the order of their arrival.
 
@@ -78,9 +98,10 @@ async def read(
         log: of the hub.
         positions: where to begin in each partition; kept up to date.
         follow: go on at the end and wait for more, for ever.
+        until: where to end in each partition when not following; the end of the log otherwise.
         keep_alive_s: seconds of waiting after which an empty batch is yielded.
     """
-    ends = {} if follow else {partition: log.bounds(partition)[1] for partition in positions}
+    ends = {} if follow else _ends(log, positions, until)
     news = asyncio.Event()
     unsubscribe = log.subscribe(news.set)
     try:
@@ -105,8 +126,17 @@ async def read(
         unsubscribe()
 
 
+def _ends(
+    log: LogReader, partitions: Iterable[int], until: dict[int, int] | None
+) -> dict[int, int]:
+    ends = {partition: log.bounds(partition)[1] for partition in partitions}
+    if until is None:
+        return ends
+    return {partition: min(end, until[partition]) for partition, end in ends.items()}
+
+
 async def _next(
-    log: EventLog, positions: dict[int, int], partition: int, ends: dict[int, int]
+    log: LogReader, positions: dict[int, int], partition: int, ends: dict[int, int]
 ) -> list[StoredRecord]:
     """Return the next records of a partition, and move its position behind them.
 

@@ -10,6 +10,8 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, Final, cast, final
 
+from msgspec import Struct
+
 from muster.auth import symmetric_keys
 from muster.auth.access_policies import (
     HUB_RIGHTS,
@@ -38,10 +40,28 @@ if TYPE_CHECKING:
 MAX_POLICIES: Final = 64
 """Policies of one hub. Azure stops at 16 (hub-service.md 2.1); this is only a bound."""
 
+MIN_AGE_S: Final = 60.0
+MAX_AGE_S: Final = 3660 * 86_400.0
+MIN_BYTES: Final = 1 << 20
+MAX_BYTES: Final = 1 << 50
+"""What retention can be."""
+
 _SQL_HUBS: Final = load("hubs")
 _SQL_POLICIES: Final = load("hub_policies")
 _HOST: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 _POLICY_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class Retention(Struct, frozen=True):
+    """How long a hub keeps telemetry; `None` for what the service does by default.
+
+    Attributes:
+        max_age_s: seconds after which it may be deleted.
+        max_bytes: size of a log above which the oldest is deleted.
+    """
+
+    max_age_s: float | None = None
+    max_bytes: int | None = None
 
 
 @final
@@ -54,15 +74,23 @@ class Hub:
         names: what it may be called in tokens: the host and, for an only hub, the other names of
             the instance.
         policies: by name.
+        retention: of its telemetry.
     """
 
-    __slots__ = ("host", "id", "names", "policies")
+    __slots__ = ("host", "id", "names", "policies", "retention")
 
     def __init__(self, number: int, host: str) -> None:
         self.id = number
         self.host = host
         self.names: frozenset[str] = frozenset({host})
         self.policies: dict[str, AccessPolicy] = {}
+        self.retention = Retention()
+
+    @property
+    def name(self) -> str:
+        """What the hub calls itself in messages, as Azure does: the host up to its first dot."""
+        first, _, rest = self.host.partition(".")
+        return self.host if rest.replace(".", "").isdigit() else first
 
     def policy(self, name: str) -> AccessPolicy | None:
         """Return a policy by its name (case-sensitive)."""
@@ -85,6 +113,7 @@ class Hubs:
     __slots__ = (
         "_aliases",
         "_by_host",
+        "_by_id",
         "_clock",
         "_creating",
         "_engine",
@@ -106,19 +135,24 @@ class Hubs:
         self._randomness = randomness
         self._aliases = frozenset(map(str.lower, aliases))
         self._by_host: dict[str, Hub] = {}
+        self._by_id: dict[int, Hub] = {}
         self._creating = asyncio.Lock()
 
     async def open(self) -> None:
         """Load every hub; call once, before anything else."""
         hubs: dict[int, Hub] = {}
         for row in await self._engine.read(_SQL_HUBS["list"], {}):
-            number, host = cast("tuple[int, str]", row)
+            number, host, max_age_s, max_bytes = cast(
+                "tuple[int, str, float | None, int | None]", row
+            )
             hubs[number] = Hub(number, host)
+            hubs[number].retention = Retention(max_age_s, max_bytes)
         for row in await self._engine.read(_SQL_POLICIES["list"], {}):
             number, name, rights, sealed = cast("tuple[int, str, str, bytes]", row)
             hub = hubs[number]
             hub.policies[name] = self._unsealed(hub, name, rights, sealed)
         self._by_host = {hub.host: hub for hub in hubs.values()}
+        self._by_id = hubs
         self._name()
 
     def all(self) -> list[Hub]:
@@ -135,6 +169,10 @@ class Hubs:
         if hub is None:
             raise NotFoundError(f"There is no hub '{host}' here", code="hub-not-found")
         return hub
+
+    def by_id(self, number: int) -> Hub:
+        """Return the hub of a number that something of it carries."""
+        return self._by_id[number]
 
     def find(self, host: str) -> Hub | None:
         """Return the hub a client means that says it talks to `host` (perhaps with a port)."""
@@ -198,9 +236,33 @@ class Hubs:
                 [self._sealed(hub, policy) for policy in hub.policies.values()],
             ),
         )
-        self._by_host[host] = hub
+        self._by_host[host] = self._by_id[hub.id] = hub
         self._name()
         return hub
+
+    async def save_retention(self, hub: Hub, retention: Retention) -> None:
+        """Keep telemetry of a hub for another time or size.
+
+        Raises:
+            InvalidArgumentError: code `invalid-retention`.
+        """
+        age, size = retention.max_age_s, retention.max_bytes
+        if age is not None and not MIN_AGE_S <= age <= MAX_AGE_S:
+            raise InvalidArgumentError(
+                "Telemetry can be kept for 1 minute to 10 years.", code="invalid-retention"
+            )
+        if size is not None and not MIN_BYTES <= size <= MAX_BYTES:
+            raise InvalidArgumentError(
+                "Telemetry of a hub can take 1 MiB to 1 PiB.", code="invalid-retention"
+            )
+        await self._engine.write(
+            Statement(
+                _SQL_HUBS["save_retention"],
+                {"id": hub.id, "max_age_s": age, "max_bytes": size},
+                expect=1,
+            )
+        )
+        hub.retention = retention
 
     def policy(self, hub: Hub, name: str) -> AccessPolicy:
         """Return a policy of a hub.

@@ -314,6 +314,7 @@ class Identities:
             device = self._stored(hub, await self._row(hub, device_id))
             if not matches(if_match, device.etag):
                 raise etag_mismatch(device_id)
+            twin = await twin_rows.read(self._engine, device.ref)
             names: dict[str, str | int] = {"hub": hub, "device_id": device_id}
             statements = [
                 Statement(
@@ -331,7 +332,7 @@ class Identities:
             except LostRaceError:
                 continue
             self._connections.announce_barred(device.ref, "the device was deleted", deleted=True)
-            self._changes.publish(IdentityChanged(device.ref, IdentityEvent.DELETED))
+            self._changes.publish(IdentityChanged(device.ref, IdentityEvent.DELETED, twin))
             return
         raise LostRaceError("The device is being changed by others.", subject=device_id)
 

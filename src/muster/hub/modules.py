@@ -206,6 +206,7 @@ class Modules:
                 raise system_module_refused(ref.module_id)
             if not matches(if_match, module.etag):
                 raise etag_mismatch(ref.text)
+            twin = await twin_rows.read(self._engine, ref)
             try:
                 await self._engine.write(
                     Statement(
@@ -219,7 +220,7 @@ class Modules:
             except LostRaceError:
                 continue
             self._connections.announce_barred(ref, "the module was deleted", deleted=True)
-            self._changes.publish(IdentityChanged(ref, IdentityEvent.DELETED))
+            self._changes.publish(IdentityChanged(ref, IdentityEvent.DELETED, twin))
             return
         raise LostRaceError("The module is being changed by others.", subject=ref.text)
 

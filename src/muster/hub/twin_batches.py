@@ -145,7 +145,9 @@ class TwinBatches:
             body = _encode(twin_rules.desired_patch_for_device(patch.desired, version))
             self._connections.announce_desired(ref, version, body)
             change = SectionChange(patch.desired, twin.desired)
-        self._changes.publish(TwinChanged(ref, twin.version, tags=patch.tags, desired=change))
+        self._changes.publish(
+            TwinChanged(ref, twin.version, tags=patch.tags, desired=change, twin=twin)
+        )
 
 
 def _gone(ref: IdentityRef) -> MusterError:

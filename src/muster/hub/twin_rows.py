@@ -12,6 +12,7 @@ from muster.store.queries import load
 
 if TYPE_CHECKING:
     from muster.model.identity import IdentityRef
+    from muster.store.engine import Engine
 
 SQL: Final = load("twins")
 
@@ -44,6 +45,12 @@ def to_params(ref: IdentityRef, twin: Twin) -> dict[str, str | int | float | byt
         "reported_metadata": _encode(twin.reported.metadata).decode(),
         "reported_version": twin.reported.version,
     }
+
+
+async def read(engine: Engine, ref: IdentityRef) -> Twin | None:
+    """Return a twin as it is stored, `None` when there is none."""
+    rows = await engine.read(SQL["get"], key(ref))
+    return from_columns(rows[0])[0] if rows else None
 
 
 def insert(ref: IdentityRef, twin: Twin) -> Statement:

@@ -195,7 +195,14 @@ class Twins:
                     self._tell(ref, desired, after.desired.version)
                 change = None if desired is None else SectionChange(desired, after.desired)
                 self._changes.publish(
-                    TwinChanged(ref, after.version, tags=tags, desired=change, replaced=replace)
+                    TwinChanged(
+                        ref,
+                        after.version,
+                        tags=tags,
+                        desired=change,
+                        replaced=replace,
+                        twin=after,
+                    )
                 )
                 return self._shown(ref, row, after)
         raise _contended(ref)
@@ -258,7 +265,7 @@ class Twins:
                 except LostRaceError:
                     continue
                 change = SectionChange(patch, after.reported)
-                self._changes.publish(TwinChanged(ref, after.version, reported=change))
+                self._changes.publish(TwinChanged(ref, after.version, reported=change, twin=after))
                 return after.reported.version
         raise _contended(ref)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 import msgspec
 
-from muster.language import collections
+from muster.language import collections, explain
 from muster.language.evaluate import predicate
 from muster.language.parser import parse_condition
 from muster.language.tree import TRUE, Path, paths
@@ -19,6 +19,8 @@ from muster.language.values import UNDEFINED, Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from muster.language.explain import Reason
 
 _BODY: Final = "$body"
 _TWIN: Final = "$twin"
@@ -33,7 +35,7 @@ class Message:
     """What conditions of routes are asked of.
 
     Args:
-        properties: application properties.
+        properties: application properties; `None` is null.
         system: system properties by their names in conditions without the `$`: `contentType`,
             `connectionDeviceId`, `dt-dataschema`, …; only those the message has.
         body: as it came.
@@ -44,7 +46,7 @@ class Message:
 
     def __init__(
         self,
-        properties: Mapping[str, str],
+        properties: Mapping[str, str | None],
         system: Mapping[str, str],
         body: bytes,
         twin: Mapping[str, Any] | None = None,
@@ -82,7 +84,7 @@ class Route:
         needs_body: whether it looks into the body.
     """
 
-    __slots__ = ("matches", "needs_body", "needs_twin")
+    __slots__ = ("_expression", "matches", "needs_body", "needs_twin")
 
     def __init__(self, text: str) -> None:
         """Use `parse`."""
@@ -91,6 +93,11 @@ class Route:
         self.needs_twin = _TWIN in roots
         self.needs_body = _BODY in roots
         self.matches: Callable[[Message], bool] = predicate(expression, _bind)
+        self._expression = expression
+
+    def why(self, message: Message) -> tuple[bool, list[Reason]]:
+        """Tell whether it is true of a message, and the parts because of which."""
+        return explain.why(self._expression, message, _bind)
 
 
 def parse(text: str) -> Route:

@@ -98,6 +98,19 @@ class DataDirectory:
         """
         return self.path / "telemetry" / hub_host
 
+    def routed_directory(self, hub_host: str) -> Path:
+        """Return the directory of the journal of what goes to a hub's own endpoints.
+
+        Args:
+            hub_host: host name of the hub, checked to be one.
+        """
+        return self.path / "routed" / hub_host
+
+    @property
+    def files(self) -> Path:
+        """Below it file endpoints write, unless the settings say otherwise."""
+        return self.path / "files"
+
     @staticmethod
     def instance_file(path: Path) -> Path:
         """Return where the instance on a data directory tells how to reach it.

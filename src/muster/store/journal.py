@@ -202,6 +202,16 @@ class Journal:
 
         return unsubscribe
 
+    def retain(self, max_age_s: float, max_bytes: int) -> None:
+        """Keep records of another age and amount; takes effect at the next look.
+
+        Args:
+            max_age_s: as for `open`.
+            max_bytes: as for `open`.
+        """
+        self._writer.max_age_s = max_age_s
+        self._writer.max_bytes = max_bytes
+
     async def close(self) -> None:
         """Store what was accepted, then let go of the files."""
         if not self._closed:

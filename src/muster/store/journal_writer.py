@@ -57,7 +57,7 @@ _log = structlog.get_logger(__name__)
 
 @final
 class JournalWriter:
-    """Writes one journal. All but `queue` and `segments` belongs to its thread.
+    """Writes one journal. All but its attributes belongs to its thread.
 
     Args:
         directory: of the journal.
@@ -77,6 +77,8 @@ class JournalWriter:
         segments: oldest first; replaced as a whole, so a reader's copy stays as it is.
         queue: appends to do; `None` ends the thread when all before it is done. An append and its
             future are one item, so nothing can be acknowledged with another's commit.
+        max_age_s: may be changed at any time.
+        max_bytes: likewise.
     """
 
     def __init__(
@@ -99,8 +101,8 @@ class JournalWriter:
         self._directory = directory
         self._partitions = partitions
         self._segment_bytes = segment_bytes
-        self._max_age_s = max_age_s
-        self._max_bytes = max_bytes
+        self.max_age_s = max_age_s
+        self.max_bytes = max_bytes
         self._check_s = check_s
         self._clock = clock
         self._randomness = randomness
@@ -338,9 +340,9 @@ class JournalWriter:
             return
         last = self.segments[-1]
         spans = now - last.oldest if last.frames else 0.0
-        if self._descriptor >= 0 and spans > self._max_age_s / _AGE_PIECES:
+        if self._descriptor >= 0 and spans > self.max_age_s / _AGE_PIECES:
             self._seal()
-        if self._descriptor < 0 and last.frames and last.newest < now - self._max_age_s:
+        if self._descriptor < 0 and last.frames and last.newest < now - self.max_age_s:
             # An empty file carries the sequence numbers on, so the last one may go.
             last = self._create()
         keep = 0
@@ -348,7 +350,7 @@ class JournalWriter:
         size = last.limit - segments[0].header.base_offset
         while keep < len(segments) - 1:
             oldest, following = segments[keep], segments[keep + 1]
-            if oldest.newest >= now - self._max_age_s and size <= self._max_bytes:
+            if oldest.newest >= now - self.max_age_s and size <= self.max_bytes:
                 break
             size -= following.header.base_offset - oldest.header.base_offset
             keep += 1

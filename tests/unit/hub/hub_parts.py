@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, final
 
 from muster.auth import sas_token, symmetric_keys
@@ -10,13 +12,14 @@ from muster.auth.keyring import Keyring
 from muster.bus.inprocess import InProcessBus
 from muster.clock import ManualClock
 from muster.decisions.log import DecisionLog
+from muster.errors import UnavailableError
+from muster.hub import events
 from muster.hub.authentication import Authenticator
 from muster.hub.blobs import Blobs
 from muster.hub.bulk import Bulk
 from muster.hub.changes import Changes
 from muster.hub.connections import Connections
 from muster.hub.digital_twins import DigitalTwins
-from muster.hub.endpoints import events
 from muster.hub.endpoints.blobs_http import BlobsHttpEndpoint
 from muster.hub.endpoints.device_access import DeviceAccess
 from muster.hub.endpoints.device_http import DeviceHttpEndpoint
@@ -45,13 +48,18 @@ from muster.hub.methods import Methods
 from muster.hub.modules import Modules
 from muster.hub.queries import Queries
 from muster.hub.query_indexes import QueryIndexes
+from muster.hub.routing import Routing
+from muster.hub.routing_endpoints import EndpointConsumers
 from muster.hub.scheduling import Scheduling
+from muster.hub.sender_twins import SenderTwins
+from muster.hub.source_events import SourceEvents
 from muster.hub.subscriptions import Subscriptions
 from muster.hub.telemetry import Telemetry
 from muster.hub.transfers import Transfers
 from muster.hub.twin_batches import TwinBatches
 from muster.hub.twins import Twins
 from muster.ids import Randomness
+from muster.model import message as messages
 from muster.model.identity import (
     Authentication,
     Capabilities,
@@ -70,10 +78,11 @@ from muster.wire.mqtt import codec
 from muster.wire.mqtt.packets import Connect, Publish, Will
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from muster.hub.hubs import Hub
+    from muster.hub.telemetry import LogKind
     from muster.net.mqtt import MqttSession
     from muster.store.engine import Engine
     from muster.wire.mqtt.packets import Packet
@@ -93,7 +102,7 @@ class Parts:
         self.clock = clock
         self.randomness = Randomness()
         self.bus = InProcessBus()
-        keyring = Keyring(MASTER)
+        keyring = self.keyring = Keyring(MASTER)
         self.hubs = Hubs(engine, keyring, clock, self.randomness)
         self.changes = Changes()
         self.connections = Connections(engine, self.bus, clock, self.changes)
@@ -135,10 +144,19 @@ class Parts:
         self.authenticator = Authenticator(engine, keyring, clock)
         self.decisions = DecisionLog(engine, clock, Metrics())
 
-        async def open_log(host: str) -> Journal:
-            return await Journal.open(directory / host, partitions=4, clock=clock)
+        async def open_log(hub: Hub, kind: LogKind) -> Journal:
+            return await Journal.open(directory / kind / hub.host, partitions=4, clock=clock)
 
-        self.telemetry = Telemetry(open_log)
+        self.telemetry = Telemetry(open_log, SenderTwins(engine, self.changes), clock)
+        self.targets: defaultdict[str, Collector] = defaultdict(Collector)
+        """What endpoints deliver to, by their names."""
+        self.consumers = EndpointConsumers(
+            engine, clock, self.randomness, lambda endpoint: self.targets[endpoint.name]
+        )
+        self.routing = Routing(engine, keyring, self.hubs, self.telemetry, self.consumers)
+        self.source_events = SourceEvents(
+            self.changes, self.hubs, self.telemetry, clock, self.randomness
+        )
         self.services = SessionServices(
             connections=self.connections,
             subscriptions=self.subscriptions,
@@ -194,9 +212,11 @@ class Parts:
             await self.hubs.create(HOST)
         for hub in self.hubs.all():
             await self.telemetry.open(hub)
+        await self.routing.open()
 
     async def close(self) -> None:
         await self.connections.close()
+        await self.consumers.close()
         self.messaging.close()
         await self.telemetry.close()
         await self.decisions.close()
@@ -258,8 +278,29 @@ class Parts:
         found = []
         for partition in range(4):
             earliest, _ = log.bounds(partition)
-            found += [events.decode(r) for r in await log.read(partition, earliest, 1000, 1 << 24)]
+            for record in await log.read(partition, earliest, 1000, 1 << 24):
+                event = events.decode(record)
+                assert event is not None
+                found.append(event)
         return found
+
+    async def routed(self) -> list[tuple[int, events.Event]]:
+        """Return what stands in the log of the hub's own endpoints, each with its endpoint."""
+        log = await self.telemetry.open_routed(self.hub)
+        found = []
+        for partition in range(4):
+            earliest, _ = log.bounds(partition)
+            for record in await log.read(partition, earliest, 1000, 1 << 24):
+                for delivery in messages.decode(record.data).deliveries:
+                    event = events.decode(record, delivery.endpoint)
+                    assert event is not None
+                    found.append((delivery.endpoint, event))
+        return found
+
+
+def body_of(event: events.Event) -> Any:
+    """Return the body of an event, JSON as its value."""
+    return json.loads(bytes(event.body)) if event.body_encoding == "json" else event.body
 
 
 async def build(directory: Path, clock: ManualClock) -> Parts:
@@ -271,6 +312,35 @@ async def build(directory: Path, clock: ManualClock) -> Parts:
 
 def own_keys() -> Authentication:
     return Authentication(SymmetricKey(KEY, KEY2), None, "sas")
+
+
+@final
+class Collector:
+    """A target that keeps what it gets; it refuses while `refuses` says why."""
+
+    max_events = 100
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.refuses = ""
+        self.offers = 0
+        self.closed = False
+
+    async def deliver(self, events: Sequence[bytes]) -> None:
+        self.offers += 1
+        if self.refuses:
+            raise UnavailableError(self.refuses)
+        self.events += map(json.loads, events)
+
+    async def tend(self) -> None:
+        return
+
+    async def close(self) -> None:
+        self.closed = True
+
+    async def got(self, count: int) -> list[dict[str, Any]]:
+        await until(lambda: len(self.events) >= count)
+        return self.events
 
 
 @final
@@ -335,7 +405,7 @@ class Client:
 
     async def take(self, count: int = 1) -> list[Packet]:
         """Wait for packets and return them."""
-        await _until(lambda: len(self.peer.packets) >= count)
+        await until(lambda: len(self.peer.packets) >= count)
         taken, self.peer.packets[:count] = self.peer.packets[:count], []
         return taken
 
@@ -354,7 +424,7 @@ class Client:
 
     async def gone(self) -> str:
         """Wait until the service has closed the connection; return why."""
-        await _until(lambda: self.peer.closed and self.peer.session is None)
+        await until(lambda: self.peer.closed and self.peer.session is None)
         return self.peer.reason
 
 
@@ -362,7 +432,7 @@ def will_of(topic: str, payload: bytes) -> Will:
     return Will(topic, payload)
 
 
-async def _until(condition: Callable[[], bool]) -> None:
+async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - what it waits for has no event
             await asyncio.sleep(0.001)

@@ -105,6 +105,7 @@ async def test_events_from_the_beginning(rest: Rest, parts: Parts) -> None:
         "enqueuedTime": time,
         "deviceId": "d1",
         "moduleId": None,
+        "source": "Telemetry",
         "systemProperties": {
             "iothub-connection-device-id": "d1",
             "iothub-connection-auth-method": '{"scope":"device","type":"sas","issuer":"iothub",'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 import msgspec
 from starlette.responses import Response, StreamingResponse
@@ -11,8 +11,7 @@ from muster.auth import connection_string
 from muster.auth.access_policies import AccessPolicy, Right, authorize
 from muster.auth.connection_string import ConnectionString
 from muster.errors import InvalidArgumentError, UnauthorizedError
-from muster.hub import event_feed
-from muster.hub.endpoints import events
+from muster.hub import event_feed, events
 from muster.hub.telemetry import partition_of
 from muster.net.routing import Route, decode_json, read_body
 
@@ -23,11 +22,12 @@ if TYPE_CHECKING:
 
     from muster.clock import Clock
     from muster.hub.hubs import Hub, Hubs
-    from muster.hub.telemetry import EventLog, Telemetry
+    from muster.hub.telemetry import LogReader, Telemetry
     from muster.net.routing import RouteGroup
 
 _BODY_LIMIT: Final = 64 * 1024
 _JSON: Final = "application/json; charset=utf-8"
+_RECORDS: Final = "x-muster-records"
 _NDJSON: Final = "application/x-ndjson; charset=utf-8"
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -140,9 +140,17 @@ class HubAdminEndpoint:
         positions = event_feed.start(
             log, chosen or partitions, query.get("from", "") or event_feed.LATEST
         )
-        follow = query.get("follow", "").lower() == "true"
-        lines = _lines(log, positions, follow=follow, device_id=device_id)
-        return StreamingResponse(lines, media_type=_NDJSON)
+        until = None
+        if query.get("to"):
+            until = event_feed.start(log, positions, query["to"])
+        follow = until is None and query.get("follow", "").lower() == "true"
+        wanted = _Wanted(device_id, query.get("source", ""))
+        lines = _lines(log, positions, until, follow=follow, wanted=wanted)
+        headers = {}
+        if not follow:
+            # At most so many: not all of them may be wanted.
+            headers[_RECORDS] = str(event_feed.count(log, positions, until))
+        return StreamingResponse(lines, media_type=_NDJSON, headers=headers)
 
     def _named(self, request: Request) -> Hub:
         """Return the hub a request for events names, when the caller may read it.
@@ -174,15 +182,31 @@ class HubAdminEndpoint:
         return hub or self._hubs.get(name)
 
 
+class _Wanted(NamedTuple):
+    """Which events somebody wants; empty for any."""
+
+    device_id: str
+    source: str
+
+    def takes(self, event: events.Event) -> bool:
+        return (not self.device_id or event.device_id == self.device_id) and (
+            not self.source or event.source.lower() == self.source.lower()
+        )
+
+
 async def _lines(
-    log: EventLog, positions: dict[int, int], *, follow: bool, device_id: str
+    log: LogReader,
+    positions: dict[int, int],
+    until: dict[int, int] | None,
+    *,
+    follow: bool,
+    wanted: _Wanted,
 ) -> AsyncIterator[bytes]:
-    async for batch in event_feed.read(log, positions, follow=follow):
-        found = [events.decode(record) for record in batch]
+    async for batch in event_feed.read(log, positions, follow=follow, until=until):
         lines = [
             _encode(event) + b"\n"
-            for event in found
-            if not device_id or event.device_id == device_id
+            for event in map(events.decode, batch)
+            if event is not None and wanted.takes(event)
         ]
         if lines:
             yield b"".join(lines)

@@ -19,11 +19,10 @@ from muster.wire.amqp.link import ReceivingLink
 from muster.wire.amqp.performatives import Error
 
 if TYPE_CHECKING:
-    import asyncio
-
     from muster.hub.endpoints.amqp_addresses import Address
     from muster.hub.endpoints.amqp_client import AmqpClient
     from muster.hub.endpoints.amqp_devices import AmqpDevice, AmqpDevices
+    from muster.hub.intake import Appended
     from muster.wire.amqp.deliveries import Delivery
     from muster.wire.amqp.link import Link
 
@@ -63,7 +62,7 @@ class _Telemetry(LinkHandler):
         services = device.services
         self._device = device
         self._link = link
-        self._log = services.telemetry.log(device.hub)
+        self._intake = services.telemetry.intake(device.hub)
         self._partition = partition_of(device.ref.device_id, services.telemetry.partitions)
         self._pending = 0
         self._paused = False
@@ -98,7 +97,7 @@ class _Telemetry(LinkHandler):
 
     def _store(self, records: list[bytes], deliveries: list[Delivery]) -> None:
         try:
-            future = self._log.append(self._partition, records)
+            future = self._intake.append(self._partition, records)
         except MusterError as error:
             self._fail(error.message)
             return
@@ -110,9 +109,7 @@ class _Telemetry(LinkHandler):
         if self._pending > MAX_PENDING or telemetry.pending > MAX_PENDING_ALL:
             self._pause()
 
-    def _stored(
-        self, deliveries: list[Delivery], size: int, future: asyncio.Future[list[int]]
-    ) -> None:
+    def _stored(self, deliveries: list[Delivery], size: int, future: Appended) -> None:
         self._pending -= size
         self._device.services.telemetry.pending -= size
         if future.cancelled() or future.exception() is not None:

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from muster.hub.endpoints.mqtt_acks import Acknowledgement
     from muster.hub.endpoints.session_services import SessionServices
     from muster.hub.hubs import Hub
+    from muster.hub.intake import Appended, Intake
     from muster.hub.subscriptions import TopicFilters
-    from muster.hub.telemetry import EventLog
     from muster.model.decision import Fact
     from muster.model.identity import IdentityRef
     from muster.net.mqtt import MqttPeer
@@ -85,10 +85,10 @@ class DeviceSession:
         "_filters",
         "_head",
         "_hub",
+        "_intake",
         "_limit",
         "_line",
         "_line_size",
-        "_log",
         "_partition",
         "_paused",
         "_pending",
@@ -128,7 +128,7 @@ class DeviceSession:
         self._stamp = stamp
         self._prefix = telemetry_topic(ref) + "/"
         self._limit = len(stamp) + 3 + MAX_MESSAGE_SIZE
-        self._log: EventLog = services.telemetry.log(hub)
+        self._intake: Intake = services.telemetry.intake(hub)
         self._partition = partition_of(ref.device_id, services.telemetry.partitions)
         self._topic = ""
         self._head = b""
@@ -233,7 +233,7 @@ class DeviceSession:
         services = self._services
         size = sum(map(len, records))
         try:
-            future = self._log.append(self._partition, records)
+            future = self._intake.append(self._partition, records)
         except MusterError as error:
             self.peer.close(error.message)
             return
@@ -246,7 +246,7 @@ class DeviceSession:
         if self.connection is not None:
             self.connection.touch(services.clock.time())
 
-    def _stored(self, acknowledgement: Acknowledgement, future: asyncio.Future[list[int]]) -> None:
+    def _stored(self, acknowledgement: Acknowledgement, future: Appended) -> None:
         self._pending -= acknowledgement.size
         self._services.telemetry.pending -= acknowledgement.size
         if future.cancelled() or future.exception() is not None:
@@ -274,7 +274,7 @@ class DeviceSession:
     def _append_unheard(self, record: bytes) -> None:
         """Store a message nobody waits for."""
         try:
-            future = self._log.append(self._partition, [record])
+            future = self._intake.append(self._partition, [record])
         except MusterError:
             # The log is closing; there is nobody left to tell.
             return
@@ -460,7 +460,7 @@ def telemetry_topic(ref: IdentityRef) -> str:
     return f"devices/{ref.device_id}/messages/events"
 
 
-def _consume(future: asyncio.Future[list[int]]) -> None:
+def _consume(future: Appended) -> None:
     if not future.cancelled():
         # Looked at, so that a failure is not reported as forgotten: the store logged it.
         future.exception()

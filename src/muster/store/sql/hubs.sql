@@ -1,7 +1,7 @@
 -- The hubs of this service.
 
 -- name: list
-SELECT id, host FROM hubs ORDER BY id
+SELECT id, host, retention_s, retention_bytes FROM hubs ORDER BY id
 
 -- name: insert
 -- Number and host come from the caller, who keeps all hubs in memory.
@@ -9,3 +9,6 @@ INSERT INTO hubs (id, host, created_at) VALUES (:id, :host, :created_at)
 
 -- name: insert_counts
 INSERT INTO device_counts (hub, enabled, disabled) VALUES (:id, 0, 0)
+
+-- name: save_retention
+UPDATE hubs SET retention_s = :max_age_s, retention_bytes = :max_bytes WHERE id = :id

@@ -1,4 +1,4 @@
-"""A stored message as readers see it: the one place that decodes records.
+"""A stored message as readers see it.
 
 Names of system properties are those of the Event Hubs SDKs (hub-device.md 2.4, 9).
 """
@@ -6,45 +6,31 @@ Names of system properties are those of the Event Hubs SDKs (hub-device.md 2.4, 
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from muster.hub import message_properties
 from muster.model import message as messages
 from muster.model.identity import wire_time
-from muster.wire.mqtt import property_bag
 
 if TYPE_CHECKING:
     from muster.hub.telemetry import StoredRecord
 
-_SYSTEM_NAMES: Final = {
-    "$.mid": "message-id",
-    "$.cid": "correlation-id",
-    "$.uid": "user-id",
-    "$.to": "to",
-    "$.ct": "content-type",
-    "$.ce": "content-encoding",
-    "$.exp": "absolute-expiry-time",
-    "$.on": "iothub-outputname",
-    "$.ctime": "iothub-creation-time-utc",
-    "$.schema": "iothub-message-schema",
-    "$.ifid": "iothub-interface-id",
-    "$.sub": "dt-subject",
-}
-
 
 class Event(msgspec.Struct, rename="camel", kw_only=True):
-    """One device-to-cloud message.
+    """One message: of a device, or of the service about one.
 
     Attributes:
         sequence_number: counts the messages of the partition.
         partition: which.
         offset: where it stands in the log.
         enqueued_time: when it arrived.
-        device_id: who sent it.
+        device_id: who sent it, or whom it is about.
         module_id: likewise, `None` for the device itself.
+        source: what it is, a value of `iothub-message-source`.
         system_properties: by the names of the Event Hubs SDKs.
-        properties: the sender's own; `None` for a name without a value.
+        properties: the sender's own, and enrichments; `None` for a name without a value.
         body: JSON as JSON, other text as text, anything else in base64.
         body_encoding: `json`, `utf-8` or `base64`.
     """
@@ -55,38 +41,33 @@ class Event(msgspec.Struct, rename="camel", kw_only=True):
     enqueued_time: str
     device_id: str
     module_id: str | None
+    source: str
     system_properties: dict[str, str | None]
     properties: dict[str, str | None]
     body: Any
     body_encoding: str
 
 
-def decode(record: StoredRecord) -> Event:
-    """Return the message a record holds.
+def decode(record: StoredRecord, endpoint: int = messages.BUILT_IN) -> Event | None:
+    """Return the message a record holds, as an endpoint gets it; `None` when it does not.
 
     Raises:
         ValueError: the record was written by a version that is not known here.
     """
     message = messages.decode(record.data)
+    delivery = message.delivery(endpoint)
+    if delivery is None:
+        return None
     stamp = message.stamp
     enqueued_time = wire_time(record.enqueued_at)
-    system: dict[str, str | None] = {}
-    properties: dict[str, str | None] = {}
-    for name, value in property_bag.decode(message.bag):
-        if name.startswith("$."):
-            # One that is not known keeps its name: system it is in any case.
-            system[_SYSTEM_NAMES.get(name, name)] = value
-        else:
-            properties[name] = value
-    if message.retain:
-        properties["mqtt-retain"] = "true"
-    if message.will:
-        properties["iothub-MessageType"] = "Will"
+    found = message_properties.read(message, delivery.enrichments)
+    system = found.system
     system["iothub-connection-device-id"] = stamp.device_id
     if stamp.module_id:
         system["iothub-connection-module-id"] = stamp.module_id
-    system["iothub-connection-auth-method"] = stamp.auth_method
-    system["iothub-connection-auth-generation-id"] = stamp.generation_id
+    if stamp.auth_method is not None:
+        system["iothub-connection-auth-method"] = stamp.auth_method
+        system["iothub-connection-auth-generation-id"] = stamp.generation_id
     system["iothub-enqueuedtime"] = enqueued_time
     system["iothub-message-source"] = stamp.source
     if stamp.model_id:
@@ -99,8 +80,9 @@ def decode(record: StoredRecord) -> Event:
         enqueued_time=enqueued_time,
         device_id=stamp.device_id,
         module_id=stamp.module_id or None,
+        source=stamp.source,
         system_properties=system,
-        properties=properties,
+        properties=found.application,
         body=body,
         body_encoding=encoding,
     )
