@@ -58,11 +58,11 @@ class Ports(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class HubInfo(msgspec.Struct, frozen=True, rename="camel"):
-    """How to reach one hub as an operator."""
+    """How to reach one hub: as an operator, and as a reader of its events."""
 
     host: str
     connection_string: str
-    event_hub_connection_string: str | None = None
+    event_hub_connection_string: str
 
 
 class InstanceInfo(msgspec.Struct, frozen=True, rename="camel"):

@@ -34,6 +34,8 @@ from muster.hub.endpoints.device_mqtt import HubMqttEndpoint
 from muster.hub.endpoints.device_scopes_http import DeviceScopesHttpEndpoint
 from muster.hub.endpoints.digital_twins_http import DigitalTwinsHttpEndpoint
 from muster.hub.endpoints.errors import job_error
+from muster.hub.endpoints.events_amqp import ReaderLinks, RedirectLinks
+from muster.hub.endpoints.events_management_amqp import ManagementLinks
 from muster.hub.endpoints.files_http import FilesHttpEndpoint
 from muster.hub.endpoints.jobs_http import JobsHttpEndpoint
 from muster.hub.endpoints.messages_http import MessagesHttpEndpoint
@@ -44,6 +46,7 @@ from muster.hub.endpoints.service_access import ServiceAccess
 from muster.hub.endpoints.session_services import SessionServices
 from muster.hub.endpoints.transfers_http import TransfersHttpEndpoint
 from muster.hub.endpoints.twins_http import TwinsHttpEndpoint
+from muster.hub.event_readers import EventReaders
 from muster.hub.export_work import ExportWork
 from muster.hub.file_uploads import FileUploads
 from muster.hub.hubs import Hubs
@@ -218,6 +221,7 @@ class HubPlane:
         )
         self.mqtt = HubMqttEndpoint(self.hubs, authenticator, sessions)
         amqp_devices = AmqpDevices(sessions)
+        readers = EventReaders(telemetry, self.consumer_groups)
         self.amqp = HubAmqpEndpoint(
             AmqpServices(
                 hubs=self.hubs,
@@ -230,6 +234,9 @@ class HubPlane:
                     InputLinks(amqp_devices),
                     MethodLinks(amqp_devices),
                     TwinLinks(amqp_devices),
+                    ReaderLinks(self.hubs, readers, clock),
+                    ManagementLinks(self.hubs, readers),
+                    RedirectLinks(self.hubs),
                 ),
                 decisions=decisions,
                 clock=clock,

@@ -26,11 +26,12 @@ from muster.app.hub_plane import HubPlane
 from muster.app.message_places import MessagePlaces
 from muster.app.provisioning_plane import ProvisioningPlane
 from muster.auth import private_file
-from muster.auth.access_policies import HUB_RIGHTS
+from muster.auth.access_policies import HUB_RIGHTS, AccessPolicy, Right
 from muster.auth.certificate_authority import CertificateAuthority
 from muster.auth.keyring import Keyring
 from muster.clock import Clock, SystemClock
 from muster.config import (
+    DEFAULT_AMQP_PORT,
     DEFAULT_HTTPS_PORT,
     FALLBACK_HTTPS_PORT,
     HubInfo,
@@ -454,7 +455,23 @@ def _hub_info(hub: Hub, ports: Ports) -> HubInfo:
         for policy in hub.policies.values()
         if all(policy.allows(right) for right in HUB_RIGHTS)
     )
-    return HubInfo(hub.host, policy_connection_string(_host_name(hub.host, ports.https), owner))
+    return HubInfo(
+        hub.host,
+        policy_connection_string(_host_name(hub.host, ports.https), owner),
+        _stream_connection_string(hub, ports.amqp, owner),
+    )
+
+
+def _stream_connection_string(hub: Hub, port: int, owner: AccessPolicy) -> str:
+    """Return how the Event Hubs SDKs read a hub (hub-service.md 4.1), with few rights."""
+    reader = hub.policy("service")
+    if reader is None or not reader.allows(Right.SERVICE_CONNECT):
+        reader = owner
+    host = hub.host if port == DEFAULT_AMQP_PORT else f"{hub.host}:{port}"
+    return (
+        f"Endpoint=sb://{host}/;SharedAccessKeyName={reader.name};"
+        f"SharedAccessKey={reader.keys.primary};EntityPath={hub.host}"
+    )
 
 
 def _address(listen: str, port: int) -> str:

@@ -150,20 +150,31 @@ async def _next(
     end = ends.get(partition)
     if end is not None and position >= end:
         return []
+    found, positions[partition] = await batch(log, partition, position)
+    if end is not None:
+        return [record for record in found if record.sequence < end]
+    return found
+
+
+async def batch(
+    log: EventLog, partition: int, position: int, max_records: int = BATCH_RECORDS
+) -> tuple[list[StoredRecord], int]:
+    """Return the next records of a partition and the position behind them.
+
+    Where records are lost, there are none, and the position is the one behind the damage.
+
+    Raises:
+        UnavailableError: the log cannot be read; code `store-unavailable`.
+    """
     try:
-        found = list(await log.read(partition, position, BATCH_RECORDS, BATCH_BYTES))
+        found = list(await log.read(partition, position, max_records, BATCH_BYTES))
     except UnavailableError as error:
         if not isinstance(error, DamagedLog):
             raise
         # What is behind the damage is as good as ever; the gap shows in the numbers.
         _log.error("telemetry lost", reason=error.message)
-        positions[partition] = error.resume_sequence
-        return []
-    if found:
-        positions[partition] = found[-1].sequence + 1
-    if end is not None:
-        return [record for record in found if record.sequence < end]
-    return found
+        return [], error.resume_sequence
+    return found, found[-1].sequence + 1 if found else position
 
 
 def _arrival(record: StoredRecord) -> float:

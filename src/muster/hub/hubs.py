@@ -73,15 +73,17 @@ class Hub:
         host: its host name, lower case.
         names: what it may be called in tokens: the host and, for an only hub, the other names of
             the instance.
+        created_at: unix seconds.
         policies: by name.
         retention: of its telemetry.
     """
 
-    __slots__ = ("host", "id", "names", "policies", "retention")
+    __slots__ = ("created_at", "host", "id", "names", "policies", "retention")
 
-    def __init__(self, number: int, host: str) -> None:
+    def __init__(self, number: int, host: str, created_at: float) -> None:
         self.id = number
         self.host = host
+        self.created_at = created_at
         self.names: frozenset[str] = frozenset({host})
         self.policies: dict[str, AccessPolicy] = {}
         self.retention = Retention()
@@ -142,10 +144,10 @@ class Hubs:
         """Load every hub; call once, before anything else."""
         hubs: dict[int, Hub] = {}
         for row in await self._engine.read(_SQL_HUBS["list"], {}):
-            number, host, max_age_s, max_bytes = cast(
-                "tuple[int, str, float | None, int | None]", row
+            number, host, created_at, max_age_s, max_bytes = cast(
+                "tuple[int, str, float, float | None, int | None]", row
             )
-            hubs[number] = Hub(number, host)
+            hubs[number] = Hub(number, host, created_at)
             hubs[number].retention = Retention(max_age_s, max_bytes)
         for row in await self._engine.read(_SQL_POLICIES["list"], {}):
             number, name, rights, sealed = cast("tuple[int, str, str, bytes]", row)
@@ -221,12 +223,13 @@ class Hubs:
         exists = AlreadyExistsError(f"The hub '{host}' exists already", code="hub-exists")
         if host in self._by_host:
             raise exists
-        hub = Hub(1 + max((known.id for known in self._by_host.values()), default=0), host)
+        number = 1 + max((known.id for known in self._by_host.values()), default=0)
+        hub = Hub(number, host, self._clock.time())
         hub.policies = {policy.name: policy for policy in default_hub_policies(self._randomness)}
         await self._engine.write(
             Statement(
                 _SQL_HUBS["insert"],
-                {"id": hub.id, "host": host, "created_at": self._clock.time()},
+                {"id": hub.id, "host": host, "created_at": hub.created_at},
                 expect=1,
                 otherwise=exists,
             ),

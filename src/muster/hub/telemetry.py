@@ -69,6 +69,9 @@ class LogReader(Protocol):
     def find_time(self, partition: int, unix_s: float) -> int:
         """Return the first sequence number that is not older than a moment."""
 
+    def find_offset(self, partition: int, offset: int) -> int:
+        """Return the sequence number of the first record at or behind an offset."""
+
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call back whenever there are new durable records, until the result is called."""
 

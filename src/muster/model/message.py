@@ -230,6 +230,27 @@ def decode(record: bytes) -> Message:
     )
 
 
+def body_at(record: bytes) -> int:
+    """Return where the body of a record begins. Much faster than `decode`, and checks nothing.
+
+    Raises:
+        ValueError: it is certainly no record.
+    """
+    try:
+        at = 3
+        for _ in range(3):
+            at += 1 + record[at]
+        at += 2 + int.from_bytes(record[at : at + 2])
+        at += 3 + int.from_bytes(record[at + 1 : at + 3])
+        if record[0] == ROUTED_VERSION:
+            count, at = record[at], at + 1
+            for _ in range(count):
+                at += 8 + int.from_bytes(record[at + 4 : at + 8])
+    except IndexError:
+        raise ValueError("a message record ends too early") from None
+    return at
+
+
 def _deliveries(record: bytes, at: int) -> tuple[tuple[Delivery, ...], int]:
     """Read where a message goes; return it and where that ends."""
     found: list[Delivery] = []

@@ -22,7 +22,7 @@ import structlog
 
 from muster.errors import UnavailableError
 from muster.ids import Randomness
-from muster.store.journal_read import JournalRecord, Reading, find_time
+from muster.store.journal_read import JournalRecord, Reading, find_offset, find_time
 from muster.store.journal_recovery import MAX_PARTITIONS, recover, sync_directory
 from muster.store.journal_segment import JournalDamagedError
 from muster.store.journal_writer import JournalWriter
@@ -187,6 +187,21 @@ class Journal:
             UnavailableError: the disk fails; code `store-unavailable`.
         """
         return self._look(lambda segments: find_time(segments, partition, unix_s))
+
+    def find_offset(self, partition: int, offset: int) -> int:
+        """Return the sequence number of the first record at or behind an offset.
+
+        When all records are before it, it is the number that comes next. Reads some 100 KiB at
+        most.
+
+        Args:
+            partition: which.
+            offset: as in `JournalRecord.offset`, or any number.
+
+        Raises:
+            UnavailableError: the disk fails; code `store-unavailable`.
+        """
+        return self._look(lambda segments: find_offset(segments, partition, offset))
 
     def subscribe(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call back in the loop whenever there are new durable records.

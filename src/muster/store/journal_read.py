@@ -13,7 +13,7 @@ from muster.store.journal_format import lengths_of
 from muster.store.journal_segment import INDEX_EVERY, FrameReader, JournalDamagedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from muster.store.journal_format import Frame, Section
     from muster.store.journal_segment import Index, Segment
@@ -168,30 +168,67 @@ def find_time(segments: Sequence[Segment], partition: int, unix_s: float) -> int
 
 
 def _find_time(segment: Segment, partition: int, unix_s: float) -> int | None:
-    index = index_of(segment)
-    positions = index.positions[partition]
-    if not positions:
-        return None
     # All frames up to and with this entry's are older.
-    entry = max(bisect_left(index.newest[partition], unix_s) - 1, 0)
+    entry = bisect_left(index_of(segment).newest[partition], unix_s) - 1
+    for frame, section in _sections(segment, partition, entry):
+        if frame.enqueued_at >= unix_s:
+            return section.first
+    return None
+
+
+def find_offset(segments: Sequence[Segment], partition: int, offset: int) -> int:
+    """Return the sequence number of a partition's first record at or behind an offset.
+
+    The offset may lie behind the last record: then it is the number that comes next.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    for segment in segments:
+        if segment.header.base_offset + segment.end >= offset and segment.readable:
+            found = _find_offset(segment, partition, offset)
+            if found is not None:
+                return found
+    return segments[-1].next[partition] if segments else 0
+
+
+def _find_offset(segment: Segment, partition: int, offset: int) -> int | None:
+    base = segment.header.base_offset
+    entry = bisect_right(index_of(segment).positions[partition], max(offset - base, 0)) - 1
+    for frame, section in _sections(segment, partition, entry):
+        start = base + frame.origin + section.position + 4 * section.count
+        for sequence, length in enumerate(lengths_of(frame, section), section.first):
+            if start >= offset:
+                return sequence
+            start += length
+    return None
+
+
+def _sections(segment: Segment, partition: int, entry: int) -> Iterator[tuple[Frame, Section]]:
+    """Yield a partition's records, frame by frame, from an entry of the index on.
+
+    What is damaged is left out.
+    """
+    positions = index_of(segment).positions[partition]
+    if not positions:
+        return
+    entry = max(entry, 0)
     position = positions[entry]
     with FrameReader(segment.path, segment.header, segment.end) as reader:
         while position < reader.end:
             if position - positions[entry] >= INDEX_EVERY:
                 if entry + 1 >= len(positions):
-                    return None
+                    return
                 entry += 1
                 position = max(position, positions[entry])
             frame = reader.frame(position)
             if frame is None:
                 position = reader.next_good(position + 1)
                 continue
-            if frame.enqueued_at >= unix_s:
-                section = _section(frame, partition)
-                if section is not None:
-                    return section.first
+            section = _section(frame, partition)
+            if section is not None:
+                yield frame, section
             position += frame.size
-    return None
 
 
 def _section(frame: Frame, partition: int) -> Section | None:

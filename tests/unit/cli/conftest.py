@@ -35,7 +35,7 @@ def info(service: CliService) -> InstanceInfo:
         id_scope="0ne00000001",
         dps_host="localhost",
         dps_connection_string=service.login(),
-        hubs=[HubInfo(service.host, service.login(name="iothubowner"))],
+        hubs=[HubInfo(service.host, service.login(name="iothubowner"), "Endpoint=sb://localhost/")],
         ca_file=str(service.ca_file),
         console_url=None,
         ports=Ports(https=service.port, mqtt=8883, amqp=5671),

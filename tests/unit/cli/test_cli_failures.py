@@ -163,7 +163,7 @@ def test_several_hubs_need_a_choice(
     run: Run, service: CliService, data_dir: Path, info: InstanceInfo
 ) -> None:
     login = service.login(name="iothubowner")
-    hubs = [HubInfo("plant-a.muster.localhost", login), HubInfo("plant-b.muster.localhost", login)]
+    hubs = [HubInfo(f"plant-{each}.muster.localhost", login, "Endpoint=sb://…") for each in "ab"]
     write_info(data_dir, msgspec.structs.replace(info, hubs=hubs))
     stderr = run("device", "list", code=2).stderr
     assert "plant-a.muster.localhost, plant-b.muster.localhost" in stderr

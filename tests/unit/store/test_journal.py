@@ -100,6 +100,7 @@ async def test_an_empty_journal_stays_empty(tmp_path: Path) -> None:
             assert journal.bounds(0) == (0, 0)
             assert await journal.read(0, 0, 10, 10) == []
             assert journal.find_time(0, 0.0) == 0
+            assert journal.find_offset(0, 0) == 0
 
 
 async def test_limits_of_a_read(tmp_path: Path) -> None:
@@ -140,6 +141,24 @@ async def test_records_know_when_they_came(tmp_path: Path) -> None:
         assert journal.find_time(0, begin - 1000) == 0
         assert journal.find_time(0, begin + 1e9) == 200
         assert journal.find_time(1, begin) == 0
+
+
+async def test_records_are_found_by_their_offset(tmp_path: Path) -> None:
+    async with opened(tmp_path, segment_bytes=500) as journal:
+        for n in range(60):
+            await journal.append(n % 2, [b"a" * (n + 1), b"b"])
+    async with opened(tmp_path, segment_bytes=500) as journal:
+        for partition in (0, 1):
+            records = await journal.read(partition, 0, 1000, MANY)
+            assert len(records) == 60
+            for before, record in zip([None, *records], records, strict=False):
+                assert journal.find_offset(partition, record.offset) == record.sequence
+                if before is not None:
+                    assert journal.find_offset(partition, before.offset + 1) == record.sequence
+            assert journal.find_offset(partition, -1) == 0
+            assert journal.find_offset(partition, records[-1].offset + 1) == 60
+            assert journal.find_offset(partition, 1 << 60) == 60
+        assert journal.find_offset(2, 0) == 0
 
 
 async def test_large_records_and_a_long_index(tmp_path: Path) -> None:
@@ -268,6 +287,12 @@ async def test_it_behaves_like_lists(actions: list[Any], segment_bytes: int) -> 
             times = [at for at, _ in model[partition]]
             exact = next((n for n, at in enumerate(times) if at >= clock.time() - 30), len(times))
             assert first == exact
+            for record in records:
+                found = journal.find_offset(partition, record.offset)
+                # Empty records stand where the next one does.
+                between = model[partition][found : record.sequence]
+                assert found <= record.sequence or found == journal.bounds(partition)[0]
+                assert not any(data for _, data in between)
 
         journal = await open_()
         for action, first, second in actions:

@@ -106,6 +106,27 @@ class AmqpClient:
         link.detach(error)
         self._forget(link)
 
+    def error(self, failure: Exception, tracking_id: str = "") -> Error:
+        """Return what a client is told about a failure.
+
+        Args:
+            failure: what happened.
+            tracking_id: under which it is on record; none for a new one.
+        """
+        services = self._services
+        tracking_id = tracking_id or services.randomness.uuid()
+        return amqp_errors.error(failure, tracking_id, services.clock.now())
+
+    def fail(self, link: Link, failure: Exception) -> None:
+        """Detach a link because of a failure.
+
+        Raises:
+            Exception: the failure, if it is none that was meant to happen; for our own log.
+        """
+        self.detach(link, self.error(failure))
+        if not isinstance(failure, MusterError):
+            raise failure
+
     def close(self, error: Error | None = None) -> None:
         """Close the connection, with all its links; their handlers are told at once."""
         self.connection.close(error)
@@ -305,13 +326,10 @@ class AmqpClient:
             host = address.host or self.grants.host
             tracking_id, delay_s = self.refused(host, _subject(address), error)
             await asyncio.sleep(delay_s)
-            link.detach(amqp_errors.error(error, tracking_id, self._services.clock.now()))
+            link.detach(self.error(error, tracking_id))
             return
-        except Exception as error:
-            now = self._services.clock.now()
-            link.detach(amqp_errors.error(error, self._services.randomness.uuid(), now))
-            if not isinstance(error, MusterError):
-                raise
+        except Exception as error:  # noqa: BLE001 - `fail` raises what was not meant to happen
+            self.fail(link, error)
             return
         if self.over or not link.attached:
             handler.detached()

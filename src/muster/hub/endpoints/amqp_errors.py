@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 UNAUTHORIZED: Final = "amqp:unauthorized-access"
 NOT_FOUND: Final = "amqp:not-found"
+STOLEN: Final = "amqp:link:stolen"
 INTERNAL: Final = "amqp:internal-error"
 
 TAKEN_OVER: Final = Error(
@@ -23,6 +24,12 @@ TAKEN_OVER: Final = Error(
     {Symbol("com.microsoft:error-code"): Int(400027)},
 )
 """What the older connection of an identity is told (hub-device.md 0.13, 3.8)."""
+
+_BY_CODE: Final = {
+    "reader-displaced": STOLEN,
+    "too-many-readers": "amqp:resource-limit-exceeded",
+}
+"""Errors that only AMQP tells apart, by `MusterError.code`."""
 
 _BY_NUMBER: Final = {
     400003: "amqp:not-allowed",
@@ -63,7 +70,11 @@ def error(failure: Exception, tracking_id: str, now: datetime) -> Error:
         now: the time of the answer.
     """
     row = _IDENTITY_GONE.get(getattr(failure, "code", "")) or errors.official(failure)
-    condition = _BY_NUMBER.get(row.number) or _BY_STATUS.get(row.status, INTERNAL)
+    condition = (
+        _BY_CODE.get(getattr(failure, "code", ""))
+        or _BY_NUMBER.get(row.number)
+        or _BY_STATUS.get(row.status, INTERNAL)
+    )
     text = row.name if row in _IDENTITY_GONE.values() else errors.public_text(failure)
     return Error(
         condition,

@@ -75,6 +75,12 @@ class Grant:
         """When links end that it allows, unix seconds."""
         return self.token.expiry + EXPIRY_GRACE_S
 
+    @property
+    def stream_hosts(self) -> frozenset[str]:
+        """The host a token for the event stream names, which may be any: the path names the hub."""
+        host, _, path = self.token.resource.partition("://")[2].lower().partition("/")
+        return frozenset({host} if path.partition("/")[0] == self.hub.host else ())
+
     def covers(self, device_id: str, module_id: str) -> bool:
         """Tell whether an identity may connect by it: by its own key, or a policy above it."""
         if self.ref is not None:
@@ -186,28 +192,28 @@ class Grants:
         if self._holders.get(ref) is holder:
             del self._holders[ref]
 
-    def service(self, address: Address, right: Right, path: str | None = None) -> Grant:
+    def service(self, address: Address, right: Right, *, hub: Hub | None = None) -> Grant:
         """Return the grant by which a back end may use a link.
 
         Args:
-            address: the link's; with several hubs its host tells which.
+            address: the link's. The token's resource must be the hub or lead there
+                (`audience.covers_path`). With several hubs its host tells which is meant.
             right: what its policy must have.
-            path: what is called; `None` for the address's own. The token's resource must be the
-                hub or lead to it (`audience.covers_path`).
+            hub: which is meant, where the path says so.
 
         Raises:
             RefusedError: there is none.
         """
-        path = address.path if path is None else path
+        path = address.path
         services = self._services
         refusal: RefusedError | None = None
         for grant in self._preferred(address):
-            if grant.ref is not None:
+            if grant.ref is not None or hub not in {None, grant.hub}:
                 continue
             try:
                 authorize(
                     grant.text,
-                    hosts=grant.hub.names,
+                    hosts=grant.hub.names | grant.stream_hosts,
                     path=path,
                     policies=grant.hub.policy,
                     needs=(right,),

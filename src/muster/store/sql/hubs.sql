@@ -1,7 +1,7 @@
 -- The hubs of this service.
 
 -- name: list
-SELECT id, host, retention_s, retention_bytes FROM hubs ORDER BY id
+SELECT id, host, created_at, retention_s, retention_bytes FROM hubs ORDER BY id
 
 -- name: insert
 -- Number and host come from the caller, who keeps all hubs in memory.

@@ -74,6 +74,7 @@ _CLOSED: Final = 4
 
 _OPEN_CODE: Final = 0x10
 _BEGIN_CODE: Final = 0x11
+_DETACH_CODE: Final = 0x16
 _END_CODE: Final = 0x17
 _CLOSE_CODE: Final = 0x18
 _SASL_INIT_CODE: Final = 0x41
@@ -445,6 +446,9 @@ class ServerConnection:
             self._receive_open(LAYOUTS[code].from_list(fields), events)
         elif _BEGIN_CODE < code <= _END_CODE:
             session = self._sessions.get(channel)
+            if session is None and code == _DETACH_CODE:
+                # azure-eventhub detaches its links after it has ended their session.
+                return
             if session is None:
                 _fail("channel has no session", FRAMING_ERROR)
             # Of an attach frame, only the size is asked for.

@@ -48,7 +48,10 @@ class LinkDetached:
 @final
 @dataclass(slots=True, eq=False)
 class CreditChanged:
-    """The client said how much it takes: see `link.credit` and `link.drain`."""
+    """The client said how much it takes: see `link.credit` and `link.drain`.
+
+    Also when what waited for the session's window has left.
+    """
 
     link: SendingLink
 

@@ -23,7 +23,7 @@ from muster.wire.amqp.errors import (
     WINDOW_VIOLATION,
     RemoteProtocolError,
 )
-from muster.wire.amqp.events import LinkAttached, LinkDetached, OutcomeReceived
+from muster.wire.amqp.events import CreditChanged, LinkAttached, LinkDetached, OutcomeReceived
 from muster.wire.amqp.frames import HEADER_SIZE, frame
 from muster.wire.amqp.link import (
     ATTACHED,
@@ -405,6 +405,8 @@ class Session:
             self.write_flow()
         for waiting in list(self._waiting):
             self.pump(waiting)
+            if not waiting.waiting:
+                events.append(CreditChanged(waiting))
 
     def _receive_attach(self, attach: Attach, size: int, events: list[Event]) -> None:
         handle = attach.handle

@@ -627,10 +627,12 @@ class TestSending:
         other.send(b"y")
         assert len(client.said()) == 3
         assert (link.queued, other.queued) == (1, 1)
-        client.send(Flow(1, 0, 9, 3))
+        assert client.send(Flow(1, 0, 9, 3)) == []
         assert [one.more for one in client.said()] == [True]
         # What the client has not seen yet fills its window.
-        client.send(Flow(3, 0, 9, 2))
+        (event,) = client.send(Flow(3, 0, 9, 2))
+        assert isinstance(event, CreditChanged)
+        assert event.link is link
         assert [(one.handle, one.more) for one in client.said()] == [(1, False)]
         client.send(Flow(3, 0, 9, 5))
         assert [(one.handle, one.more) for one in client.said()] == [(2, False)]
