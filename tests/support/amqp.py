@@ -70,6 +70,8 @@ class AmqpClient:
         self._inbox: deque[Said] = deque()
         self._next_handle = 0
         self._next_delivery: dict[int, int] = {}
+        self.transfers = 0
+        """Transfer frames that have come."""
         self.host = host
         place, ca_file = instance.place, instance.ca_file
         self._websocket = None
@@ -129,6 +131,7 @@ class AmqpClient:
         if not body:
             return self._next(end - CLOCK.monotonic())
         performative, at = bodies.read(body)
+        self.transfers += isinstance(performative, Transfer)
         return Said(channel, performative, body[at:])
 
     def _read(self, timeout_s: float) -> bytes:

@@ -157,7 +157,7 @@ async def _next(
 
 
 async def batch(
-    log: EventLog, partition: int, position: int, max_records: int = BATCH_RECORDS
+    log: LogReader, partition: int, position: int, max_records: int = BATCH_RECORDS
 ) -> tuple[list[StoredRecord], int]:
     """Return the next records of a partition and the position behind them.
 

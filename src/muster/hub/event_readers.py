@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from muster.hub.consumer_groups import ConsumerGroups
     from muster.hub.hubs import Hub
-    from muster.hub.telemetry import EventLog, StoredRecord, Telemetry
+    from muster.hub.telemetry import LogReader, StoredRecord, Telemetry
 
 MAX_READERS: Final = 5
 """Readers without an epoch of one partition and consumer group (hub-service.md 4.3)."""
@@ -89,7 +89,7 @@ def parse_filter(text: str) -> Position:
     )
 
 
-def first_sequence(log: EventLog, partition: int, position: Position) -> int:
+def first_sequence(log: LogReader, partition: int, position: Position) -> int:
     """Return the sequence number that a reader begins with.
 
     Raises:
@@ -134,7 +134,7 @@ class PartitionState(Struct, frozen=True):
     empty: bool
 
 
-async def partition_state(log: EventLog, partition: int) -> PartitionState:
+async def partition_state(log: LogReader, partition: int) -> PartitionState:
     """Return what a partition holds at this moment.
 
     Raises:
@@ -185,7 +185,7 @@ class EventReader:
 
     def __init__(
         self,
-        log: EventLog,
+        log: LogReader,
         partition: int,
         position: int,
         *,

@@ -8,12 +8,16 @@ from muster.hub.endpoints import event_messages
 from muster.hub.endpoints.event_messages import EventEncoder, runtime_metrics
 from muster.hub.event_readers import PartitionState
 from muster.model.message import (
+    BUILT_IN,
     FLAG_WILL,
     AuthScope,
+    Delivery,
     Stamp,
     body_at,
+    decode,
     encode_head,
     encode_stamp,
+    routed,
 )
 from muster.store.journal import JournalRecord
 from muster.wire.amqp import messages
@@ -80,6 +84,25 @@ def test_what_cannot_be_said_is_left_out() -> None:
     assert message.properties == messages.Properties()
     assert message.application_properties == {"iothub-MessageType": "Will"}
     assert all(str(name).isascii() for name in message.message_annotations)
+
+
+def test_what_routing_says() -> None:
+    plain = record("a=1&b=2")
+    deliveries = (Delivery(3, "x=1"), Delivery(BUILT_IN, "b=3&c=%C3%BC"))
+    data = routed(plain.data, decode(plain.data), deliveries)
+    message = messages.decode(EventEncoder().encode(JournalRecord(0, 1, 2, 3.0, data)))
+    assert message.application_properties == {"a": "1", "b": "3", "c": "ü"}
+    assert message.data == b"body"
+
+
+def test_events_of_the_hub_itself() -> None:
+    stamp = Stamp("d1", "", "", None, source="deviceLifecycleEvents")
+    data = encode_stamp(stamp) + encode_head("%24.ct=application%2Fjson&opType=x") + b"{}"
+    message = messages.decode(EventEncoder().encode(JournalRecord(0, 1, 2, 3.0, data)))
+    found = message.message_annotations
+    assert found["iothub-message-source"] == "deviceLifecycleEvents"
+    assert "iothub-connection-auth-method" not in found
+    assert (message.properties.content_type, message.data) == ("application/json", b"{}")
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

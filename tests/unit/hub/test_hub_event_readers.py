@@ -14,6 +14,7 @@ from muster.errors import (
     NotFoundError,
 )
 from muster.hub import event_readers
+from muster.hub.consumer_groups import ConsumerGroups
 from muster.hub.event_readers import (
     EARLIEST,
     MAX_READERS,
@@ -104,7 +105,7 @@ async def test_where_a_reader_begins(parts: Parts) -> None:
 
 
 async def test_what_a_partition_holds(parts: Parts) -> None:
-    readers = EventReaders(parts.telemetry)
+    readers = EventReaders(parts.telemetry, ConsumerGroups(parts.engine, parts.clock))
     log = parts.telemetry.log(parts.hub)
     assert readers.partitions() == ["0", "1", "2", "3"]
     assert await readers.state(parts.hub, "1") == PartitionState(0, -1, "-1", 0.0, True)
@@ -123,7 +124,8 @@ class Place:
     """Opens readers of one partition and keeps the account."""
 
     def __init__(self, parts: Parts, partition: str = "0") -> None:
-        self.readers = EventReaders(parts.telemetry)
+        self.groups = ConsumerGroups(parts.engine, parts.clock)
+        self.readers = EventReaders(parts.telemetry, self.groups)
         self.hub = parts.hub
         self.partition = partition
         self.displaced: list[int | None] = []
@@ -190,6 +192,8 @@ async def test_epochs(parts: Parts) -> None:
     assert place.refused(ConflictError, 2) == "reader-displaced"
     # Elsewhere it means nothing.
     place.open(1, partition="1").close()
+    await place.groups.create(place.hub, "Other")
+    place.open(1, group="other").close()
     place.open(3)
     last = place.open(4)
     assert place.displaced == [None, None, 3, 3]

@@ -20,6 +20,7 @@ from muster.wire.amqp.performatives import (
     Attach,
     Begin,
     Close,
+    Detach,
     Disposition,
     End,
     Error,
@@ -296,6 +297,16 @@ def test_events_before_a_fault_are_told() -> None:
     assert isinstance(event, LinkAttached)
     event.link.detach()
     assert [type(said) for said in client.said()] == [Close]
+
+
+def test_links_that_are_detached_behind_their_session() -> None:
+    """As azure-eventhub does."""
+    client = Client()
+    client.receiver()
+    client.send(End(), Detach(1, closed=True))
+    assert client.said()[-1] == End()
+    client.send(Begin(0, 1_000, 1_000))
+    assert [type(said) for said in client.said()] == [Begin]
 
 
 def test_closed_by_the_client() -> None:
