@@ -146,7 +146,7 @@ def test_an_edge_module_calls_another(instance: Instance, monkeypatch: pytest.Mo
         caller.shutdown()
 
 
-@pytest.mark.parametrize("transport", ["mqtt", "mqtt-ws"])
+@pytest.mark.parametrize("transport", ["mqtt", "mqtt-ws", "amqp", "amqp-ws"])
 def test_node_service_calls_node_devices_and_modules(instance: Instance, transport: str) -> None:
     device_id, host_id = unique("node-method"), unique("node-host")
     key, _ = instance.hub().create_device(device_id)

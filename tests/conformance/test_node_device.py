@@ -126,3 +126,13 @@ def test_subscriptions_survive_a_restart_of_the_service(
         own_instance.restart()
         expect_desired(script, own_instance, device_id)
     assert events_of(own_instance, device_id, 1)[0]["body"] == "still here"
+
+
+@pytest.mark.parametrize("transport", ["mqtt", "amqp"])
+def test_tokens_are_renewed(instance: Instance, transport: str) -> None:
+    device_id = unique("node-renewing")
+    key, _ = instance.hub().create_device(device_id)
+    context = {"renew": connect(instance, device_id, key, transport)}
+    with NodeScript(instance, "device.js", context) as script:
+        assert value_of(script.results(), "renew") is True
+    assert [event["body"] for event in events_of(instance, device_id, 2)] == ["first", "last"]

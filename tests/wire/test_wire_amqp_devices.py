@@ -414,6 +414,23 @@ def test_outcomes(instance: Instance) -> None:
     wait_for(lambda: instance.hub().message_count(device_id) == 0)
 
 
+def test_an_outcome_counts_although_the_link_is_closed_with_the_same_breath(
+    instance: Instance,
+) -> None:
+    device_id, key = created(instance)
+    instance.hub().send_message(device_id, b"last")
+    address = f"/devices/{device_id}/messages/devicebound"
+    with connected(instance, (device_id, key)) as client:
+        link = client.receiver(address)
+        number = client.message(link).transfer.delivery_id or 0
+        client.send(
+            Disposition(True, number, number, settled=True, state=Accepted()),
+            Detach(link, closed=True),
+        )
+        client.find(Detach)
+        wait_for(lambda: instance.hub().message_count(device_id) == 0)
+
+
 def test_no_more_messages_than_credit(instance: Instance) -> None:
     device_id, key = created(instance)
     for number in range(3):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from muster.wire.mqtt.packets import Puback, Publish
+from muster.wire.mqtt import codec
+from muster.wire.mqtt.packets import Disconnect, Puback, Publish
 from support.device import hub_login, hub_token, unique
 from support.events import events_of, wait_for
 from support.https import open_tls, request
@@ -114,6 +115,19 @@ def test_messages_outlive_the_service(new_instance: Any, end: str) -> None:
     wait_for(told, 40)
     assert [each["originalMessageId"] for each in records] == ["done", "open", "unseen"]
     assert {each["statusCode"] for each in records} == {"Success"}
+
+
+def test_an_acknowledgement_counts_although_goodbye_comes_with_it(instance: Instance) -> None:
+    device_id = unique("goodbye")
+    key, hub = created(instance, device_id), instance.hub()
+    hub.send_message(device_id, b"last")
+    with hub_login(instance, device_id, key) as client:
+        client.subscribe(inbox(device_id))
+        packet_id = client.expect(Publish).packet_id
+        assert packet_id is not None
+        client.send_bytes(codec.encode(Puback(packet_id)) + codec.encode(Disconnect()))
+        client.expect_closed()
+    wait_for(lambda: hub.message_count(device_id) == 0)
 
 
 def test_a_module_has_its_own_topic(instance: Instance) -> None:

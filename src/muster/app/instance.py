@@ -6,8 +6,6 @@ the opposite order.
 
 from __future__ import annotations
 
-import errno
-import ipaddress
 import os
 import socket
 import ssl
@@ -21,8 +19,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from muster import __version__
-from muster.app.front_door import MqttFrontDoor
+from muster.app.front_door import FrontDoors
 from muster.app.hub_plane import HubPlane
+from muster.app.listeners import Listeners
 from muster.app.message_places import MessagePlaces
 from muster.app.provisioning_plane import ProvisioningPlane
 from muster.auth import private_file
@@ -33,7 +32,6 @@ from muster.clock import Clock, SystemClock
 from muster.config import (
     DEFAULT_AMQP_PORT,
     DEFAULT_HTTPS_PORT,
-    FALLBACK_HTTPS_PORT,
     HubInfo,
     InstanceInfo,
     Ports,
@@ -46,10 +44,7 @@ from muster.hub.endpoints.routing_admin_http import RoutingAdminEndpoint
 from muster.hub.hubs import Hub, Hubs
 from muster.hub.routing_endpoints import Status
 from muster.ids import Randomness
-from muster.net.amqp import AmqpProtocolFactory, amqp_protocol_factory
 from muster.net.http import http_protocol_factory
-from muster.net.listener import Listener
-from muster.net.mqtt import mqtt_protocol_factory
 from muster.net.routing import Route, RouteGroup, Router
 from muster.net.tasks import spawn
 from muster.net.tls import server_context
@@ -73,7 +68,6 @@ from muster.store.data_directory import DataDirectory
 from muster.store.sqlite import SqliteEngine
 
 _ANY_ADDRESS: Final = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not bound
-_DRAIN_S: Final = 5.0
 _log = structlog.get_logger(__name__)
 
 
@@ -92,15 +86,13 @@ class Instance:
         self._clock = clock
         self._randomness = randomness
         self._open = AsyncExitStack()
-        self._listeners: list[Listener] = []
+        self._listeners = Listeners(settings.listen)
         self._certificates: CertificateAuthority | None = None
         self._ready = False
         self._ports: Ports
         self._instance_file = DataDirectory.instance_file(settings.data_dir)
-        # As real hubs call themselves (hub-device.md 3.1).
-        self._container_id = f"DeviceGateway_{randomness.token_bytes(16).hex()}"
         self.metrics = Metrics()
-        self.notes: list[str] = []
+        self.notes = self._listeners.notes
         self.info: InstanceInfo
 
     @classmethod
@@ -177,6 +169,7 @@ class Instance:
             ("blob upkeep", hubs.blobs.run()),
         ):
             self._open.callback(spawn(upkeep, name).cancel)
+        self._open.push_async_callback(self._listeners.close)
         self._ports = await self._listen(hubs, provisioning)
         self._open.callback(self._instance_file.unlink, missing_ok=True)
         self._tell(hubs.hubs, provisioning.settings)
@@ -225,36 +218,34 @@ class Instance:
 
     async def _listen(self, hubs: HubPlane, provisioning: ProvisioningPlane) -> Ports:
         settings = self._settings
-        front = MqttFrontDoor(provisioning.mqtt, hubs.mqtt)
-        context = self._context(hubs.hubs)
-        mqtt = await self._bind(settings.mqtt_port, context, mqtt_protocol_factory(front))
-        amqp = await self._bind(settings.amqp_port, context, self._amqp(hubs, "amqp"))
-        plain = await self._bind_plain(self._amqp(hubs, "amqp-plain"))
+        doors = FrontDoors(provisioning, hubs, self._randomness)
+        listeners = self._listeners
+        listeners.context = self._context(hubs.hubs)
+        mqtt = await listeners.bind(settings.mqtt_port, doors.mqtt("mqtt"))
+        amqp = await listeners.bind(settings.amqp_port, doors.amqp("amqp"))
+        plain = await listeners.bind_plain(settings.amqp_plain_port, doors.amqp("amqp-plain"))
         # The connection strings name the HTTPS port, so the routes are made when it is known.
         router = _Late()
         factory = http_protocol_factory(router, self._clock)
-        https = await self._bind_https(context, factory)
-        router.app = self._router(hubs, provisioning, front, https.port)
+        https = await listeners.bind_https(settings.https_port, factory)
+        router.app = self._router(hubs, provisioning, doors, https)
         self.metrics.gauge(
             "muster_connections",
             "Open connections, those in their handshake included, by port.",
             "port",
-            lambda: [(str(each.port), each.connections) for each in self._listeners],
+            listeners.connections,
         )
-        return Ports(https=https.port, mqtt=mqtt.port, amqp=amqp.port, amqp_plain=plain)
-
-    def _amqp(self, hubs: HubPlane, transport: str) -> AmqpProtocolFactory:
-        return amqp_protocol_factory(hubs.amqp, self._container_id, transport=transport)
+        return Ports(https=https, mqtt=mqtt, amqp=amqp, amqp_plain=plain)
 
     def _router(
         self,
         hubs: HubPlane,
         provisioning: ProvisioningPlane,
-        front: MqttFrontDoor,
+        doors: FrontDoors,
         https_port: int,
     ) -> Router:
         settings = self._settings
-        amqp = self._amqp(hubs, "amqp-ws")
+        amqp = doors.amqp("amqp-ws")
         errors = ErrorResponses(self._clock)
         service, devices, admin = (
             RouteGroup(name, errors) for name in ("dps-service", "dps-device", "admin")
@@ -266,9 +257,7 @@ class Instance:
                 # Unlinked before; linking brings it back with all it has.
                 return
             await hubs.local.create(host)
-            context = self._context(hubs.hubs)
-            for listener in self._listeners:
-                listener.use_context(context)
+            self._listeners.use_context(self._context(hubs.hubs))
             self._tell(hubs.hubs, provisioning.settings)
 
         administration = AdminHttpEndpoint(
@@ -326,62 +315,13 @@ class Instance:
             {
                 WEBSOCKET_PATH: ProtocolWebSocket(
                     {
-                        MQTT_SUBPROTOCOL: mqtt_protocol_factory(front, transport="mqtt-ws"),
+                        MQTT_SUBPROTOCOL: doors.mqtt("mqtt-ws"),
                         AMQP_SUBPROTOCOL: amqp,
                     }
                 ),
                 STREAM_WEBSOCKET_PATH: ProtocolWebSocket({AMQP_SUBPROTOCOL: amqp}),
             },
         )
-
-    # Listening.
-
-    async def _bind_https(self, context: ssl.SSLContext, factory: object) -> Listener:
-        asked = self._settings.https_port
-        if asked is not None:
-            return await self._bind(asked, context, factory)
-        try:
-            return await self._bind(DEFAULT_HTTPS_PORT, context, factory)
-        except UnavailableError as error:
-            listener = await self._bind(FALLBACK_HTTPS_PORT, context, factory)
-            self.notes.append(
-                f"HTTPS is on {FALLBACK_HTTPS_PORT}, but the SDKs' WebSocket and HTTPS transports "
-                f"know {DEFAULT_HTTPS_PORT} only. {error.message}"
-            )
-            return listener
-
-    async def _bind_plain(self, factory: object) -> int | None:
-        port = self._settings.amqp_plain_port
-        if not port:
-            return None
-        listener = await self._bind(port, None, factory)
-        if not _is_loopback(self._settings.listen):
-            self.notes.append(
-                f"Port {listener.port} is AMQP without TLS, and not on a loopback address: whoever "
-                "sees the network can read and use the tokens. Keep it off the network, or take "
-                "--listen 127.0.0.1."
-            )
-        return listener.port
-
-    async def _bind(self, port: int, context: ssl.SSLContext | None, factory: object) -> Listener:
-        address = self._settings.listen
-        try:
-            listener = await Listener.listen(address, port, context, factory)  # type: ignore[arg-type]
-        except OSError as error:
-            reason = {
-                errno.EACCES: "ports below 1024 need a privilege; run as root, or once `sudo "
-                f"sysctl net.ipv4.ip_unprivileged_port_start={port}`",
-                errno.EADDRINUSE: "another program listens there; "
-                f"`ss -ltnp 'sport = :{port}'` names it",
-                errno.EADDRNOTAVAIL: "this machine does not have that address",
-            }.get(error.errno or 0, error.strerror or str(error))
-            raise UnavailableError(
-                f"Port {port} of {address or 'all addresses'} cannot be bound: {reason}.",
-                code="port-unavailable",
-            ) from None
-        self._listeners.append(listener)
-        self._open.push_async_callback(listener.close, _DRAIN_S)
-        return listener
 
     def _aliases(self) -> list[str]:
         """Return every name and address this instance is reached by, its hubs aside."""
@@ -440,13 +380,6 @@ class _Late:
 
     async def __call__(self, scope: object, receive: object, send: object) -> None:
         await self.app(scope, receive, send)  # type: ignore[arg-type]
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
 
 
 def _hub_info(hub: Hub, ports: Ports) -> HubInfo:

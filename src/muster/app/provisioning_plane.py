@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, final
 
 from muster.provisioning.authentication import Authentication
+from muster.provisioning.endpoints.device_amqp import DeviceAmqpEndpoint
 from muster.provisioning.endpoints.device_mqtt import DeviceMqttEndpoint
 from muster.provisioning.enrollment_groups import EnrollmentGroups
 from muster.provisioning.enrollments import Enrollments
@@ -68,6 +69,7 @@ class ProvisioningPlane:
             engine, self.enrollments, self.registrations, self.links, clock
         )
         self.mqtt = DeviceMqttEndpoint(self.registrations, clock, randomness)
+        self.amqp = DeviceAmqpEndpoint(self.registrations, clock, randomness)
 
     async def open(self) -> None:
         """Load what is stored."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 from muster.errors import PreconditionFailedError
 from muster.model.queued_message import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from muster.hub.queue_rows import Address
     from muster.hub.queues import Queues
@@ -52,21 +52,24 @@ class Receiver:
             self._open[delivery.lock_token] = delivery
         return found
 
-    async def complete(self, token: str) -> None:
-        """End a message: it was processed. The commit is over when this returns.
+    def complete(self, token: str) -> Coroutine[Any, Any, None]:
+        """End a message: it was processed. The commit is over when what this returns is.
+
+        What is called here counts at once, so that a connection may be closed right after it.
 
         Raises:
-            PreconditionFailedError: it is not held any more; code `message-lock-lost`.
+            PreconditionFailedError: when awaited: it is not held any more; code
+                `message-lock-lost`.
         """
-        await self._settle(token, Outcome.SUCCESS)
+        return self._settle(self._open.pop(token, None), Outcome.SUCCESS)
 
-    async def reject(self, token: str) -> None:
-        """End a message: it cannot be processed. Raises like `complete`."""
-        await self._settle(token, Outcome.REJECTED)
+    def reject(self, token: str) -> Coroutine[Any, Any, None]:
+        """End a message: it cannot be processed. As `complete`."""
+        return self._settle(self._open.pop(token, None), Outcome.REJECTED)
 
-    async def abandon(self, token: str) -> None:
-        """Give a message back, for the last time or once more. Raises like `complete`."""
-        await self._settle(token, None)
+    def abandon(self, token: str) -> Coroutine[Any, Any, None]:
+        """Give a message back, for the last time or once more. As `complete`."""
+        return self._settle(self._open.pop(token, None), None)
 
     def close(self) -> None:
         """The connection is gone: what it holds is available to others, at once.
@@ -89,8 +92,7 @@ class Receiver:
             self._queues.release(self.address, [delivery])
             self._queues.nudge(self.address)
 
-    async def _settle(self, token: str, outcome: Outcome | None) -> None:
-        delivery = self._open.pop(token, None)
+    async def _settle(self, delivery: Delivery | None, outcome: Outcome | None) -> None:
         if delivery is None:
             raise lock_lost()
         try:

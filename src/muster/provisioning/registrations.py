@@ -191,6 +191,19 @@ class Registrations:
             raise
         return record
 
+    async def check(self, request: RegisterRequest) -> None:
+        """Check that a device proves itself, for transports that let it in or not.
+
+        Raises:
+            InvalidArgumentError: the registration ID breaks the rule.
+            RefusalError: the device did not prove itself.
+        """
+        try:
+            await self._authentication.prove(request.claim)
+        except MusterError as error:
+            await self.refusals.refuse(request, error)
+            raise
+
     @contextlib.asynccontextmanager
     async def turn(self, registration_id: str) -> AsyncIterator[None]:
         """Keep a device from registering while its entry is changed.

@@ -9,6 +9,7 @@ const emit = (line) => fs.writeSync(1, JSON.stringify(line) + '\n');
 const describe = (error) => ({
   name: error.name,
   message: String(error.message),
+  condition: error.condition,
   statusCode: error.response ? error.response.statusCode : undefined,
   result: error.result,
 });

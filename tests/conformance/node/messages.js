@@ -1,5 +1,5 @@
 'use strict';
-// A device that receives and settles messages, and sends them in batches, with azure-iot-device.
+// A device that receives and settles messages, and sends, with azure-iot-device.
 
 const { Client, Message } = require('azure-iot-device');
 const { Amqp, AmqpWs } = require('azure-iot-device-amqp');
@@ -67,10 +67,13 @@ const scenarios = {
     const client = Client.fromConnectionString(send, transports[transport]);
     await client.open();
     await client.sendEvent(message('{"t":21.5}', { alErt: 'true' }));
-    await client.sendEventBatch([
+    const more = [
       message('{"n":1}', { 'dt-subject': 'part' }),
       new Message(Buffer.from([0, 255])),
-    ]);
+    ];
+    // The SDK has no batches on AMQP.
+    if (transport === 'http') await client.sendEventBatch(more);
+    else for (const each of more) await client.sendEvent(each);
     await client.close();
     return true;
   },

@@ -3,11 +3,18 @@
 
 const { ProvisioningDeviceClient } = require('azure-iot-provisioning-device');
 const { SymmetricKeySecurityClient } = require('azure-iot-security-symmetric-key');
+const { Amqp, AmqpWs } = require('azure-iot-provisioning-device-amqp');
 const { Http } = require('azure-iot-provisioning-device-http');
 const { Mqtt, MqttWs } = require('azure-iot-provisioning-device-mqtt');
 const { run } = require('./harness');
 
-const transports = { http: Http, mqtt: Mqtt, 'mqtt-ws': MqttWs };
+const transports = {
+  amqp: Amqp,
+  'amqp-ws': AmqpWs,
+  http: Http,
+  mqtt: Mqtt,
+  'mqtt-ws': MqttWs,
+};
 
 run((context) =>
   Object.fromEntries(

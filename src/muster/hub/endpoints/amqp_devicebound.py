@@ -6,7 +6,7 @@ runs out or the link is gone. Its delivery tag is the lock token as .NET writes 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, cast, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 from uuid import UUID
 
 from muster.errors import MusterError
@@ -25,6 +25,8 @@ from muster.wire.amqp.performatives import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from muster.hub.endpoints.amqp_addresses import Address
     from muster.hub.endpoints.amqp_client import AmqpClient
     from muster.hub.endpoints.amqp_devices import AmqpDevice, AmqpDevices
@@ -137,7 +139,19 @@ class _Devicebound(LinkHandler):
             # Half of it; the outcome follows.
             return
         self._device.touch()
-        spawn(self._settle(event.sent, event.state), "amqp message settlement")
+        receiver, token = self._receiver, event.sent.context
+        # Begun at once: clients say the last outcome and goodbye in one breath.
+        if isinstance(event.state, Accepted):
+            settlement = receiver.complete(token)
+        elif isinstance(event.state, Rejected):
+            settlement = receiver.reject(token)
+        elif isinstance(event.state, Released | Modified):
+            settlement = receiver.abandon(token)
+        else:
+            receiver.let_go(token)
+            event.sent.settle()
+            return
+        spawn(self._settle(event.sent, settlement), "amqp message settlement")
 
     def detached(self) -> None:
         """What is not settled is for the next one, at once."""
@@ -189,18 +203,10 @@ class _Devicebound(LinkHandler):
         if self._presettled:
             await self._receiver.complete(token)
 
-    async def _settle(self, sent: Sent, state: DeliveryState | None) -> None:
-        receiver, token = self._receiver, sent.context
+    async def _settle(self, sent: Sent, settlement: Coroutine[Any, Any, None]) -> None:
         answer: DeliveryState = Accepted()
         try:
-            if isinstance(state, Accepted):
-                await receiver.complete(token)
-            elif isinstance(state, Rejected):
-                await receiver.reject(token)
-            elif isinstance(state, Released | Modified):
-                await receiver.abandon(token)
-            else:
-                receiver.let_go(token)
+            await settlement
         except MusterError as error:
             services = self._device.services
             now = services.clock.now()

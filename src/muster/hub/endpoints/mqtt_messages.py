@@ -7,7 +7,7 @@ CONNACK. With QoS 0 a message is completed when it has been written.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from muster.errors import MusterError, PreconditionFailedError
 from muster.model.identity import wire_time
@@ -16,6 +16,8 @@ from muster.net.tasks import spawn
 from muster.wire.mqtt import codec, property_bag
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from muster.hub.cloud_to_device import CloudToDevice
     from muster.hub.subscriptions import TopicFilters
     from muster.model.identity import IdentityRef
@@ -102,7 +104,7 @@ class Devicebound:
         """Take a PUBACK; one for nothing is ignored."""
         token = self._unacknowledged.pop(packet_id, None)
         if token is not None:
-            spawn(self._complete(token), "mqtt message completion")
+            spawn(self._completed(self._receiver.complete(token)), "mqtt message completion")
             self._go_on()
 
     def close(self) -> None:
@@ -147,14 +149,14 @@ class Devicebound:
             self._peer.write(codec.encode_publish(name, delivery.message.body, 1, packet_id))
         elif self._qos == 0 and not self._peer.closed:
             self._peer.write(codec.encode_publish(name, delivery.message.body))
-            await self._complete(delivery.lock_token)
+            await self._completed(self._receiver.complete(delivery.lock_token))
         else:
             # Unsubscribed meanwhile.
             self._receiver.let_go(delivery.lock_token)
 
-    async def _complete(self, token: str) -> None:
+    async def _completed(self, completion: Coroutine[Any, Any, None]) -> None:
         try:
-            await self._receiver.complete(token)
+            await completion
         except PreconditionFailedError:
             # Purged, or deleted with the device, while the client had it.
             return
