@@ -69,18 +69,18 @@ def download(invocation: Invocation, *, name: str, out: Path | None, hub_host: s
     """Download a file. One that is there already is not overwritten."""
     target = out or Path(name.rpartition("/")[2])
     client = invocation.hub(hub_host)
-    reply = client.call("GET", path(COLLECTION, *name.split("/")), stream=True)
     try:
-        if str(target) == "-":
-            _copy(reply, sys.stdout.buffer)
-            return
-        with target.open("xb") as written:
-            try:
-                _copy(reply, written)
-            except BaseException:
-                # Half a file is worse than none.
-                target.unlink()
-                raise
+        with client.call("GET", path(COLLECTION, *name.split("/")), stream=True) as reply:
+            if str(target) == "-":
+                _copy(reply, sys.stdout.buffer)
+                return
+            with target.open("xb") as written:
+                try:
+                    _copy(reply, written)
+                except BaseException:
+                    # Half a file is worse than none.
+                    target.unlink()
+                    raise
     except requests.RequestException as error:
         unreachable(client.target, error)
     except FileExistsError:

@@ -98,7 +98,8 @@ class Modules:
         """Return all modules of some devices, in the order of both IDs."""
         params: Params = {"hub": hub, "device_ids": _encode(list(device_ids)).decode()}
         rows = await self._engine.read(SQL["list_modules_of"], params)
-        return [self._shown(hub, row) for row in rows]
+        shown = [self._shown(hub, row) for row in rows]
+        return sorted(shown, key=lambda each: (each.device_id, each.module_id))
 
     async def get(self, ref: IdentityRef) -> ModuleIdentity:
         """Return a module.

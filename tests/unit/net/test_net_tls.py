@@ -167,20 +167,20 @@ async def test_no_client_waits_for_an_acknowledgement(
     """Clients that leave Nagle's algorithm on would lose 40 ms per connection."""
     listener = await listen(Echo)
     context = certificate.client()
+    clock = asyncio.get_running_loop().time
 
-    def talk() -> None:
-        for _ in range(20):
-            with (
-                socket.create_connection((HOST, listener.port)) as tcp,
-                context.wrap_socket(tcp, server_hostname="localhost") as tls,
-            ):
-                tls.sendall(b"x")
-                assert tls.recv(1) == b"x"
+    def talk() -> float:
+        began = clock()
+        with (
+            socket.create_connection((HOST, listener.port)) as tcp,
+            context.wrap_socket(tcp, server_hostname="localhost") as tls,
+        ):
+            tls.sendall(b"x")
+            assert tls.recv(1) == b"x"
+        return clock() - began
 
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    await asyncio.to_thread(talk)
-    assert loop.time() - began < 20 * 0.04
+    # A busy machine can make any of them slow; the delayed acknowledgement makes all of them so.
+    assert min([await asyncio.to_thread(talk) for _ in range(20)]) < 0.04
 
 
 class Farewell(asyncio.Protocol):

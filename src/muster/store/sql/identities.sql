@@ -131,7 +131,6 @@ SELECT m.module_id, m.device_id, m.generation_id, m.etag, m.managed_by, m.auth_t
   LEFT JOIN presence p
     ON p.hub = m.hub AND p.device_id = m.device_id AND p.module_id = m.module_id
   LEFT JOIN hub_runs r ON r.id = p.connected_run
- ORDER BY m.device_id, m.module_id
 
 -- name: insert_module
 INSERT INTO modules (hub, device_id, module_id, generation_id, etag, managed_by, auth_type, keys)
