@@ -26,6 +26,7 @@ from muster.store.journal_read import JournalRecord, Reading, find_offset, find_
 from muster.store.journal_recovery import MAX_PARTITIONS, recover, sync_directory
 from muster.store.journal_segment import JournalDamagedError
 from muster.store.journal_writer import JournalWriter
+from muster.store.worker import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from muster.clock import Clock
     from muster.store.journal_segment import Segment
-    from muster.store.journal_writer import Done
+    from muster.store.journal_writer import Append, Done
 
 __all__ = ["Journal", "JournalDamagedError", "JournalRecord"]
 
@@ -43,6 +44,9 @@ DEFAULT_MAX_AGE_S: Final = 7 * 86_400.0
 DEFAULT_MAX_BYTES: Final = 10 << 30
 DEFAULT_CHECK_S: Final = 10.0
 _READERS: Final = 2
+_COMMIT_PAUSE_S: Final = 0.001
+"""Least time from one group commit to the next, so that under load more appends share one: a tenth
+less CPU a message (measured). An append that comes after a quiet time does not wait."""
 
 _T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
@@ -61,6 +65,7 @@ class Journal:
         self._subscribers: dict[object, Callable[[], None]] = {}
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="journal-reader")
         self._writer: JournalWriter
+        self._appends: Turn[Append]
         self._closed = False
         self._ended = asyncio.Event()
 
@@ -117,6 +122,7 @@ class Journal:
             settle=journal._post_settle,
             ended=journal._post_ended,
         )
+        journal._appends = Turn(journal._loop, journal._writer.queue.put, _COMMIT_PAUSE_S)
         journal._writer.start()
         return journal
 
@@ -140,7 +146,7 @@ class Journal:
         if self._closed or not 0 <= partition < self.partitions:
             self._refuse(partition)
         future = self._create_future()
-        self._writer.queue.put((partition, records, future))
+        self._appends.put((partition, records, future))
         return future
 
     async def read(
@@ -231,6 +237,7 @@ class Journal:
         """Store what was accepted, then let go of the files."""
         if not self._closed:
             self._closed = True
+            self._appends.hand_over()
             self._writer.queue.put(None)
         await self._ended.wait()
         self._readers.shutdown(wait=False)

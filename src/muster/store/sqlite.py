@@ -92,9 +92,8 @@ class SqliteEngine:
         self._writer: Worker[_Write] = Worker(
             "store-writer", _MAX_WRITES_AT_ONCE, self._commit, idle=self._tidy, end=self._finish
         )
-        self._reads = Turn(self._loop, self._reader)
-        self._reads = Turn(self._loop, self._reader)
-        self._writes = Turn(self._loop, self._writer, _COMMIT_PAUSE_S)
+        self._reads = Turn(self._loop, self._reader.put)
+        self._writes = Turn(self._loop, self._writer.put, _COMMIT_PAUSE_S)
 
     @classmethod
     async def open(cls, path: Path) -> Self:
@@ -147,7 +146,9 @@ class SqliteEngine:
         """Finish what was accepted, then release the database."""
         if not self._closed:
             self._closed = True
-            for worker in (self._scanner, self._reads, self._writes):
+            self._reads.hand_over()
+            self._writes.hand_over()
+            for worker in (self._scanner, self._reader, self._writer):
                 worker.close()
         await self._ended.wait()
 

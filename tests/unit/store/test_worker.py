@@ -17,7 +17,7 @@ async def test_one_turn_is_one_batch() -> None:
         held.wait(10)
 
     worker: Worker[int] = Worker("test", 100, work)
-    turn = Turn(asyncio.get_running_loop(), worker)
+    turn = Turn(asyncio.get_running_loop(), worker.put)
     worker.put(0)
     for number in range(1, 6):
         turn.put(number)
@@ -26,18 +26,20 @@ async def test_one_turn_is_one_batch() -> None:
     await asyncio.sleep(0)
     held.set()
     turn.put(6)
-    turn.close()
+    turn.hand_over()
+    worker.close()
     await asyncio.to_thread(worker.join)
     assert [number for batch in batches for number in batch] == list(range(7))
 
 
-async def test_closing_hands_over_what_is_left() -> None:
+async def test_what_is_left_can_be_handed_over_at_once() -> None:
     done: list[int] = []
     worker: Worker[int] = Worker("test", 100, done.extend)
-    turn = Turn(asyncio.get_running_loop(), worker)
+    turn = Turn(asyncio.get_running_loop(), worker.put)
     turn.put(1)
     turn.put(2)
-    turn.close()
+    turn.hand_over()
+    worker.close()
     await asyncio.to_thread(worker.join)
     assert done == [1, 2]
 
@@ -52,7 +54,7 @@ async def test_in_a_busy_time_several_turns_are_one_batch() -> None:
         held.wait(10)
 
     worker: Worker[int] = Worker("test", 100, work)
-    turn = Turn(asyncio.get_running_loop(), worker, pause_s=30.0)
+    turn = Turn(asyncio.get_running_loop(), worker.put, pause_s=30.0)
     turn.put(0)
     await asyncio.to_thread(began.wait)
     # The first was handed over at once; what follows waits for the pause to end.
@@ -60,7 +62,8 @@ async def test_in_a_busy_time_several_turns_are_one_batch() -> None:
         turn.put(number)
         await asyncio.sleep(0)
         assert not worker._queue.qsize()
-    turn.close()
+    turn.hand_over()
+    worker.close()
     held.set()
     await asyncio.to_thread(worker.join)
     assert batches == [[0], [1, 2, 3]]
@@ -75,9 +78,10 @@ async def test_what_waits_for_the_pause_comes_by_itself() -> None:
             loop.call_soon_threadsafe(done.put_nowait, number)
 
     worker: Worker[int] = Worker("test", 100, work)
-    turn = Turn(loop, worker, pause_s=0.001)
+    turn = Turn(loop, worker.put, pause_s=0.001)
     for number in range(3):
         turn.put(number)
         assert await done.get() == number
-    turn.close()
+    turn.hand_over()
+    worker.close()
     await asyncio.to_thread(worker.join)
