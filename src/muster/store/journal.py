@@ -240,6 +240,7 @@ class Journal:
             self._appends.hand_over()
             self._writer.queue.put(None)
         await self._ended.wait()
+        await asyncio.to_thread(self._writer.join)
         self._readers.shutdown(wait=False)
 
     def _refuse(self, partition: int) -> None:

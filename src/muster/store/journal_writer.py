@@ -121,6 +121,10 @@ class JournalWriter:
         """Begin."""
         self._thread.start()
 
+    def join(self) -> None:
+        """Wait for the end of the thread, which is a moment after `ended` was called."""
+        self._thread.join()
+
     def _run(self) -> None:
         try:
             self._resume()
