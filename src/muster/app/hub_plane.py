@@ -43,6 +43,7 @@ from muster.hub.endpoints.methods_http import MethodsHttpEndpoint
 from muster.hub.endpoints.queries_http import QueriesHttpEndpoint
 from muster.hub.endpoints.registry_http import RegistryHttpEndpoint
 from muster.hub.endpoints.service_access import ServiceAccess
+from muster.hub.endpoints.service_amqp import DeviceboundSenders, ServiceBoundLinks
 from muster.hub.endpoints.session_services import SessionServices
 from muster.hub.endpoints.transfers_http import TransfersHttpEndpoint
 from muster.hub.endpoints.twins_http import TwinsHttpEndpoint
@@ -237,6 +238,8 @@ class HubPlane:
                     ReaderLinks(self.hubs, readers, clock),
                     ManagementLinks(self.hubs, readers),
                     RedirectLinks(self.hubs),
+                    DeviceboundSenders(self.messaging.cloud_to_device),
+                    ServiceBoundLinks(self.messaging),
                 ),
                 decisions=decisions,
                 clock=clock,
