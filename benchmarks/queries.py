@@ -149,6 +149,8 @@ def _device(number: int) -> Params:
         "keys": b"k" * 128,
         "iot_edge": number % 2,
         "parent_scope": None,
+        "primary_thumbprint": None,
+        "secondary_thumbprint": None,
     }
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, final
 from muster.auth import symmetric_keys
 from muster.auth.symmetric_keys import SymmetricKeys
 from muster.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
+from muster.hub.credentials import Credentials
 from muster.hub.module_rows import ArrivingModule
 from muster.model import twin as twin_rules
 from muster.model.identity import (
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from muster.hub.telemetry import Telemetry
     from muster.hub.twins import Twins
     from muster.ids import Randomness
-    from muster.model.identity import ModuleIdentity
+    from muster.model.identity import ModuleIdentity, Thumbprints
     from muster.provisioning.hubs import ProvisionedDevice
     from muster.store.engine import Statement
 
@@ -178,6 +179,7 @@ class LocalHub:
                 self._keys(module),
                 twins[module.module_id].tags,
                 twins[module.module_id].desired.properties,
+                _thumbprints(module),
             )
             for module in await self._modules.of_device(self._hub.id, device_id)
             if module.module_id in twins
@@ -196,7 +198,7 @@ class LocalHub:
                 ArrivingModule(
                     module.module_id,
                     module.managed_by,
-                    module.keys,
+                    _credentials(module),
                     twin_rules.new(module.tags, module.desired, now),
                 )
                 for module in snapshot.modules
@@ -259,6 +261,17 @@ class LocalHub:
         if pair is None or pair.primary_key is None or pair.secondary_key is None:
             return symmetric_keys.generate(self._randomness)
         return SymmetricKeys(pair.primary_key, pair.secondary_key)
+
+
+def _thumbprints(module: ModuleIdentity) -> Thumbprints | None:
+    own = module.authentication
+    return own.x509_thumbprint if own.type == AuthenticationType.SELF_SIGNED else None
+
+
+def _credentials(module: ModuleSnapshot) -> Credentials:
+    if module.thumbprints is not None:
+        return Credentials(AuthenticationType.SELF_SIGNED, None, module.thumbprints)
+    return Credentials(AuthenticationType.SAS, module.keys)
 
 
 def _request(device: ProvisionedDevice) -> DeviceRequest:

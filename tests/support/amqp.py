@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from muster.wire.amqp.performatives import Performative
+    from support.certificates import ClientCertificate
     from support.instance import Instance
 
 T = TypeVar("T")
@@ -64,7 +65,14 @@ class Received(NamedTuple):
 class AmqpClient:
     """One connection: TLS on the AMQP port, or a WebSocket on the HTTPS port."""
 
-    def __init__(self, instance: Instance, host: str, *, websocket: str | None = None) -> None:
+    def __init__(
+        self,
+        instance: Instance,
+        host: str,
+        *,
+        websocket: str | None = None,
+        certificate: ClientCertificate | None = None,
+    ) -> None:
         """Connect to `host`; `websocket` is the path to call, such as `/$iothub/websocket`."""
         self._buffer = FrameBuffer()
         self._inbox: deque[Said] = deque()
@@ -76,7 +84,7 @@ class AmqpClient:
         place, ca_file = instance.place, instance.ca_file
         self._websocket = None
         port = place.amqp_port if websocket is None else place.https_port
-        self._tls = open_tls(place, port, ca_file, host)
+        self._tls = open_tls(place, port, ca_file, host, certificate)
         if websocket is not None:
             try:
                 self._websocket = WebSocket(self._tls, host + websocket, "AMQPWSB10")

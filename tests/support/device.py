@@ -14,6 +14,7 @@ from support.service import segment
 
 if TYPE_CHECKING:
     from muster.wire.mqtt.packets import Connack, Will
+    from support.certificates import ClientCertificate
     from support.instance import Instance
 
 DPS_RESPONSES = "$dps/registrations/res/#"
@@ -191,10 +192,12 @@ def hub_connect(
     keep_alive_s: int = 60,
     will: Will | None = None,
     level: int = 4,
+    query: str = "",
+    certificate: ClientCertificate | None = None,
 ) -> tuple[MqttClient, Connack]:
     """Connect as `device` or `device/module` and return whatever CONNACK came."""
     hub = host or instance.place.hubs[0]
-    client = MqttClient(instance, hub, websocket=websocket)
+    client = MqttClient(instance, hub, websocket=websocket, query=query, certificate=certificate)
     name = f"{hub}/{device}/?api-version=2021-04-12&DeviceClientType=tests"
     connack = client.connect(
         device if client_id is None else client_id,

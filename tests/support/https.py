@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from email.message import Message
     from pathlib import Path
 
+    from support.certificates import ClientCertificate
     from support.run import Place
 
 TIMEOUT_S = 30.0
@@ -31,11 +32,20 @@ class Reply:
         return json.loads(self.body)
 
 
-def open_tls(place: Place, port: int, ca_file: Path, host: str) -> ssl.SSLSocket:
+def open_tls(
+    place: Place,
+    port: int,
+    ca_file: Path,
+    host: str,
+    certificate: ClientCertificate | None = None,
+) -> ssl.SSLSocket:
     """Connect to the instance, trusting its CA alone and expecting `host` in its certificate."""
+    context = ssl.create_default_context(cafile=ca_file)
+    if certificate is not None:
+        context.load_cert_chain(certificate.file)
     plain = socket.create_connection((place.address, port), TIMEOUT_S)
     try:
-        return ssl.create_default_context(cafile=ca_file).wrap_socket(plain, server_hostname=host)
+        return context.wrap_socket(plain, server_hostname=host)
     except BaseException:
         plain.close()
         raise
@@ -50,10 +60,11 @@ def request(
     host: str,
     headers: dict[str, str],
     body: bytes | None = None,
+    certificate: ClientCertificate | None = None,
 ) -> Reply:
     """Send one request on a connection of its own. Only the given headers are sent, plus Host."""
     connection = http.client.HTTPConnection(host)
-    connection.sock = open_tls(place, place.https_port, ca_file, host)
+    connection.sock = open_tls(place, place.https_port, ca_file, host, certificate)
     try:
         connection.putrequest(method, url, skip_host=True, skip_accept_encoding=True)
         connection.putheader("Host", host)

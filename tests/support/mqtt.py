@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from muster.wire.mqtt.packets import Packet
+    from support.certificates import ClientCertificate
     from support.instance import Instance
 
 T = TypeVar("T")
@@ -45,7 +46,13 @@ class MqttClient:
     """One connection: TLS on the MQTT port, or a WebSocket on the HTTPS port."""
 
     def __init__(
-        self, instance: Instance, host: str, *, websocket: str | None = None, query: str = ""
+        self,
+        instance: Instance,
+        host: str,
+        *,
+        websocket: str | None = None,
+        query: str = "",
+        certificate: ClientCertificate | None = None,
     ) -> None:
         """Connect to `host`; `websocket` is the sub-protocol to offer, as it is to be spelled."""
         self._decoder = codec.Decoder()
@@ -53,10 +60,10 @@ class MqttClient:
         self._next_id = 0
         place, ca_file = instance.place, instance.ca_file
         if websocket is None:
-            self._tls = open_tls(place, place.mqtt_port, ca_file, host)
+            self._tls = open_tls(place, place.mqtt_port, ca_file, host, certificate)
             self._websocket = None
             return
-        self._tls = open_tls(place, place.https_port, ca_file, host)
+        self._tls = open_tls(place, place.https_port, ca_file, host, certificate)
         address = f"{host}/$iothub/websocket{query}"
         try:
             self._websocket = WebSocket(self._tls, address, websocket)

@@ -44,6 +44,7 @@ from muster.hub.endpoints.routing_admin_http import RoutingAdminEndpoint
 from muster.hub.hubs import Hub, Hubs
 from muster.hub.routing_endpoints import Status
 from muster.ids import Randomness
+from muster.net import client_certificates
 from muster.net.http import http_protocol_factory
 from muster.net.routing import Route, RouteGroup, Router
 from muster.net.tasks import spawn
@@ -88,6 +89,7 @@ class Instance:
         self._open = AsyncExitStack()
         self._listeners = Listeners(settings.listen)
         self._certificates: CertificateAuthority | None = None
+        self._ask_clients = False
         self._ready = False
         self._ports: Ports
         self._instance_file = DataDirectory.instance_file(settings.data_dir)
@@ -169,6 +171,7 @@ class Instance:
             ("blob upkeep", hubs.blobs.run()),
         ):
             self._open.callback(spawn(upkeep, name).cancel)
+        self._try_client_certificates()
         self._open.push_async_callback(self._listeners.close)
         self._ports = await self._listen(hubs, provisioning)
         self._open.callback(self._instance_file.unlink, missing_ok=True)
@@ -336,7 +339,23 @@ class Instance:
             raise UnavailableError("The instance is not started")
         names = self._aliases() + [hub.host for hub in hubs.all()]
         certificate = self._certificates.issue_server(names)
-        return server_context(certificate.chain_file, certificate.key_file, ["http/1.1"])
+        return server_context(
+            certificate.chain_file,
+            certificate.key_file,
+            ["http/1.1"],
+            ask_clients=self._ask_clients,
+        )
+
+    def _try_client_certificates(self) -> None:
+        """Find out whether devices can come with certificates; those with keys can in any case."""
+        reason = client_certificates.trouble()
+        self._ask_clients = reason is None
+        if reason is not None:
+            _log.warning("client certificates are off", reason=reason)
+            self.notes.append(
+                "Devices and modules with client certificates (selfSigned) cannot connect: "
+                f"{reason}. Those with keys can."
+            )
 
     # What others may know.
 

@@ -41,6 +41,7 @@ class ConnectionString(msgspec.Struct, frozen=True, kw_only=True):
         device_id: for a device or module.
         module_id: for a module.
         gateway_host: where to connect instead of `host`, which keeps its place in tokens.
+        x509: `true` for a device with a client certificate instead of a key; written only.
     """
 
     host: str
@@ -51,6 +52,7 @@ class ConnectionString(msgspec.Struct, frozen=True, kw_only=True):
     device_id: str | None = None
     module_id: str | None = None
     gateway_host: str | None = None
+    x509: str | None = None
 
     @property
     def host_name(self) -> str:
@@ -119,6 +121,7 @@ def format(connection: ConnectionString) -> str:  # noqa: A001 - reads well behi
         ("SharedAccessKey", connection.key),
         ("SharedAccessSignature", connection.signature),
         ("GatewayHostName", connection.gateway_host),
+        ("x509", connection.x509),
     )
     present = [(name, value) for name, value in parts if value is not None]
     for name, value in present:

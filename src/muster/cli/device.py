@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from muster.cli import identity_fields as fields
+from muster.cli.certificate_options import certificate_options
 from muster.cli.device_revoke import restore, revocations, revoke
 from muster.cli.enrollment_fields import is_edge
 from muster.cli.examples import examples
@@ -57,12 +58,14 @@ _status_options = (
 @_status_options[0]
 @_status_options[1]
 @key_options
+@certificate_options
 @hub_option
 @show_keys_option
 @service_command
 @examples(
     "muster device create press-1",
     "muster device create gateway-02 --edge --hub plant-a.example.org",
+    "muster device create press-2 --certificate press-2.pem",
 )
 def create(
     invocation: Invocation,
@@ -74,6 +77,7 @@ def create(
     primary_key: str | None,
     secondary_key: str | None,
     key_file: str | None,
+    prints: dict[str, str | None],
     hub_host: str | None,
     show_keys: bool,
 ) -> None:
@@ -81,7 +85,9 @@ def create(
     body: dict[str, Any] = {
         "deviceId": device_id,
         "status": status or "enabled",
-        "authentication": fields.sas(read_keys(primary_key, secondary_key, key_file)),
+        "authentication": fields.authentication(
+            read_keys(primary_key, secondary_key, key_file), prints
+        ),
         "capabilities": {"iotEdge": edge},
     }
     if status_reason is not None:
@@ -151,6 +157,7 @@ def list_devices(invocation: Invocation, *, top: int, hub_host: str | None) -> N
 @_status_options[0]
 @_status_options[1]
 @key_options
+@certificate_options
 @etag_option
 @hub_option
 @show_keys_option
@@ -158,6 +165,7 @@ def list_devices(invocation: Invocation, *, top: int, hub_host: str | None) -> N
 @examples(
     "muster device update gateway-01 --status disabled --status-reason maintenance",
     "muster device update press-1 --edge",
+    "muster device update press-2 --secondary-certificate press-2-next.pem",
 )
 def update(
     invocation: Invocation,
@@ -169,6 +177,7 @@ def update(
     primary_key: str | None,
     secondary_key: str | None,
     key_file: str | None,
+    prints: dict[str, str | None],
     etag: str | None,
     hub_host: str | None,
     show_keys: bool,
@@ -184,6 +193,7 @@ def update(
     if status_reason is not None:
         identity["statusReason"] = status_reason or None
     fields.put_keys(identity, keys)
+    fields.put_thumbprints(identity, prints)
     updated = client.put(
         COLLECTION, device_id, body=identity, if_match=fields.quoted(etag or identity.get("etag"))
     )
@@ -214,7 +224,7 @@ def delete(
 def connection_string(
     invocation: Invocation, *, device_id: str, secondary: bool, hub_host: str | None
 ) -> None:
-    """Print the connection string of a device, key included."""
+    """Print the connection string of a device, key included; with certificates there is none."""
     client = invocation.hub(hub_host)
     identity = client.get(COLLECTION, device_id)
     fields.show_connection_string(invocation, client, identity, secondary=secondary)

@@ -37,6 +37,18 @@ def sas(keys: dict[str, str]) -> dict[str, Any]:
     return {"type": "sas", "symmetricKey": keys}
 
 
+def authentication(keys: dict[str, str], prints: dict[str, str | None]) -> dict[str, Any]:
+    """Return the authentication of a new identity: by its certificates if there are any."""
+    return {"type": "selfSigned", "x509Thumbprint": prints} if prints else sas(keys)
+
+
+def put_thumbprints(identity: dict[str, Any], prints: dict[str, str | None]) -> None:
+    """Put new thumbprints into an identity that was read, leaving the other one as it is."""
+    if prints:
+        present = (identity.get("authentication") or {}).get("x509Thumbprint") or {}
+        identity["authentication"] = authentication({}, {**present, **prints})
+
+
 def put_keys(identity: dict[str, Any], keys: dict[str, str]) -> None:
     """Put new keys into an identity that was read, leaving the other one as it is."""
     if keys:
@@ -46,12 +58,15 @@ def put_keys(identity: dict[str, Any], keys: dict[str, str]) -> None:
 
 def key_fields(identity: dict[str, Any]) -> list[tuple[str, Any]]:
     """Return the authentication of an identity for people to read."""
-    authentication = identity.get("authentication") or {}
-    keys = authentication.get("symmetricKey") or {}
+    own = identity.get("authentication") or {}
+    keys = own.get("symmetricKey") or {}
+    prints = own.get("x509Thumbprint") or {}
     return [
-        ("Authentication", authentication.get("type")),
+        ("Authentication", own.get("type")),
         ("Primary key", keys.get("primaryKey")),
         ("Secondary key", keys.get("secondaryKey")),
+        ("Primary thumbprint", prints.get("primaryThumbprint")),
+        ("Secondary thumbprint", prints.get("secondaryThumbprint")),
     ]
 
 
@@ -78,9 +93,10 @@ def show_connection_string(
     Raises:
         FailedError: the identity has no such key.
     """
-    keys = (identity.get("authentication") or {}).get("symmetricKey") or {}
-    key = keys.get("secondaryKey" if secondary else "primaryKey")
-    if not key:
+    own = identity.get("authentication") or {}
+    certified = own.get("type") == "selfSigned"
+    key = (own.get("symmetricKey") or {}).get("secondaryKey" if secondary else "primaryKey")
+    if not (key or certified):
         raise FailedError(
             "The identity has no symmetric key",
             next_step="give it one with update --key-file",
@@ -89,9 +105,10 @@ def show_connection_string(
         text = connection_string.format(
             ConnectionString(
                 host=client.target.login.host,
-                key=str(key),
+                key=None if certified else str(key),
                 device_id=str(identity["deviceId"]),
                 module_id=identity.get("moduleId"),
+                x509="true" if certified else None,
             )
         )
     except InvalidArgumentError as error:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from muster.cli import identity_fields as fields
+from muster.cli.certificate_options import certificate_options
 from muster.cli.examples import examples
 from muster.cli.options import (
     etag_option,
@@ -42,10 +43,14 @@ _arguments = (click.argument("device_id"), click.argument("module_id"))
 @_arguments[1]
 @click.option("--managed-by", metavar="NAME", help="Who owns it, for example iotEdge.")
 @key_options
+@certificate_options
 @hub_option
 @show_keys_option
 @service_command
-@examples("muster module create gateway-01 filter")
+@examples(
+    "muster module create gateway-01 filter",
+    "muster module create press-1 filter --certificate filter.pem",
+)
 def create(
     invocation: Invocation,
     *,
@@ -55,6 +60,7 @@ def create(
     primary_key: str | None,
     secondary_key: str | None,
     key_file: str | None,
+    prints: dict[str, str | None],
     hub_host: str | None,
     show_keys: bool,
 ) -> None:
@@ -62,7 +68,9 @@ def create(
     body: dict[str, Any] = {
         "deviceId": device_id,
         "moduleId": module_id,
-        "authentication": fields.sas(read_keys(primary_key, secondary_key, key_file)),
+        "authentication": fields.authentication(
+            read_keys(primary_key, secondary_key, key_file), prints
+        ),
     }
     if managed_by is not None:
         body["managedBy"] = managed_by
@@ -121,6 +129,7 @@ def list_modules(invocation: Invocation, *, device_id: str, hub_host: str | None
 @_arguments[1]
 @click.option("--managed-by", metavar="NAME", help="Who owns it, for example iotEdge.")
 @key_options
+@certificate_options
 @etag_option
 @hub_option
 @show_keys_option
@@ -135,6 +144,7 @@ def update(
     primary_key: str | None,
     secondary_key: str | None,
     key_file: str | None,
+    prints: dict[str, str | None],
     etag: str | None,
     hub_host: str | None,
     show_keys: bool,
@@ -147,6 +157,7 @@ def update(
     if managed_by is not None:
         identity["managedBy"] = managed_by or None
     fields.put_keys(identity, keys)
+    fields.put_thumbprints(identity, prints)
     if_match = fields.quoted(etag or identity.get("etag"))
     _show(invocation, client.put(*place, body=identity, if_match=if_match), show_keys=show_keys)
 
@@ -188,7 +199,7 @@ def connection_string(
     secondary: bool,
     hub_host: str | None,
 ) -> None:
-    """Print the connection string of a module, key included."""
+    """Print the connection string of a module, key included; with certificates there is none."""
     client = invocation.hub(hub_host)
     identity = client.get("/devices", device_id, "modules", module_id)
     fields.show_connection_string(invocation, client, identity, secondary=secondary)

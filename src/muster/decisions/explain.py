@@ -74,8 +74,10 @@ EXPLANATIONS: Final[dict[str, Explanation]] = {
     ),
     "token-missing": Explanation(
         "The device sent no token",
-        "The request carried no SharedAccessSignature.",
-        "Configure the device with a symmetric key; X.509 and TPM are not supported yet.",
+        "The request carried no SharedAccessSignature, and at a hub no client certificate either.",
+        "Configure the device with a symmetric key; at a hub, a device with a registered "
+        "thumbprint can have a client certificate instead. For provisioning, X.509 and TPM are not "
+        "supported yet.",
     ),
     "token-malformed": Explanation(
         "The token cannot be read",
@@ -166,6 +168,27 @@ EXPLANATIONS: Final[dict[str, Explanation]] = {
         "The enrollment asks for an attestation that is not supported yet",
         "The enrollment {entry} uses {attestation}; this version attests symmetric keys only.",
         "Use an enrollment with a symmetric key.",
+    ),
+    "wrong-certificate": Explanation(
+        "The client certificate is not the registered one",
+        "{subject} presented the certificate with the SHA-256 thumbprint {thumbprint} (SHA-1 "
+        "{sha1}); neither thumbprint registered for it in {service} is that.",
+        "If it is the right certificate: muster device update {subject} --thumbprint "
+        "{thumbprint} (muster module update for a module). Otherwise put the registered "
+        "certificate on the device.",
+    ),
+    "certificate-expected": Explanation(
+        "The identity needs a client certificate",
+        "{subject} sent a SAS token, but its authentication type is selfSigned.",
+        "Configure the device with the certificate whose thumbprint is registered, or give the "
+        "identity keys: muster device update {subject} --key-file FILE.",
+    ),
+    "certificate-not-expected": Explanation(
+        "The identity does not authenticate with a certificate",
+        "{subject} presented a client certificate and no token, but its authentication type is "
+        "{attestation}.",
+        "Configure the device with its key, or register the certificate: muster device update "
+        "{subject} --thumbprint {thumbprint}.",
     ),
     "invalid-request": Explanation(
         "The request cannot be read",

@@ -6,11 +6,11 @@ log. Sources: hub-device.md 5, 2.1.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
 
 from msgspec import Struct
 
-from muster.auth import audience, refused_token, sas_token, symmetric_keys
+from muster.auth import audience, refused_token, sas_token, symmetric_keys, thumbprints
 from muster.auth.access_policies import Right, authorize_for_identity
 from muster.errors import UnauthorizedError
 from muster.hub import credentials, subscriptions, twin_rows
@@ -19,6 +19,7 @@ from muster.model.identity import AuthenticationType, IdentityRef
 from muster.model.message import AuthScope
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
     from muster.auth.keyring import Keyring
@@ -30,7 +31,12 @@ if TYPE_CHECKING:
     from muster.model.decision import Fact
     from muster.store.engine import Engine
 
-_Columns: TypeAlias = tuple[str | None, int, str, bytes | None, str | None, str | None]
+NEVER_EXPIRES: Final = 1 << 40
+"""Unix seconds that never come: the expiry of who proved itself without a token."""
+
+_Columns: TypeAlias = tuple[
+    str | None, int, str, bytes | None, str | None, str | None, str | None, str | None
+]
 
 
 class RefusedError(UnauthorizedError):
@@ -55,8 +61,8 @@ class Login(Struct):
     Attributes:
         ref: who.
         generation_id: tells identities of the same name apart that replaced each other.
-        scope: whose key it was.
-        expires_at: expiry of the token, unix seconds.
+        scope: whose key or certificate it was.
+        expires_at: expiry of the token, unix seconds; `NEVER_EXPIRES` for a certificate.
         model_id: the Plug and Play model of the last connect, `''` for none.
         filters: the stored MQTT session, `None` when it holds nothing.
     """
@@ -71,7 +77,7 @@ class Login(Struct):
 
 @final
 class Authenticator:
-    """Checks the tokens of devices and modules.
+    """Checks the tokens and certificates of devices and modules.
 
     Args:
         engine: has the identities.
@@ -86,26 +92,36 @@ class Authenticator:
         self._keyring = keyring
         self._clock = clock
 
-    async def login(self, hub: Hub, ref: IdentityRef, text: str | None) -> Login:
-        """Check a token: one read, no write.
+    async def login(
+        self, hub: Hub, ref: IdentityRef, text: str | None, certificate: bytes | None = None
+    ) -> Login:
+        """Check a token, or without one a certificate: one read, no write.
+
+        A certificate counts by its thumbprint alone. The dates in it are not looked at: it is
+        trusted because it is registered, and as long as it is.
 
         Args:
             hub: the hub the client named.
             ref: who the client says it is.
             text: the token, `None` when there is none.
+            certificate: DER of the client certificate whose key the peer has, `None` for none.
 
         Raises:
             RefusedError: it may not connect.
             UnavailableError: the store does not answer.
         """
-        if not text:
-            raise RefusedError("No SAS token was given.", "token-missing")
-        try:
-            token = sas_token.parse(text)
-        except UnauthorizedError as error:
-            raise RefusedError(error.message, "token-malformed", reason=error.message) from None
-        if token.key_name is not None:
-            self._check_policy(hub, ref, token)
+        token: SasToken | None = None
+        if text:
+            try:
+                token = sas_token.parse(text)
+            except UnauthorizedError as error:
+                raise RefusedError(error.message, "token-malformed", reason=error.message) from None
+            if token.key_name is not None:
+                self._check_policy(hub, ref, token)
+        elif certificate is None:
+            raise RefusedError(
+                "Neither a SAS token nor a client certificate was given.", "token-missing"
+            )
         query = SQL["login_module" if ref.module_id else "login_device"]
         rows = await self._engine.read(query, twin_rows.key(ref))
         if not rows:
@@ -114,7 +130,7 @@ class Authenticator:
                 "unknown-device",
                 device_id=ref.device_id,
             )
-        generation_id, enabled, kind, sealed, model_id, filters = cast("_Columns", rows[0])
+        generation_id, enabled, kind, sealed, model_id, filters, *known = cast("_Columns", rows[0])
         if generation_id is None:
             raise RefusedError(
                 f"The module '{ref.module_id}' is not registered on its device.",
@@ -122,7 +138,11 @@ class Authenticator:
                 device_id=ref.device_id,
                 module_id=ref.module_id,
             )
-        if token.key_name is None:
+        expires_at = NEVER_EXPIRES if token is None else token.expiry
+        if token is None:
+            _check_certificate(ref, certificate or b"", AuthenticationType(kind), known)
+            scope = AuthScope.MODULE_CERTIFICATE if ref.module_id else AuthScope.DEVICE_CERTIFICATE
+        elif token.key_name is None:
             keys = credentials.unseal(self._keyring, ref, sealed)
             self._check_own_key(hub, ref, token, AuthenticationType(kind), keys)
             scope = AuthScope.MODULE if ref.module_id else AuthScope.DEVICE
@@ -138,7 +158,7 @@ class Authenticator:
             ref,
             generation_id,
             scope,
-            token.expiry,
+            expires_at,
             model_id or "",
             subscriptions.decode(filters),
         )
@@ -164,6 +184,11 @@ class Authenticator:
         kind: AuthenticationType,
         keys: SymmetricKeys | None,
     ) -> None:
+        if kind is AuthenticationType.SELF_SIGNED:
+            raise RefusedError(
+                "The identity proves itself with a client certificate, not with a SAS token.",
+                "certificate-expected",
+            )
         if kind is not AuthenticationType.SAS or keys is None:
             raise RefusedError(
                 f"The identity authenticates with '{kind}', not with a SAS token.",
@@ -208,6 +233,26 @@ class Authenticator:
             expected=expected,
             needs=Right.DEVICE_CONNECT.value,
             now=self._clock.now(),
+        )
+
+
+def _check_certificate(
+    ref: IdentityRef, certificate: bytes, kind: AuthenticationType, known: Iterable[str | None]
+) -> None:
+    presented = thumbprints.of(certificate)
+    if kind is not AuthenticationType.SELF_SIGNED:
+        raise RefusedError(
+            f"The identity authenticates with '{kind}', not with a client certificate.",
+            "certificate-not-expected",
+            attestation=kind.value,
+            thumbprint=presented.sha256,
+        )
+    if not thumbprints.match(presented, known):
+        raise RefusedError(
+            f"The certificate is not one of '{ref.text}'.",
+            "wrong-certificate",
+            thumbprint=presented.sha256,
+            sha1=presented.sha1,
         )
 
 

@@ -19,6 +19,7 @@ from muster.hub.credentials import Credentials
 from muster.hub.module_rows import Module
 from muster.hub.registry import (
     ATTEMPTS,
+    CERTIFICATE_WITHDRAWN,
     SQL,
     Device,
     GenerationIds,
@@ -37,6 +38,7 @@ from muster.model.identity import (
     IdentityRef,
     RegistryStatistics,
     Status,
+    Thumbprints,
     check_status_reason,
     matches,
     new_etag,
@@ -48,7 +50,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from muster.auth.keyring import Keyring
-    from muster.auth.symmetric_keys import SymmetricKeys
     from muster.clock import Clock
     from muster.hub.changes import Changes
     from muster.hub.connections import Connections, Presence
@@ -61,6 +62,7 @@ MAX_LIST: Final = 1000
 """Devices in one answer of GET /devices (hub-service.md 1.1 row 1)."""
 
 _PresenceColumns: TypeAlias = tuple[int | None, float | None, float | None, float | None]
+_ThumbprintColumns: TypeAlias = tuple[str | None, str | None]
 _DeviceColumns: TypeAlias = tuple[
     str, str, str, int, str | None, float, str, bytes | None, int, str | None
 ]
@@ -223,9 +225,8 @@ class Identities:
         brought = {module.module_id: module for module in modules}
         for module_id, module in brought.items():
             if device.iot_edge or module_id not in SYSTEM_MODULES:
-                own = Credentials(AuthenticationType.SAS, module.keys)
                 statements += self._module(
-                    device.ref, module_id, module.managed_by, own, module.twin
+                    device.ref, module_id, module.managed_by, module.credentials, module.twin
                 )
         if device.iot_edge:
             missing = [module_id for module_id in SYSTEM_MODULES if module_id not in brought]
@@ -276,7 +277,8 @@ class Identities:
         """Change a device. What the request leaves out stays.
 
         A device that loses the IoT Edge capability loses its system modules and its scope; it
-        must have no children then. A device that is disabled loses its connections at once.
+        must have no children then. A device that is disabled, or one of whose certificates is
+        withdrawn, loses its connections at once.
 
         Raises:
             NotFoundError: code `device-not-found`.
@@ -298,6 +300,9 @@ class Identities:
                 self._connections.announce_barred(
                     after.ref, "the device was disabled", deleted=False
                 )
+            elif after.credentials.withdraws(before.credentials):
+                # No token ends these connections.
+                self._connections.announce_barred(after.ref, CERTIFICATE_WITHDRAWN, deleted=False)
             self._changes.publish(IdentityChanged(after.ref, IdentityEvent.UPDATED))
             return after.to_wire(self._presence(after.ref, row), cast("int", row[14]))
         raise LostRaceError("The device is being changed by others.", subject=device_id)
@@ -359,6 +364,7 @@ class Identities:
         ) = cast("_DeviceColumns", row[:10])
         ref = IdentityRef(hub, device_id)
         keys = credentials.unseal(self._keyring, ref, sealed)
+        primary, secondary = cast("_ThumbprintColumns", row[15:17])
         return Device(
             ref,
             generation_id,
@@ -366,7 +372,7 @@ class Identities:
             bool(enabled),
             status_reason,
             status_updated_at,
-            Credentials(AuthenticationType(kind), keys),
+            Credentials(AuthenticationType(kind), keys, Thumbprints(primary, secondary)),
             bool(iot_edge),
             parent_scope,
         )
@@ -379,7 +385,6 @@ class Identities:
         return self._connections.presence(ref, *cast("_PresenceColumns", row[10:14]))
 
     def _params(self, device: Device) -> dict[str, str | bytes | int | float | None]:
-        keys: SymmetricKeys | None = device.credentials.keys
         return {
             "hub": device.ref.hub,
             "device_id": device.ref.device_id,
@@ -388,10 +393,9 @@ class Identities:
             "enabled": int(device.enabled),
             "status_reason": device.status_reason,
             "status_updated_at": device.status_updated_at,
-            "auth_type": device.credentials.kind.value,
-            "keys": credentials.seal(self._keyring, device.ref, keys),
             "iot_edge": int(device.iot_edge),
             "parent_scope": device.parent_scope,
+            **device.credentials.to_params(self._keyring, device.ref),
         }
 
     def _changed(self, before: Device, request: DeviceRequest) -> Device:

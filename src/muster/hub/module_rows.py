@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from muster.hub import credentials, twin_rows
+from muster.hub import twin_rows
 from muster.hub.registry import SQL
 from muster.model.identity import IdentityRef, ModuleIdentity, wire_time
 from muster.store.engine import Statement
 
 if TYPE_CHECKING:
     from muster.auth.keyring import Keyring
-    from muster.auth.symmetric_keys import SymmetricKeys
     from muster.hub.connections import Presence
     from muster.hub.credentials import Credentials
     from muster.model.twin import Twin
@@ -55,13 +54,13 @@ class ArrivingModule(Struct):
     Attributes:
         module_id: its ID.
         managed_by: who looks after it.
-        keys: as it had them.
+        credentials: as it had them.
         twin: its twin here.
     """
 
     module_id: str
     managed_by: str | None
-    keys: SymmetricKeys
+    credentials: Credentials
     twin: Twin
 
 
@@ -72,8 +71,7 @@ def to_params(keyring: Keyring, module: Module) -> dict[str, str | bytes | int |
         "generation_id": module.generation_id,
         "etag": module.etag,
         "managed_by": module.managed_by,
-        "auth_type": module.credentials.kind.value,
-        "keys": credentials.seal(keyring, module.ref, module.credentials.keys),
+        **module.credentials.to_params(keyring, module.ref),
     }
 
 

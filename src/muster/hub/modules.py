@@ -14,6 +14,7 @@ from muster.hub.credentials import Credentials
 from muster.hub.module_rows import Module
 from muster.hub.registry import (
     ATTEMPTS,
+    CERTIFICATE_WITHDRAWN,
     SQL,
     GenerationIds,
     LostRaceError,
@@ -28,6 +29,7 @@ from muster.model.identity import (
     IdentityRef,
     ModuleIdentity,
     ModuleRequest,
+    Thumbprints,
     check_module_id,
     matches,
     new_etag,
@@ -188,6 +190,8 @@ class Modules:
                 )
             except LostRaceError:
                 continue
+            if after.credentials.withdraws(before.credentials):
+                self._connections.announce_barred(ref, CERTIFICATE_WITHDRAWN, deleted=False)
             self._changes.publish(IdentityChanged(ref, IdentityEvent.UPDATED))
             return after.to_wire(self._presence(ref, row), cast("int", row[11]))
         raise LostRaceError("The module is being changed by others.", subject=ref.text)
@@ -246,7 +250,8 @@ class Modules:
         )
         ref = IdentityRef(hub, device_id, module_id)
         keys = credentials.unseal(self._keyring, ref, sealed)
-        own = Credentials(AuthenticationType(kind), keys)
+        primary, secondary = cast("tuple[str | None, str | None]", row[12:14])
+        own = Credentials(AuthenticationType(kind), keys, Thumbprints(primary, secondary))
         return Module(ref, generation_id, etag, managed_by, own)
 
     def _shown(self, hub: int, row: Row) -> ModuleIdentity:

@@ -71,7 +71,6 @@ def _section(name: str) -> dict[tuple[str | int, ...], Column]:
 
 def _twin(identity: str) -> dict[tuple[str | int, ...], Column]:
     """Return what devices and modules have in common, by the alias of the identity's table."""
-    nothing = Scalar("t", "NULL", Kind.STRING, null=True)
     return {
         ("deviceId",): Scalar("t", "t.device_id", Kind.STRING),
         ("etag",): Scalar("t", _etag("t.etag_counter"), Kind.STRING),
@@ -89,8 +88,12 @@ def _twin(identity: str) -> dict[tuple[str | int, ...], Column]:
         ("lastActivityTime",): Scalar("p", _time("p.last_activity_at"), Kind.STRING),
         ("cloudToDeviceMessageCount",): Scalar("t", _MESSAGES, Kind.NUMBER),
         ("authenticationType",): Scalar(identity, f"{identity}.auth_type", Kind.STRING),
-        ("x509Thumbprint", "primaryThumbprint"): nothing,
-        ("x509Thumbprint", "secondaryThumbprint"): nothing,
+        ("x509Thumbprint", "primaryThumbprint"): Scalar(
+            identity, f"{identity}.primary_thumbprint", Kind.STRING, null=True
+        ),
+        ("x509Thumbprint", "secondaryThumbprint"): Scalar(
+            identity, f"{identity}.secondary_thumbprint", Kind.STRING, null=True
+        ),
         ("modelId",): Scalar("t", "t.model_id", Kind.STRING),
         ("version",): Scalar("t", "t.version", Kind.NUMBER),
         ("tags",): Document("t", "tags"),

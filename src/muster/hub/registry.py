@@ -33,6 +33,9 @@ SQL: Final = load("identities")
 ATTEMPTS: Final = 8
 """Times an update is tried against others that change the same thing."""
 
+CERTIFICATE_WITHDRAWN: Final = "a certificate of the identity was withdrawn"
+"""Why connections are closed when a thumbprint goes."""
+
 _TICKS_PER_S: Final = 10_000_000
 _TICKS_AT_UNIX_EPOCH: Final = 621_355_968_000_000_000
 

@@ -333,6 +333,9 @@ class Twins:
             ref, *cast("_PresenceColumns", row[COLUMN_COUNT + 9 : COLUMN_COUNT + 13])
         )
         configurations = str(row[COLUMN_COUNT + 13])
+        primary, secondary = cast(
+            "tuple[str | None, str | None]", row[COLUMN_COUNT + 15 : COLUMN_COUNT + 17]
+        )
         shown = ServiceTwin(
             device_id=ref.device_id,
             etag=twin.etag,
@@ -343,7 +346,7 @@ class Twins:
             last_activity_time=wire_time(presence.last_activity_at),
             cloud_to_device_message_count=cast("int", row[COLUMN_COUNT + 14]),
             authentication_type=AuthenticationType(kind),
-            x509_thumbprint=Thumbprints(),
+            x509_thumbprint=Thumbprints(primary, secondary),
             model_id=model_id or "",
             version=twin.version,
             tags=twin.tags,

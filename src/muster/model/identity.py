@@ -85,7 +85,7 @@ class SymmetricKey(Struct, rename="camel"):
 
 
 class Thumbprints(Struct, rename="camel"):
-    """Hex thumbprints of client certificates."""
+    """Thumbprints of two equally good client certificates, SHA-1 or SHA-256 in hex."""
 
     primary_thumbprint: str | None = None
     secondary_thumbprint: str | None = None
@@ -265,8 +265,9 @@ def authentication_type(authentication: Authentication) -> AuthenticationType:
     """Return the type of an authentication, told by its content when it does not say.
 
     Raises:
-        InvalidArgumentError: the type is unknown (code `invalid-authentication`) or one of
-            X.509, which this service does not verify yet (code `unsupported-authentication`).
+        InvalidArgumentError: the type is unknown (code `invalid-authentication`) or
+            `certificateAuthority`: there is no register of authorities (code
+            `unsupported-authentication`).
     """
     if not authentication.type:
         prints = authentication.x509_thumbprint
@@ -281,10 +282,10 @@ def authentication_type(authentication: Authentication) -> AuthenticationType:
                 code="invalid-authentication",
             )
         found = kind
-    if found in (AuthenticationType.SELF_SIGNED, AuthenticationType.CERTIFICATE_AUTHORITY):
+    if found is AuthenticationType.CERTIFICATE_AUTHORITY:
         raise InvalidArgumentError(
-            f"authentication.type '{found}' is not supported yet: this hub verifies symmetric "
-            "keys, not X.509 certificates. Use 'sas'",
+            f"authentication.type '{found}' is not supported yet: this hub knows certificates by "
+            "their thumbprints, not by who signed them. Use 'selfSigned', or 'sas'",
             code="unsupported-authentication",
         )
     return found

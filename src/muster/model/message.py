@@ -70,19 +70,31 @@ _pack_delivery: Final = struct.Struct(">II").pack
 
 
 class AuthScope(enum.StrEnum):
-    """Whose key the sender's token was signed with."""
+    """How the sender proved itself: whose key its token was signed with, or whose certificate.
+
+    New ones go to the end: records have the index.
+    """
 
     DEVICE = "device"
     MODULE = "module"
     HUB = "hub"
+    DEVICE_CERTIFICATE = "device-certificate"
+    MODULE_CERTIFICATE = "module-certificate"
 
 
 AUTH_SCOPES: Final = tuple(AuthScope)
 _NOBODY: Final = 0xFF
 
+_AUTH_TYPES: Final = {
+    AuthScope.DEVICE: ("device", "sas"),
+    AuthScope.MODULE: ("module", "sas"),
+    AuthScope.HUB: ("hub", "sas"),
+    AuthScope.DEVICE_CERTIFICATE: ("device", "x509"),
+    AuthScope.MODULE_CERTIFICATE: ("module", "x509"),
+}
 _AUTH_METHODS: Final = {
-    scope: f'{{"scope":"{scope}","type":"sas","issuer":"iothub","acceptingIpFilterRule":null}}'
-    for scope in AuthScope
+    scope: f'{{"scope":"{whose}","type":"{what}","issuer":"iothub","acceptingIpFilterRule":null}}'
+    for scope, (whose, what) in _AUTH_TYPES.items()
 }
 
 
@@ -93,7 +105,7 @@ class Stamp(Struct, frozen=True):
         device_id: the authenticated device.
         module_id: the authenticated module, empty for the device itself.
         generation_id: tells identities of the same name apart that replaced each other.
-        auth_scope: whose key it was; `None` for what the service itself says.
+        auth_scope: whose key or certificate it was; `None` for what the service itself says.
         model_id: announced at connect, empty for none; becomes `dt-dataschema`.
         source: one of `SOURCES`.
     """

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
 import msgspec
 import structlog
 
+from muster.net.stream import PEER_CERTIFICATE
 from muster.net.timers import NO_SLOT, running_wheel
 from muster.wire.amqp.connection import ConnectionLimits, ServerConnection
 from muster.wire.amqp.errors import CONNECTION_FORCED, FRAMING_ERROR, RemoteProtocolError
@@ -60,6 +61,10 @@ class AmqpPeer(Protocol):
     @property
     def remote(self) -> str:
         """The client's `address:port`."""
+
+    @property
+    def certificate(self) -> bytes | None:
+        """DER of the certificate whose key the client has; `None` when it presented none."""
 
     @property
     def last_received(self) -> float:
@@ -226,6 +231,11 @@ class AmqpConnection(asyncio.Protocol):
         """The client's `address:port`."""
         host, port = self._sink.get_extra_info("peername") or ("", 0)
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    @property
+    def certificate(self) -> bytes | None:
+        """DER of the client's certificate."""
+        return cast("bytes | None", self._sink.get_extra_info(PEER_CERTIFICATE))
 
     @property
     def closed(self) -> bool:

@@ -21,6 +21,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from uvicorn.server import ServerState
 
 from muster.net.routing import HEADER_NAMES
+from muster.net.stream import PEER_CERTIFICATE
 from muster.net.timers import NO_SLOT, TimerWheel, running_wheel
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Receive, Scope, Send
     from websockets.frames import Frame
+    from websockets.http11 import Request
 
     from muster.clock import Clock
 
@@ -154,8 +156,13 @@ class _HttpProtocol(HttpToolsProtocol):
         self._body_size = 0
         self._refused: tuple[HTTPStatus, str] | None = None
         self._header_names: list[bytes] = []
+        self._certificate: bytes | None = None
 
     # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._certificate = transport.get_extra_info(PEER_CERTIFICATE)
+        super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._wheel.stop(self)
@@ -188,6 +195,7 @@ class _HttpProtocol(HttpToolsProtocol):
             self._refuse_in_parser(HTTPStatus.TOO_MANY_REQUESTS, "Too many requests at once.")
         super().on_message_begin()
         self._header_names = self.scope[HEADER_NAMES] = []  # type: ignore[typeddict-unknown-key]
+        self.scope[PEER_CERTIFICATE] = self._certificate  # type: ignore[typeddict-unknown-key]
         self._stage = _HEADER
         self._header_size = 0
         self._header_fed = 0
@@ -335,6 +343,13 @@ def _web_socket_class(limits: HttpLimits) -> type[asyncio.Protocol]:
             super().__init__(*args, **kwargs)
             self.logger = _quiet
             self.conn.logger = _quiet
+
+        def handle_connect(self, event: Request) -> None:
+            super().handle_connect(event)
+            # The application begins in a task, so not before this.
+            if self.handshake_initiated and hasattr(self, "scope"):
+                certificate = self.transport.get_extra_info(PEER_CERTIFICATE)
+                self.scope[PEER_CERTIFICATE] = certificate  # type: ignore[typeddict-unknown-key]
 
         def handle_cont(self, event: Frame) -> None:
             # The size of a message is bounded by its codec, but empty fragments have none.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 import msgspec
 import structlog
 
+from muster.net.stream import PEER_CERTIFICATE
 from muster.net.tasks import spawn
 from muster.net.timers import NO_SLOT, running_wheel
 from muster.wire.mqtt import codec
@@ -67,6 +68,10 @@ class MqttPeer(Protocol):
     @property
     def remote(self) -> str:
         """The client's `address:port`."""
+
+    @property
+    def certificate(self) -> bytes | None:
+        """DER of the certificate whose key the client has; `None` when it presented none."""
 
     @property
     def last_received(self) -> float:
@@ -227,6 +232,11 @@ class MqttConnection(asyncio.Protocol):
         """The client's `address:port`."""
         host, port = self._sink.get_extra_info("peername") or ("", 0)
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    @property
+    def certificate(self) -> bytes | None:
+        """DER of the client's certificate."""
+        return cast("bytes | None", self._sink.get_extra_info(PEER_CERTIFICATE))
 
     @property
     def closed(self) -> bool:

@@ -25,6 +25,7 @@ from muster.errors import (
     NotFoundError,
     TooLargeError,
 )
+from muster.net.stream import PEER_CERTIFICATE
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -269,6 +270,12 @@ def original_headers(request: Request) -> list[tuple[bytes, bytes]]:
     headers = request.headers.raw
     names: list[bytes] = request.scope.get(HEADER_NAMES) or [name for name, _ in headers]
     return [(name, value) for name, (_, value) in zip(names, headers, strict=True)]
+
+
+def client_certificate(request: Request) -> bytes | None:
+    """Return the certificate whose key the client has (DER), `None` when it presented none."""
+    certificate: bytes | None = request.scope.get(PEER_CERTIFICATE)
+    return certificate
 
 
 def decode_json(body: bytes, type_: type[_T] | Any = Any) -> _T:

@@ -31,6 +31,11 @@ CLOSING: Final = 2
 CLOSED: Final = 3
 
 
+PEER_CERTIFICATE: Final = "muster.peer_certificate"
+"""What `get_extra_info` gives the certificate under that the peer has the key of (DER), if any.
+The key of an ASGI scope, too."""
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What one listener lets its peers take. Times in seconds, sizes in bytes.
 

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import structlog
 
-from muster.net.stream import CONNECTING, OPEN, Limits, Shared, Stream
+from muster.net import client_certificates
+from muster.net.stream import CONNECTING, OPEN, PEER_CERTIFICATE, Limits, Shared, Stream
 from muster.net.summary import Summary
 
 if TYPE_CHECKING:
@@ -42,7 +43,11 @@ _SLICE: Final = 256 * 1024
 
 
 def server_context(
-    certificate: Path, key: Path, application_protocols: Sequence[str] = ()
+    certificate: Path,
+    key: Path,
+    application_protocols: Sequence[str] = (),
+    *,
+    ask_clients: bool = False,
 ) -> ssl.SSLContext:
     """Make the context of a listener.
 
@@ -54,10 +59,12 @@ def server_context(
         key: PEM file with the private key.
         application_protocols: names for ALPN, for example `["http/1.1"]`. Clients that offer only
             others are served all the same.
+        ask_clients: whether clients are asked for a certificate; see `client_certificates`.
 
     Raises:
         OSError: a file cannot be read.
         ssl.SSLError: the files hold no certificate with its key.
+        client_certificates.NoAccessError: clients cannot be asked here.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -67,6 +74,8 @@ def server_context(
     context.load_cert_chain(certificate, key)
     if application_protocols:
         context.set_alpn_protocols(list(application_protocols))
+    if ask_clients:
+        client_certificates.request(context)
     return context
 
 
@@ -340,11 +349,13 @@ class TlsStream(Stream):
         return size if self._pending is None else size + self._pending_size
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return also `sslcontext` and `ssl_object`."""
+        """Return also `sslcontext`, `ssl_object` and `PEER_CERTIFICATE`."""
         if name == "sslcontext":
             return self._shared.context
         if name == "ssl_object":
             return self._tls
+        if name == PEER_CERTIFICATE:
+            return self._tls.getpeercert(binary_form=True) if self._phase == OPEN else default
         return super().get_extra_info(name, default)
 
     def timer_expired(self, now: float) -> float:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Final, Protocol
+from urllib.parse import parse_qsl
 
 from muster.net.routing import refuse_websocket
+from muster.net.stream import PEER_CERTIFICATE
 from muster.net.tasks import spawn
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ STREAM_WEBSOCKET_PATH: Final = "/$servicebus/websocket"
 MQTT_SUBPROTOCOL: Final = "mqtt"
 AMQP_SUBPROTOCOL: Final = "AMQPWSB10"
 
+_NO_CERTIFICATE: Final = "iothub-no-client-cert"
+"""Parameter of the query (hub-device.md 1.1)."""
 _HIGH_WATER: Final = 64 * 1024
 _FRAME: Final = 64 * 1024
 """The most one frame carries. What is carried is a stream: a packet may span frames (MQTT 3.1.1
@@ -104,7 +108,12 @@ class _Frames(asyncio.Transport):
     """The transport of what is carried: what one turn writes is one binary frame."""
 
     def __init__(self, connection: Carried, scope: Scope, send: Send) -> None:
-        super().__init__({"peername": tuple(scope.get("client") or ("", 0))})
+        super().__init__(
+            {
+                "peername": tuple(scope.get("client") or ("", 0)),
+                PEER_CERTIFICATE: None if _disclaims(scope) else scope.get(PEER_CERTIFICATE),
+            }
+        )
         self._connection = connection
         self._send = send
         self._task = asyncio.current_task()
@@ -208,3 +217,12 @@ class _Frames(asyncio.Transport):
         if self._paused:
             self._paused = False
             self._connection.resume_writing()
+
+
+def _disclaims(scope: Scope) -> bool:
+    """Tell whether the client says that it has no certificate: one it presented is none then."""
+    query = scope["query_string"].decode("latin-1")
+    return any(
+        name.lower() == _NO_CERTIFICATE and value.lower() == "true"
+        for name, value in parse_qsl(query)
+    )

@@ -15,6 +15,7 @@ from muster.auth.keyring import Keyring
 from muster.auth.symmetric_keys import SymmetricKeys
 from muster.errors import ConflictError, InvalidArgumentError, NotFoundError
 from muster.model.enrollment import JsonObject
+from muster.model.identity import Thumbprints
 from muster.provisioning.allocation import Candidate
 from muster.store.engine import Engine, Statement
 from muster.store.queries import load
@@ -42,13 +43,23 @@ class ProvisionedDevice(msgspec.Struct, frozen=True):
 
 
 class ModuleSnapshot(msgspec.Struct):
-    """A module on its way to another hub."""
+    """A module on its way to another hub.
+
+    Attributes:
+        module_id: its ID.
+        managed_by: who looks after it.
+        keys: its keys.
+        tags: of its twin.
+        desired: desired properties of its twin.
+        thumbprints: of its certificates; `None` for a module that goes by its keys.
+    """
 
     module_id: str
     managed_by: str | None
     keys: SymmetricKeys
     tags: JsonObject
     desired: JsonObject
+    thumbprints: Thumbprints | None = None
 
 
 class DeviceSnapshot(msgspec.Struct):

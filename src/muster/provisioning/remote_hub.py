@@ -22,6 +22,7 @@ from muster.clock import Clock
 from muster.errors import InvalidArgumentError, MusterError, UnavailableError
 from muster.ids import Randomness
 from muster.model.enrollment import JsonObject
+from muster.model.identity import Thumbprints
 from muster.provisioning.hubs import DeviceSnapshot, ModuleSnapshot, ProvisionedDevice
 from muster.store.engine import Statement
 
@@ -120,7 +121,8 @@ class RemoteHub:
         for module in await self._call("GET", f"{_device_path(device_id)}/modules") or []:
             module_id = str(module["moduleId"])
             own = await self._call("GET", _twin_path(device_id, module_id)) or {}
-            keys = (module.get("authentication") or {}).get("symmetricKey") or {}
+            proof = module.get("authentication") or {}
+            keys = proof.get("symmetricKey") or {}
             modules.append(
                 ModuleSnapshot(
                     module_id,
@@ -131,6 +133,7 @@ class RemoteHub:
                     ),
                     own.get("tags") or {},
                     _desired(own),
+                    _thumbprints(proof),
                 )
             )
         return DeviceSnapshot(twin.get("tags") or {}, _desired(twin), modules)
@@ -150,7 +153,7 @@ class RemoteHub:
                     "deviceId": device.device_id,
                     "moduleId": module.module_id,
                     "managedBy": module.managed_by,
-                    "authentication": _authentication(module.keys),
+                    "authentication": _module_authentication(module),
                 }
                 await self._make(path, body)
             await self._replace_twin(
@@ -295,6 +298,18 @@ def _authentication(keys: SymmetricKeys) -> JsonObject:
         "type": "sas",
         "symmetricKey": {"primaryKey": keys.primary, "secondaryKey": keys.secondary},
     }
+
+
+def _module_authentication(module: ModuleSnapshot) -> JsonObject:
+    if module.thumbprints is None:
+        return _authentication(module.keys)
+    return {"type": "selfSigned", "x509Thumbprint": msgspec.to_builtins(module.thumbprints)}
+
+
+def _thumbprints(proof: JsonObject) -> Thumbprints | None:
+    if proof.get("type") != "selfSigned":
+        return None
+    return msgspec.convert(proof.get("x509Thumbprint") or {}, Thumbprints)
 
 
 def _device_path(device_id: str) -> str:

@@ -259,14 +259,15 @@ class Parts:
 
     async def connect(self, ref: IdentityRef, **options: Any) -> Client:
         """Connect and insist on success."""
-        peer = Peer()
+        peer = Peer(options.pop("certificate", None))
         answer = await self.mqtt.accept(self.connect_packet(ref, **options), peer)
         assert isinstance(answer, Accepted), f"refused with {answer.return_code}"
         return Client(peer, answer)
 
     async def refused(self, ref: IdentityRef, **options: Any) -> int:
         """Connect and insist on a refusal; return its code."""
-        answer = await self.mqtt.accept(self.connect_packet(ref, **options), Peer())
+        peer = Peer(options.pop("certificate", None))
+        answer = await self.mqtt.accept(self.connect_packet(ref, **options), peer)
         assert isinstance(answer, Refused)
         return answer.return_code
 
@@ -352,7 +353,8 @@ class Peer:
     last_received = 0.0
     buffered = 0
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: bytes | None = None) -> None:
+        self.certificate = certificate
         self.closed = False
         self.reason = ""
         self.paused = False

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from muster.auth import sas_token, symmetric_keys
 from muster.net.routing import Router
+from muster.net.stream import PEER_CERTIFICATE
 from unit.hub.hub_parts import HOST
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Rest:
         host: str = HOST,
         until: int | None = None,
         headers: dict[str, str] | None = None,
+        certificate: bytes | None = None,
     ) -> Reply:
         """Call; with `until`, hang up after that many lines of the body."""
         if authorization is None:
@@ -73,6 +75,7 @@ class Rest:
             "path": path,
             "raw_path": path.encode(),
             "query_string": query.encode(),
+            PEER_CERTIFICATE: certificate,
             "headers": [(k.lower().encode(), v.encode()) for k, v in fields.items()],
         }
         import asyncio

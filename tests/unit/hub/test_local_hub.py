@@ -11,7 +11,13 @@ from muster.auth.symmetric_keys import SymmetricKeys
 from muster.errors import AlreadyExistsError, MusterError
 from muster.hub.twins import TwinProperties, TwinRequest
 from muster.local_hub import LocalHub, LocalHubs
-from muster.model.identity import DeviceRequest, IdentityRef
+from muster.model.identity import (
+    Authentication,
+    DeviceRequest,
+    IdentityRef,
+    ModuleRequest,
+    Thumbprints,
+)
 from muster.provisioning.hubs import LinkedHub, ProvisionedDevice
 from muster.store.engine import Statement
 from muster.store.queries import load
@@ -157,6 +163,20 @@ async def test_a_device_moves_with_all_it_has(hub: LocalHub, parts: Parts) -> No
     await hub.delete("d1")
     await hub.delete("d1")
     assert await hub.export("d1") is None
+
+
+async def test_a_module_takes_its_thumbprints_along(hub: LocalHub, parts: Parts) -> None:
+    await hub.provision(device())
+    proof = Authentication(None, Thumbprints("AB" * 20, "cd" * 32), "selfSigned")
+    ref = IdentityRef(parts.hub.id, "d1", "m1")
+    await parts.modules.create(ref, ModuleRequest(authentication=proof))
+    snapshot = await hub.export("d1")
+    assert snapshot is not None
+    other = await local_hubs(parts).create("other.example")
+    await other.restore(device(), snapshot)
+    moved = IdentityRef(parts.hubs.get("other.example").id, "d1", "m1")
+    own = (await parts.modules.get(moved)).authentication
+    assert (own.type, own.x509_thumbprint) == ("selfSigned", proof.x509_thumbprint)
 
 
 async def test_system_modules_go_with_the_capability(hub: LocalHub, parts: Parts) -> None:

@@ -41,23 +41,18 @@ def test_wrong_values_are_named() -> None:
         identity.authentication_type(Authentication(type="magic"))
 
 
-@pytest.mark.parametrize(
-    "authentication",
-    [
-        Authentication(type="selfSigned"),
-        Authentication(type="certificateauthority"),
-        Authentication(x509_thumbprint=Thumbprints("AB")),
-    ],
-)
-def test_certificates_are_refused_in_clear_words(authentication: Authentication) -> None:
-    with pytest.raises(InvalidArgumentError, match="not supported yet"):
-        identity.authentication_type(authentication)
+def test_authorities_are_refused_in_clear_words() -> None:
+    with pytest.raises(InvalidArgumentError, match="Use 'selfSigned'") as caught:
+        identity.authentication_type(Authentication(type="certificateauthority"))
+    assert caught.value.code == "unsupported-authentication"
 
 
 def test_the_type_may_be_left_out() -> None:
     assert identity.authentication_type(Authentication()) == "sas"
     assert identity.authentication_type(Authentication(x509_thumbprint=Thumbprints())) == "sas"
     assert identity.authentication_type(Authentication(type="None")) == "none"
+    certified = Authentication(x509_thumbprint=Thumbprints(None, "AB"))
+    assert identity.authentication_type(certified) == "selfSigned"
 
 
 def test_device_scopes_there_and_back() -> None:

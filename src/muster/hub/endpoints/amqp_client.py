@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from muster.wire.amqp.link import Link
 
 PROOF_S: Final = 60.0
-"""Seconds a client has to bring a token after it has opened the connection."""
+"""Seconds a client has to bring a token, or use its certificate, after it has opened the
+connection."""
 ATTACH_PACE: Final = Pace(rate=200.0, burst=5_000)
 """Attaches of one connection; a pool of the C# SDK attaches several for each of 995 devices."""
 
@@ -58,7 +59,7 @@ class AmqpClient:
         peer: the socket below it.
 
     Attributes:
-        grants: what its tokens allow.
+        grants: what its tokens, or its certificate, allow.
         handlers: of all links that are attached.
         peer: the socket below it.
         connection: the wire connection.
@@ -89,7 +90,7 @@ class AmqpClient:
         self._waiting: list[Callable[[], None]] = []
         self.connection = connection
         self.peer = peer
-        self.grants = Grants(services)
+        self.grants = Grants(services, peer.certificate)
         self.handlers: dict[Link, LinkHandler] = {}
         self.turn = asyncio.Lock()
         self.timer_slot = NO_SLOT
@@ -238,7 +239,7 @@ class AmqpClient:
             self.close(error)
             return 0.0
         end = self.grants.next_end()
-        return now + max((end or 0.0) - clock.time(), _EXPIRY_CHECK_S)
+        return 0.0 if end is None else now + max(end - clock.time(), _EXPIRY_CHECK_S)
 
     # Within.
 
@@ -345,7 +346,7 @@ class AmqpClient:
     def _end_links(self, grant: Grant) -> None:
         over = [link for link, handler in self.handlers.items() if handler.grant is grant]
         if over:
-            facts: dict[str, Fact] = {"token_expiry": wire_time(grant.token.expiry)}
+            facts: dict[str, Fact] = {"token_expiry": wire_time(grant.expires_at)}
             self.decide(grant.hub.host, grant.subject, "connection-expired", facts)
         for link in over:
             self.detach(link, Error(amqp_errors.UNAUTHORIZED, "The token expired."))

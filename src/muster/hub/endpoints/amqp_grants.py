@@ -1,8 +1,9 @@
-"""What the tokens of one AMQP connection allow.
+"""What the tokens of one AMQP connection, or its client certificate, allow.
 
 A connection proves nothing by itself. Tokens come over `$cbs` or with SASL PLAIN, for as many
 devices, modules and policies as the client likes (hub-device.md 3.2); every attach asks here. The
-identity is the one in the token's own `sr`, not the `name` a client puts beside it.
+identity is the one in the token's own `sr`, not the `name` a client puts beside it. Where no token
+helps, the client's certificate may: whose it is, the first link of an identity asks.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 from muster.auth import audience, sas_token
 from muster.auth.access_policies import Right, authenticate, authorize
 from muster.errors import UnauthorizedError
-from muster.hub.authentication import RefusedError, explained
+from muster.hub.authentication import NEVER_EXPIRES, RefusedError, explained
 from muster.hub.connections import EXPIRY_GRACE_S
 from muster.model.identity import IdentityRef
 
@@ -39,13 +40,15 @@ class Holder(Protocol):
 
 @final
 class Grant:
-    """A token that was checked. Renewal replaces what is in it, not the grant.
+    """A token that was checked, or that the certificate of the connection is an identity's.
+
+    Renewal replaces what is in it, not the grant.
 
     Attributes:
         hub: the hub it is for.
-        token: as parsed.
-        text: as it came.
-        ref: whose own key it was signed with; `None` for a policy's.
+        token: as parsed; `None` for the certificate.
+        text: as it came; `None` likewise.
+        ref: whose own key it was signed with, or whose certificate it is; `None` for a policy's.
         audience: the part of the hub it is for; `None` for an event stream's.
     """
 
@@ -54,8 +57,8 @@ class Grant:
     def __init__(
         self,
         hub: Hub,
-        token: SasToken,
-        text: str,
+        token: SasToken | None,
+        text: str | None,
         ref: IdentityRef | None,
         covers: HubAudience | None,
     ) -> None:
@@ -68,17 +71,28 @@ class Grant:
     @property
     def subject(self) -> str:
         """Who brought it, for the decision log: an identity, or a policy by its name."""
-        return self.ref.text if self.ref is not None else (self.token.key_name or "")
+        return self.ref.text if self.ref is not None else (self.policy or "")
+
+    @property
+    def policy(self) -> str | None:
+        """The policy whose key the token is signed with; `None` for an identity's own proof."""
+        return None if self.token is None else self.token.key_name
+
+    @property
+    def expires_at(self) -> int:
+        """When the token expires, unix seconds; `NEVER_EXPIRES` for a certificate."""
+        return NEVER_EXPIRES if self.token is None else self.token.expiry
 
     @property
     def ends_at(self) -> int:
         """When links end that it allows, unix seconds."""
-        return self.token.expiry + EXPIRY_GRACE_S
+        return self.expires_at + EXPIRY_GRACE_S
 
     @property
     def stream_hosts(self) -> frozenset[str]:
         """The host a token for the event stream names, which may be any: the path names the hub."""
-        host, _, path = self.token.resource.partition("://")[2].lower().partition("/")
+        resource = "" if self.token is None else self.token.resource
+        host, _, path = resource.partition("://")[2].lower().partition("/")
         return frozenset({host} if path.partition("/")[0] == self.hub.host else ())
 
     def covers(self, device_id: str, module_id: str) -> bool:
@@ -94,15 +108,17 @@ class Grants:
 
     Args:
         services: has the hubs, and checks.
+        certificate: the client's (DER), `None` when it presented none.
 
     Attributes:
         host: what the client calls the hub in its open frame, `''` until it did.
     """
 
-    __slots__ = ("_grants", "_holders", "_services", "host")
+    __slots__ = ("_certificate", "_grants", "_holders", "_services", "host")
 
-    def __init__(self, services: AmqpServices) -> None:
+    def __init__(self, services: AmqpServices, certificate: bytes | None) -> None:
         self._services = services
+        self._certificate = certificate
         self._grants: dict[tuple[int, str, str | None], Grant] = {}
         self._holders: dict[IdentityRef, Holder] = {}
         self.host = ""
@@ -143,14 +159,9 @@ class Grants:
         grant = self._grants.get(key)
         if grant is not None:
             grant.token, grant.text = token, text
-        elif len(self._grants) >= MAX_GRANTS:
-            raise RefusedError(
-                f"A connection takes at most {MAX_GRANTS} tokens.",
-                "too-many-tokens",
-                limit=MAX_GRANTS,
-            )
         else:
-            grant = self._grants[key] = Grant(hub, token, text, ref, covers)
+            grant = Grant(hub, token, text, ref, covers)
+            self._add(key, grant)
         self._renewed(grant)
         return grant
 
@@ -158,6 +169,8 @@ class Grants:
         self, address: Address, device_id: str, module_id: str
     ) -> tuple[Grant, IdentityRef]:
         """Return the grant by which a device or module may be logged in, and who that is.
+
+        Whether a certificate is the identity's is known after `login` only.
 
         Args:
             address: the link's; with several hubs its host tells which.
@@ -170,6 +183,13 @@ class Grants:
         covering = [
             grant for grant in self._preferred(address) if grant.covers(device_id, module_id)
         ]
+        if not covering and self._certificate is not None:
+            host = address.host or self.host
+            hub = self.hub(host)
+            if hub is None:
+                raise self._unknown_hub(host)
+            ref = IdentityRef(hub.id, device_id, module_id)
+            return Grant(hub, None, None, ref, None), ref
         if not covering:
             what = f"{device_id}/modules/{module_id}" if module_id else device_id
             raise self._missing(f"devices/{what}", Right.DEVICE_CONNECT)
@@ -181,7 +201,12 @@ class Grants:
 
         Between `Connections.begin` and `Connections.attach`.
         """
-        return await self._services.authenticator.login(grant.hub, ref, grant.text)
+        certificate = self._certificate if grant.token is None else None
+        authenticator = self._services.authenticator
+        login = await authenticator.login(grant.hub, ref, grant.text, certificate)
+        if grant.token is None:
+            self._add((grant.hub.id, ref.text, None), grant)
+        return login
 
     def hold(self, ref: IdentityRef, holder: Holder) -> None:
         """Have an identity that is connected told of newer tokens."""
@@ -237,8 +262,9 @@ class Grants:
         return list(over.values())
 
     def next_end(self) -> float | None:
-        """Return when the next one's time is up, unix seconds; `None` when there is none."""
-        return min((grant.ends_at for grant in self._grants.values()), default=None)
+        """Return when the next one's time is up, unix seconds; `None` when that is never."""
+        tokens = (grant for grant in self._grants.values() if grant.token is not None)
+        return min((grant.ends_at for grant in tokens), default=None)
 
     def hub(self, host: str) -> Hub | None:
         """Return the hub called `host`; an only hub answers to every name."""
@@ -253,13 +279,25 @@ class Grants:
         # The stream of a hub that is reached under another name has the hub's name in its path.
         found = self.hub(host) or self._services.hubs.find(path.partition("/")[0] or self.host)
         if found is None:
-            raise RefusedError(
-                "There is no such hub here.",
-                "unknown-hub",
-                hub=host[:256],
-                expected=", ".join(known.host for known in self._services.hubs.all()),
-            )
+            raise self._unknown_hub(host)
         return found
+
+    def _unknown_hub(self, host: str) -> RefusedError:
+        return RefusedError(
+            "There is no such hub here.",
+            "unknown-hub",
+            hub=host[:256],
+            expected=", ".join(known.host for known in self._services.hubs.all()),
+        )
+
+    def _add(self, key: tuple[int, str, str | None], grant: Grant) -> None:
+        if len(self._grants) >= MAX_GRANTS:
+            raise RefusedError(
+                f"A connection takes at most {MAX_GRANTS} tokens.",
+                "too-many-tokens",
+                limit=MAX_GRANTS,
+            )
+        self._grants[key] = grant
 
     def _preferred(self, address: Address) -> Iterable[Grant]:
         """Return all grants, those first whose hub the client seems to mean."""
@@ -267,7 +305,7 @@ class Grants:
         return sorted(self._grants.values(), key=lambda grant: grant.hub is not means)
 
     def _renewed(self, grant: Grant) -> None:
-        expires_at = grant.token.expiry
+        expires_at = grant.expires_at
         if grant.ref is not None:
             holder = self._holders.get(grant.ref)
             if holder is not None:
@@ -278,7 +316,7 @@ class Grants:
                 holder.renewed(expires_at)
 
     def _missing(self, path: str, right: Right) -> RefusedError:
-        grant = next(iter(self._grants.values()), None)
+        grant = next((each for each in self._grants.values() if each.token is not None), None)
         if grant is None:
             return RefusedError("No SAS token was given.", "token-missing")
         error = UnauthorizedError("The token is for another resource.", code="wrong-resource")
@@ -287,7 +325,7 @@ class Grants:
     def _explained(
         self,
         error: UnauthorizedError,
-        token: SasToken,
+        token: SasToken | None,
         hub: Hub,
         path: str = "",
         right: Right | None = None,

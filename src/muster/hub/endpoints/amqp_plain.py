@@ -25,7 +25,7 @@ def check_user(user: str, grant: Grant) -> None:
     name, _, where = user.rpartition("@")
     where = where.lower()
     if where.startswith("sas.root."):
-        if name and name == grant.token.key_name:
+        if name and name == grant.policy:
             return
     elif where.startswith("sas."):
         device_id, _, module_id = name.partition("/")

@@ -1,7 +1,8 @@
 """The frame around every call of a device over HTTPS: which hub, who is it, what a failure says.
 
-A device or module proves itself by its own key, or a back end speaks for it with a policy that has
-the right DeviceConnect. A call counts as activity, but connects nobody (hub-device.md 4, 6).
+A device or module proves itself by its own key or certificate, or a back end speaks for it with a
+policy that has the right DeviceConnect. A call counts as activity, but connects nobody
+(hub-device.md 4, 6).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from muster.hub.authentication import RefusedError
 from muster.hub.endpoints import errors
 from muster.hub.endpoints.service_access import check_api_version, identity_of
 from muster.model.decision import Decision
-from muster.net.routing import Route, RouteGroup, tracking_id
+from muster.net.routing import Route, RouteGroup, client_certificate, tracking_id
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -77,7 +78,7 @@ class DeviceAccess:
         ref = identity_of(hub, request)
         try:
             header = request.headers.get("authorization")
-            return await self._authenticator.login(hub, ref, header)
+            return await self._authenticator.login(hub, ref, header, client_certificate(request))
         except RefusedError as refused:
             self._decisions.record(
                 Decision(

@@ -103,7 +103,7 @@ class HubMqttEndpoint:
         connections = self._services.connections
         attempt = connections.begin(ref)
         try:
-            login = await self._authenticator.login(hub, ref, token)
+            login = await self._authenticator.login(hub, ref, token, peer.certificate)
             _check_will(ref, connect.will)
             await connections.wait_turn(ref)
             await self._settle(connect, name.model_id, login, attempt)

@@ -20,7 +20,14 @@ from muster.hub.authentication import RefusedError, explained
 from muster.hub.endpoints import errors
 from muster.model.decision import Decision
 from muster.model.identity import IdentityRef
-from muster.net.routing import Route, RouteGroup, decode_json, read_body, tracking_id
+from muster.net.routing import (
+    Route,
+    RouteGroup,
+    client_certificate,
+    decode_json,
+    read_body,
+    tracking_id,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -89,12 +96,12 @@ class ServiceAccess:
             pattern: the path; see `muster.net.routing.Route`.
             operation: what answers.
             rights: any one of them is enough.
-            own: whether the device `{id}` of the path may do it with its own key, too
-                (hub-device.md 4).
-            own_module: the module of the device `{id}` that may do it with its own key, too
-                (edge.md 6.4); `None` for none.
+            own: whether the device `{id}` of the path may do it with its own key or certificate,
+                too (hub-device.md 4).
+            own_module: the module of the device `{id}` that may do it with its own key or
+                certificate, too (edge.md 6.4); `None` for none.
             modules: whether the module of the header `x-ms-edge-moduleId` may do it with its own
-                key, too (hub-device.md 4); `None` for never.
+                key or certificate, too (hub-device.md 4); `None` for never.
         """
 
         async def handle(request: Request) -> Response:
@@ -122,14 +129,17 @@ class ServiceAccess:
         now = self._clock.now()
         try:
             token = sas_token.parse(header) if header else None
-            if own is not None and token is not None and token.key_name is None:
-                await self._authenticator.login(hub, own, header)
+            certificate = None if header else client_certificate(request)
+            # Whoever comes with a policy has neither.
+            identity = certificate is not None or (token is not None and token.key_name is None)
+            if own is not None and identity:
+                await self._authenticator.login(hub, own, header, certificate)
                 return
             caller = request.headers.get(_CALLING_MODULE)
-            if modules is not None and token is not None and token.key_name is None and caller:
+            if modules is not None and identity and caller:
                 device_id, _, module_id = caller.partition("/")
                 ref = IdentityRef(hub.id, device_id, module_id)
-                await self._authenticator.login(hub, ref, header)
+                await self._authenticator.login(hub, ref, header, certificate)
                 await modules(ref, identity_of(hub, request))
                 return
             authorize(

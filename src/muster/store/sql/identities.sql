@@ -6,7 +6,8 @@ SELECT d.device_id, d.generation_id, d.etag, d.enabled, d.status_reason, d.statu
        d.auth_type, d.keys, d.iot_edge, d.parent_scope,
        p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at,
        (SELECT COUNT(*) FROM queued_messages q
-         WHERE q.hub = d.hub AND q.device_id = d.device_id AND q.kind = 0 AND q.module_id = '')
+         WHERE q.hub = d.hub AND q.device_id = d.device_id AND q.kind = 0 AND q.module_id = ''),
+       d.primary_thumbprint, d.secondary_thumbprint
   FROM devices d
   LEFT JOIN presence p
     ON p.hub = d.hub AND p.device_id = d.device_id AND p.module_id = ''
@@ -19,7 +20,8 @@ SELECT d.device_id, d.generation_id, d.etag, d.enabled, d.status_reason, d.statu
        d.auth_type, d.keys, d.iot_edge, d.parent_scope,
        p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at,
        (SELECT COUNT(*) FROM queued_messages q
-         WHERE q.hub = d.hub AND q.device_id = d.device_id AND q.kind = 0 AND q.module_id = '')
+         WHERE q.hub = d.hub AND q.device_id = d.device_id AND q.kind = 0 AND q.module_id = ''),
+       d.primary_thumbprint, d.secondary_thumbprint
   FROM devices d
   LEFT JOIN presence p
     ON p.hub = d.hub AND p.device_id = d.device_id AND p.module_id = ''
@@ -34,7 +36,8 @@ SELECT d.device_id, d.generation_id, d.etag, d.enabled, d.status_reason, d.statu
        d.auth_type, d.keys, d.iot_edge, d.parent_scope,
        p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at,
        (SELECT COUNT(*) FROM queued_messages q
-         WHERE q.hub = d.hub AND q.device_id = d.device_id AND q.kind = 0 AND q.module_id = '')
+         WHERE q.hub = d.hub AND q.device_id = d.device_id AND q.kind = 0 AND q.module_id = ''),
+       d.primary_thumbprint, d.secondary_thumbprint
   FROM devices d
   LEFT JOIN presence p
     ON p.hub = d.hub AND p.device_id = d.device_id AND p.module_id = ''
@@ -46,16 +49,19 @@ SELECT d.device_id, d.generation_id, d.etag, d.enabled, d.status_reason, d.statu
 
 -- name: insert_device
 INSERT INTO devices (hub, device_id, generation_id, etag, enabled, status_reason,
-                     status_updated_at, auth_type, keys, iot_edge, parent_scope)
+                     status_updated_at, auth_type, keys, iot_edge, parent_scope,
+                     primary_thumbprint, secondary_thumbprint)
 VALUES (:hub, :device_id, :generation_id, :etag, :enabled, :status_reason,
-        :status_updated_at, :auth_type, :keys, :iot_edge, :parent_scope)
+        :status_updated_at, :auth_type, :keys, :iot_edge, :parent_scope,
+        :primary_thumbprint, :secondary_thumbprint)
 
 -- name: update_device
 -- Only if nobody changed it since it was read.
 UPDATE devices
    SET etag = :etag, enabled = :enabled, status_reason = :status_reason,
        status_updated_at = :status_updated_at, auth_type = :auth_type, keys = :keys,
-       iot_edge = :iot_edge, parent_scope = :parent_scope
+       iot_edge = :iot_edge, parent_scope = :parent_scope,
+       primary_thumbprint = :primary_thumbprint, secondary_thumbprint = :secondary_thumbprint
  WHERE hub = :hub AND device_id = :device_id AND etag = :expected
 
 -- name: delete_device
@@ -98,7 +104,8 @@ SELECT m.module_id, m.device_id, m.generation_id, m.etag, m.managed_by, m.auth_t
        p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at,
        (SELECT COUNT(*) FROM queued_messages q
          WHERE q.hub = m.hub AND q.device_id = m.device_id AND q.kind = 0
-           AND q.module_id = m.module_id)
+           AND q.module_id = m.module_id),
+       m.primary_thumbprint, m.secondary_thumbprint
   FROM modules m
   LEFT JOIN presence p
     ON p.hub = m.hub AND p.device_id = m.device_id AND p.module_id = m.module_id
@@ -111,7 +118,8 @@ SELECT m.module_id, m.device_id, m.generation_id, m.etag, m.managed_by, m.auth_t
        p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at,
        (SELECT COUNT(*) FROM queued_messages q
          WHERE q.hub = m.hub AND q.device_id = m.device_id AND q.kind = 0
-           AND q.module_id = m.module_id)
+           AND q.module_id = m.module_id),
+       m.primary_thumbprint, m.secondary_thumbprint
   FROM modules m
   LEFT JOIN presence p
     ON p.hub = m.hub AND p.device_id = m.device_id AND p.module_id = m.module_id
@@ -125,7 +133,8 @@ SELECT m.module_id, m.device_id, m.generation_id, m.etag, m.managed_by, m.auth_t
        p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at,
        (SELECT COUNT(*) FROM queued_messages q
          WHERE q.hub = m.hub AND q.device_id = m.device_id AND q.kind = 0
-           AND q.module_id = m.module_id)
+           AND q.module_id = m.module_id),
+       m.primary_thumbprint, m.secondary_thumbprint
   FROM json_each(:device_ids) AS wanted
  CROSS JOIN modules m ON m.hub = :hub AND m.device_id = wanted.value
   LEFT JOIN presence p
@@ -133,13 +142,16 @@ SELECT m.module_id, m.device_id, m.generation_id, m.etag, m.managed_by, m.auth_t
   LEFT JOIN hub_runs r ON r.id = p.connected_run
 
 -- name: insert_module
-INSERT INTO modules (hub, device_id, module_id, generation_id, etag, managed_by, auth_type, keys)
-VALUES (:hub, :device_id, :module_id, :generation_id, :etag, :managed_by, :auth_type, :keys)
+INSERT INTO modules (hub, device_id, module_id, generation_id, etag, managed_by, auth_type, keys,
+                     primary_thumbprint, secondary_thumbprint)
+VALUES (:hub, :device_id, :module_id, :generation_id, :etag, :managed_by, :auth_type, :keys,
+        :primary_thumbprint, :secondary_thumbprint)
 
 -- name: update_module
 -- Only if nobody changed it since it was read.
 UPDATE modules
-   SET etag = :etag, managed_by = :managed_by, auth_type = :auth_type, keys = :keys
+   SET etag = :etag, managed_by = :managed_by, auth_type = :auth_type, keys = :keys,
+       primary_thumbprint = :primary_thumbprint, secondary_thumbprint = :secondary_thumbprint
  WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id AND etag = :expected
 
 -- name: delete_module
@@ -185,7 +197,8 @@ DELETE FROM feedback_records WHERE hub = :hub AND device_id = :device_id
 
 -- name: login_device
 -- All that a connecting device is checked against, with its MQTT session.
-SELECT d.generation_id, d.enabled, d.auth_type, d.keys, t.model_id, s.subscriptions
+SELECT d.generation_id, d.enabled, d.auth_type, d.keys, t.model_id, s.subscriptions,
+       d.primary_thumbprint, d.secondary_thumbprint
   FROM devices d
   JOIN twins t ON t.hub = d.hub AND t.device_id = d.device_id AND t.module_id = ''
   LEFT JOIN mqtt_sessions s
@@ -195,7 +208,8 @@ SELECT d.generation_id, d.enabled, d.auth_type, d.keys, t.model_id, s.subscripti
 -- name: login_module
 -- All that a connecting module is checked against; no row when its device does not exist, NULL for
 -- the module's columns when the device has no such module.
-SELECT m.generation_id, d.enabled, m.auth_type, m.keys, t.model_id, s.subscriptions
+SELECT m.generation_id, d.enabled, m.auth_type, m.keys, t.model_id, s.subscriptions,
+       m.primary_thumbprint, m.secondary_thumbprint
   FROM devices d
   LEFT JOIN modules m
     ON m.hub = d.hub AND m.device_id = d.device_id AND m.module_id = :module_id

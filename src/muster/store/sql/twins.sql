@@ -66,7 +66,8 @@ SELECT t.revision, t.version, t.etag_counter, t.tags, t.desired, t.desired_metad
        p.connected_run, p.state_updated_at, p.last_activity_at, r.alive_at,
        t.configurations,
        (SELECT COUNT(*) FROM queued_messages q
-         WHERE q.hub = t.hub AND q.device_id = t.device_id AND q.kind = 0 AND q.module_id = '')
+         WHERE q.hub = t.hub AND q.device_id = t.device_id AND q.kind = 0 AND q.module_id = ''),
+       d.primary_thumbprint, d.secondary_thumbprint
   FROM twins t
   JOIN devices d ON d.hub = t.hub AND d.device_id = t.device_id
   LEFT JOIN presence p
@@ -85,7 +86,8 @@ SELECT t.revision, t.version, t.etag_counter, t.tags, t.desired, t.desired_metad
        t.configurations,
        (SELECT COUNT(*) FROM queued_messages q
          WHERE q.hub = d.hub AND q.device_id = d.device_id AND q.kind = 0
-           AND q.module_id = :module_id)
+           AND q.module_id = :module_id),
+       m.primary_thumbprint, m.secondary_thumbprint
   FROM devices d
   LEFT JOIN modules m
     ON m.hub = d.hub AND m.device_id = d.device_id AND m.module_id = :module_id
@@ -107,7 +109,8 @@ SELECT t.device_id, t.module_id,
        t.configurations,
        (SELECT COUNT(*) FROM queued_messages q
          WHERE q.hub = t.hub AND q.device_id = t.device_id AND q.kind = 0
-           AND q.module_id = t.module_id)
+           AND q.module_id = t.module_id),
+       d.primary_thumbprint, d.secondary_thumbprint
   FROM json_each(:rows) w
  CROSS JOIN twins t ON t.rowid = w.value
   JOIN devices d ON d.hub = t.hub AND d.device_id = t.device_id
@@ -126,7 +129,8 @@ SELECT t.device_id, t.module_id,
        t.configurations,
        (SELECT COUNT(*) FROM queued_messages q
          WHERE q.hub = t.hub AND q.device_id = t.device_id AND q.kind = 0
-           AND q.module_id = t.module_id)
+           AND q.module_id = t.module_id),
+       m.primary_thumbprint, m.secondary_thumbprint
   FROM json_each(:rows) w
  CROSS JOIN twins t ON t.rowid = w.value
   JOIN devices d ON d.hub = t.hub AND d.device_id = t.device_id
