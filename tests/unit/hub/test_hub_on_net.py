@@ -97,10 +97,12 @@ async def test_a_stopping_service_publishes_no_wills(parts: Parts) -> None:
     wire.protocol.shutdown()
     wire = connect(parts, packet)
     await wire.take(1)
+    stored = asyncio.Event()
+    parts.telemetry.log(parts.hub).subscribe(stored.set)
     wire.protocol.eof_received()
     async with asyncio.timeout(20):
-        while len(await parts.events()) != 1:
-            await asyncio.sleep(0.01)
+        await stored.wait()
+    assert len(await parts.events()) == 1
 
 
 async def test_a_renewal_by_disconnect_and_connect_is_no_takeover(parts: Parts) -> None:
