@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from benchmarks import connections, convergence, fleet, methods, queries, report, twins
+from benchmarks import connections, convergence, events, fleet, methods, queries, report, twins
 from benchmarks.place import BenchmarkError
 
 _BENCHMARKS: Final[dict[str, Callable[..., list[report.Row]]]] = {
@@ -20,6 +20,7 @@ _BENCHMARKS: Final[dict[str, Callable[..., list[report.Row]]]] = {
     "query": queries.queries,
     "convergence": convergence.convergence,
     "twins": twins.twins,
+    "events": events.events,
 }
 
 
