@@ -58,11 +58,16 @@ class Ports(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class HubInfo(msgspec.Struct, frozen=True, rename="camel"):
-    """How to reach one hub: as an operator, and as a reader of its events."""
+    """How to reach one hub: as an operator, and as a reader of its events.
+
+    Attributes:
+        fault_injection: faults may be injected into its traffic on purpose.
+    """
 
     host: str
     connection_string: str
     event_hub_connection_string: str
+    fault_injection: bool = False
 
 
 class InstanceInfo(msgspec.Struct, frozen=True, rename="camel"):

@@ -50,6 +50,7 @@ def test_metrics_are_documented() -> None:
     text = (ROOT / "docs/reference/metrics.md").read_text()
     metrics = Metrics()
     metrics.decided("register", "assigned", "assigned")
+    metrics.fault_injected("delay")
     names = re.findall(r"^# TYPE (\w+)", metrics.exposition().decode(), re.MULTILINE)
     documented = [name for name in names if not name.endswith("_created")]
     assert documented

@@ -49,6 +49,7 @@ from muster.hub.endpoints.transfers_http import TransfersHttpEndpoint
 from muster.hub.endpoints.twins_http import TwinsHttpEndpoint
 from muster.hub.event_readers import EventReaders
 from muster.hub.export_work import ExportWork
+from muster.hub.fault_control import FaultInjection
 from muster.hub.file_uploads import FileUploads
 from muster.hub.hubs import Hubs
 from muster.hub.identities import Identities
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from muster.clock import Clock
     from muster.decisions.log import DecisionLog
     from muster.ids import Randomness
+    from muster.observe.metrics import Metrics
     from muster.store.blob_files import BlobFiles
     from muster.store.sqlite import SqliteEngine
 
@@ -96,6 +98,7 @@ class HubPlane:
         clock: Clock,
         randomness: Randomness,
         decisions: DecisionLog,
+        metrics: Metrics,
         places: MessagePlaces,
         partitions: int,
         blob_files: BlobFiles,
@@ -139,6 +142,17 @@ class HubPlane:
         self._query_indexes = QueryIndexes(engine)
         queries = Queries(engine, twins, self.connections, self._query_indexes)
         targets = Targets(engine)
+        self.faults = FaultInjection(
+            engine=engine,
+            hubs=self.hubs,
+            connections=self.connections,
+            queries=queries,
+            changes=changes,
+            clock=clock,
+            randomness=randomness,
+            record=decisions.record,
+            count=metrics.fault_injected,
+        )
         self.configurations = Configurations(engine, clock, targets)
         deployer = Deployer(
             engine,
@@ -250,6 +264,7 @@ class HubPlane:
     async def open(self) -> None:
         """Load what is stored; the first run makes nothing, `Instance` decides which hubs."""
         await self.hubs.open()
+        await self.faults.open()
         await self.connections.open()
         await self._query_indexes.open()
         self._method_calls.open()

@@ -40,6 +40,7 @@ from muster.config import (
 from muster.decisions.log import DecisionLog
 from muster.errors import UnavailableError
 from muster.hub.endpoints.admin_http import HubAdminEndpoint
+from muster.hub.endpoints.faults_http import FaultsHttpEndpoint
 from muster.hub.endpoints.routing_admin_http import RoutingAdminEndpoint
 from muster.hub.hubs import Hub, Hubs
 from muster.hub.routing_endpoints import Status
@@ -140,6 +141,7 @@ class Instance:
             clock=clock,
             randomness=randomness,
             decisions=decisions,
+            metrics=self.metrics,
             blob_files=BlobFiles(directory.blobs, randomness),
             places=places,
             partitions=settings.partitions,
@@ -305,6 +307,13 @@ class Instance:
                 authorize_admin=administration.authorize,
                 group=admin,
             ),
+            FaultsHttpEndpoint(
+                hubs=hubs.hubs,
+                injection=hubs.faults,
+                authorize_admin=administration.authorize,
+                switched=lambda: self._tell(hubs.hubs, provisioning.settings),
+                group=admin,
+            ),
         )
         health = [
             Route("GET", "/healthz", self._healthz, admin),
@@ -411,6 +420,7 @@ def _hub_info(hub: Hub, ports: Ports) -> HubInfo:
         hub.host,
         policy_connection_string(_host_name(hub.host, ports.https), owner),
         _stream_connection_string(hub, ports.amqp, owner),
+        fault_injection=hub.faults is not None,
     )
 
 

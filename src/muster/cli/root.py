@@ -53,6 +53,7 @@ _COMMANDS: Final = {
     ),
     "fleet": _Entry("fleet", "fleet", "Simulated devices, for load and for rehearsals."),
     "hub": _Entry("hub", "hub", "The hubs that devices are assigned to."),
+    "fault": _Entry("fault", "fault", "Injected faults, to rehearse how a fleet recovers."),
     "policy": _Entry("policy", "policy", "Access policies: who may call the service."),
 }
 """Every command, in the order of `muster --help`: a row here, its module beside this one."""

@@ -22,6 +22,7 @@ from muster.config import (
     DEFAULT_HTTPS_PORT,
     DEFAULT_MQTT_PORT,
     FALLBACK_HTTPS_PORT,
+    HubInfo,
     InstanceInfo,
     Ports,
     Settings,
@@ -194,7 +195,7 @@ def _summary(info: InstanceInfo, settings: Settings, notes: list[str]) -> str:
         "",
         f"  ID scope       {info.id_scope}",
         f"  Provisioning   {info.dps_host}  ({_ports(info.ports)})",
-        *(f"  Hub            {hub.host}" for hub in info.hubs),
+        *(f"  Hub            {_hub(hub)}" for hub in info.hubs),
         f"  CA file        {info.ca_file}",
         "",
         *(
@@ -207,6 +208,10 @@ def _summary(info: InstanceInfo, settings: Settings, notes: list[str]) -> str:
         "         muster info" + _data_dir_option(settings.data_dir),
     ]
     return "\n".join(lines)
+
+
+def _hub(hub: HubInfo) -> str:
+    return f"{hub.host}  (fault injection is on)" if hub.fault_injection else hub.host
 
 
 def _ports(ports: Ports) -> str:
@@ -260,7 +265,7 @@ def info(data_dir: Path, *, as_json: bool) -> None:
     rows = [
         ("ID scope", found.id_scope),
         ("Provisioning", found.dps_host),
-        *(("Hub", hub.host) for hub in found.hubs),
+        *(("Hub", _hub(hub)) for hub in found.hubs),
         ("Ports", _ports(found.ports)),
         ("CA file", found.ca_file),
         ("Version", found.version),

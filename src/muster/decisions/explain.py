@@ -323,6 +323,13 @@ EXPLANATIONS: Final[dict[str, Explanation]] = {
         "Find out why it repeats: two devices with one identity, or an error it does not back "
         "off from. muster registration explain {subject} shows what came before.",
     ),
+    "fault-injected": Explanation(
+        "A fault was injected on purpose",
+        "{subject} met the fault {fault} ({kind}), {times} times since the last record. Ordered by "
+        "{by}; it lasts until {until}.",
+        "Nothing is wrong. To end it now: muster fault delete {fault}. To have none at all: "
+        "muster fault disable --hub {service}.",
+    ),
     "taken-over": Explanation(
         "A newer connection took over",
         "{subject} connected again from {remote}; the older connection was closed.",

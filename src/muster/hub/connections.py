@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from muster.bus.base import Bus, Unsubscribe
     from muster.clock import Clock
     from muster.hub.changes import Changes
+    from muster.model.fault import Fault
     from muster.store.engine import Engine, Params
 
 DESIRED_CHANGED: Final = "hub.desired-changed"
@@ -125,6 +126,13 @@ class Link(Protocol):
             request_id: positive, below 2^63, and of this call alone; comes back with the answer.
             name: of the method, printable ASCII without separators.
             payload: JSON.
+        """
+
+    def fault_began(self, fault: Fault) -> bool:
+        """Do to this connection what an injected fault says that has begun.
+
+        Returns:
+            Whether it concerned this connection.
         """
 
 
@@ -434,6 +442,19 @@ class Connections:
     def sessions(self, hub: int, device_id: str) -> int:
         """Return how many connections a device and its modules have."""
         return sum(1 for _ in self._of_device(hub, device_id))
+
+    def device_ids(self, hub: int) -> set[str]:
+        """Return the IDs of the devices of a hub that are connected, or have a module that is."""
+        return {
+            device_id
+            for devices in (self._devices, self._modules)
+            for number, device_id in devices
+            if number == hub
+        }
+
+    def of_device(self, hub: int, device_id: str) -> list[Connection]:
+        """Return the live sessions of a device and its modules."""
+        return list(self._of_device(hub, device_id))
 
     def connected_devices(self, hub: int) -> int:
         """Return how many devices of a hub are connected (modules not counted)."""

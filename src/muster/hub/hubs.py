@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from muster.auth.keyring import Keyring
     from muster.clock import Clock
+    from muster.hub.fault_injection import HubFaults
     from muster.ids import Randomness
     from muster.store.engine import Engine, Params
 
@@ -76,9 +77,10 @@ class Hub:
         created_at: unix seconds.
         policies: by name.
         retention: of its telemetry.
+        faults: what is injected into its traffic; `None` while fault injection is off.
     """
 
-    __slots__ = ("created_at", "host", "id", "names", "policies", "retention")
+    __slots__ = ("created_at", "faults", "host", "id", "names", "policies", "retention")
 
     def __init__(self, number: int, host: str, created_at: float) -> None:
         self.id = number
@@ -87,6 +89,7 @@ class Hub:
         self.names: frozenset[str] = frozenset({host})
         self.policies: dict[str, AccessPolicy] = {}
         self.retention = Retention()
+        self.faults: HubFaults | None = None
 
     @property
     def name(self) -> str:

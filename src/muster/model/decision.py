@@ -22,11 +22,11 @@ class Decision(msgspec.Struct, frozen=True):
     service: str
     """`dps`, or the host name of a hub."""
     operation: str
-    """`register`, `connect` or `service` (a REST call of an operator or back end)."""
+    """`register`, `connect`, `service` (a REST call of an operator or back end) or `fault`."""
     subject: str
     """Registration ID, device ID (`device/module`), or the path that was asked for."""
     outcome: str
-    """`assigned`, `failed`, `disabled` or `refused`."""
+    """`assigned`, `failed`, `disabled` or `refused`; of a fault what it did."""
     check: str
     """The check that decided; a row of `decisions.explain.EXPLANATIONS`."""
     facts: dict[str, Fact] = {}

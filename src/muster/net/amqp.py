@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
 import msgspec
 import structlog
 
-from muster.net.stream import PEER_CERTIFICATE
+from muster.net.stream import PEER_CERTIFICATE, reset
 from muster.net.timers import NO_SLOT, running_wheel
 from muster.wire.amqp.connection import ConnectionLimits, ServerConnection
 from muster.wire.amqp.errors import CONNECTION_FORCED, FRAMING_ERROR, RemoteProtocolError
@@ -87,6 +87,9 @@ class AmqpPeer(Protocol):
         Clients come back at once, as after any lost connection. A close frame costs Node's SDK
         45 seconds first (azure-iot-amqp-base 2.5.3).
         """
+
+    def reset(self, reason: str) -> None:
+        """Break the connection off; `AmqpOwner.closed` follows."""
 
     def pause_reading(self) -> None:
         """Stop receiving; the client's silence is not counted meanwhile."""
@@ -255,6 +258,12 @@ class AmqpConnection(asyncio.Protocol):
         if not self._closed:
             self._end(reason)
             self._sink.close()
+
+    def reset(self, reason: str) -> None:
+        """Break the connection off."""
+        if not self._closed:
+            self._end(reason)
+            reset(self._sink)
 
     def pause_reading(self) -> None:
         """Stop receiving."""

@@ -20,7 +20,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 
-from muster.net.routing import HEADER_NAMES
+from muster.net.routing import HEADER_NAMES, TRANSPORT
 from muster.net.stream import PEER_CERTIFICATE
 from muster.net.timers import NO_SLOT, TimerWheel, running_wheel
 
@@ -196,6 +196,7 @@ class _HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._header_names = self.scope[HEADER_NAMES] = []  # type: ignore[typeddict-unknown-key]
         self.scope[PEER_CERTIFICATE] = self._certificate  # type: ignore[typeddict-unknown-key]
+        self.scope[TRANSPORT] = self.transport  # type: ignore[typeddict-unknown-key]
         self._stage = _HEADER
         self._header_size = 0
         self._header_fed = 0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 import msgspec
 import structlog
 
-from muster.net.stream import PEER_CERTIFICATE
+from muster.net.stream import PEER_CERTIFICATE, reset
 from muster.net.tasks import spawn
 from muster.net.timers import NO_SLOT, running_wheel
 from muster.wire.mqtt import codec
@@ -90,6 +90,9 @@ class MqttPeer(Protocol):
 
     def close(self, reason: str) -> None:
         """Send what is pending, then close. `reason` comes back in `MqttSession.closed`."""
+
+    def reset(self, reason: str) -> None:
+        """Break the connection off, without sending what is pending."""
 
     def pause_reading(self) -> None:
         """Stop receiving; the client's keep-alive is not counted meanwhile."""
@@ -263,6 +266,12 @@ class MqttConnection(asyncio.Protocol):
         if self._phase != _CLOSED:
             self._end(reason)
             self._sink.close()
+
+    def reset(self, reason: str) -> None:
+        """Break the connection off."""
+        if self._phase != _CLOSED:
+            self._end(reason)
+            reset(self._sink)
 
     def pause_reading(self) -> None:
         """Stop receiving."""

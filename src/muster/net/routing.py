@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -25,7 +25,7 @@ from muster.errors import (
     NotFoundError,
     TooLargeError,
 )
-from muster.net.stream import PEER_CERTIFICATE
+from muster.net.stream import PEER_CERTIFICATE, reset
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -40,6 +40,8 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 HEADER_NAMES: Final = "muster.header_names"
 """Key of an ASGI scope: the header names as they were sent, in the order of `headers`."""
+TRANSPORT: Final = "muster.transport"
+"""Key of an ASGI scope: the transport of the connection."""
 
 _MAX_JSON_DEPTH: Final = 100
 _JSON_NESTING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[]}]', re.DOTALL)
@@ -260,6 +262,14 @@ async def read_body(request: Request, limit: int) -> bytes:
             raise _too_large(limit)
         parts.append(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def break_off(request: Request) -> NoReturn:
+    """Break the connection of a request off instead of answering."""
+    reset(request.scope[TRANSPORT])
+    while (await request.receive())["type"] != "http.disconnect":
+        """What is left of the body."""
+    raise ClientDisconnect
 
 
 def original_headers(request: Request) -> list[tuple[bytes, bytes]]:

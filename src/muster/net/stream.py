@@ -9,7 +9,9 @@ loses nothing, a count of what is open. `TlsStream` in `tls.py` puts encryption 
 from __future__ import annotations
 
 import asyncio
+import struct
 from functools import partial
+from socket import SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import msgspec
@@ -19,10 +21,12 @@ from muster.net.summary import Summary
 from muster.net.timers import NO_SLOT, running_wheel
 
 if TYPE_CHECKING:
+    from asyncio.trsock import TransportSocket
     from collections.abc import Callable
 
 _T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
+_NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 # A stream's life. Plain integers because every packet compares them.
 CONNECTING: Final = 0
@@ -63,6 +67,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     write_stall_s: float = 60.0
     linger_s: float = 2.0
     write_buffer: int = 16 * 1024 * 1024
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """Break a connection off: with a TCP reset where the transport is a `Stream`."""
+    if isinstance(transport, Stream):
+        transport.reset()
+    else:
+        transport.abort()
 
 
 class Shared:
@@ -229,6 +241,13 @@ class Stream(asyncio.Transport, asyncio.Protocol):
         if self._phase != CLOSED:
             self._phase = CLOSING
             self._raw.abort()
+
+    def reset(self) -> None:
+        """Close at once with a TCP reset, as if the network had broken."""
+        if self._phase != CLOSED:
+            socket: TransportSocket = self._raw.get_extra_info("socket")
+            socket.setsockopt(SOL_SOCKET, SO_LINGER, _NO_LINGER)
+            self.abort()
 
     def shutdown(self) -> None:
         """Let the application protocol finish what it is at, then close."""

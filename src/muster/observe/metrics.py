@@ -25,6 +25,16 @@ class Metrics:
             ("operation", "outcome", "check"),
             registry=self.registry,
         )
+        self.faults = Counter(
+            "muster_faults_injected",
+            "Faults that were injected on purpose, by kind.",
+            ("kind",),
+            registry=self.registry,
+        )
+
+    def fault_injected(self, kind: str) -> None:
+        """Count an injected fault."""
+        self.faults.labels(kind).inc()
 
     def decided(self, operation: str, outcome: str, check: str) -> None:
         """Count a decision. Labels are names of ours only, so a client cannot multiply them."""

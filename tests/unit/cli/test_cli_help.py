@@ -14,7 +14,7 @@ from unit.cli.conftest import Run
 
 NOUNS = (
     *("enrollment", "enrollment-group", "registration", "device", "module", "twin"),
-    *("events", "hub", "policy", "route", "endpoint", "enrichment", "consumer-group"),
+    *("events", "hub", "fault", "policy", "route", "endpoint", "enrichment", "consumer-group"),
 )
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
+from muster.config import InstanceInfo
 from muster.store.data_directory import DataDirectory
-from unit.cli.conftest import Run, parsed
+from unit.cli.conftest import Run, parsed, write_info
 
 FIELDS = {"idScope", "dpsHost", "dpsConnectionString", "hubs", "caFile", "consoleUrl", "ports"}
 
@@ -16,6 +19,15 @@ def test_a_running_instance(run: Run, data_dir: Path) -> None:
         assert "0ne00000001" in shown
         assert "SharedAccessKey" not in shown
         assert parsed(run("info", "--json")).keys() >= FIELDS | {"version"}
+
+
+def test_fault_injection_is_said(run: Run, data_dir: Path, info: InstanceInfo) -> None:
+    with DataDirectory.open(data_dir):
+        assert "(fault" not in run("info").stdout
+        (hub,) = info.hubs
+        on = msgspec.structs.replace(hub, fault_injection=True)
+        write_info(data_dir, msgspec.structs.replace(info, hubs=[on]))
+        assert "(fault injection is on)" in run("info").stdout
 
 
 def test_an_instance_that_was_killed(run: Run, data_dir: Path) -> None:

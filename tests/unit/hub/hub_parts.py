@@ -37,6 +37,7 @@ from muster.hub.endpoints.session_services import SessionServices
 from muster.hub.endpoints.transfers_http import TransfersHttpEndpoint
 from muster.hub.endpoints.twins_http import TwinsHttpEndpoint
 from muster.hub.export_work import ExportWork
+from muster.hub.fault_control import FaultInjection
 from muster.hub.file_uploads import FileUploads
 from muster.hub.hubs import Hubs
 from muster.hub.identities import Identities
@@ -142,7 +143,19 @@ class Parts:
         self.keys = KeyRegeneration(self.identities, self.modules, self.randomness)
         self.subscriptions = Subscriptions(engine)
         self.authenticator = Authenticator(engine, keyring, clock)
-        self.decisions = DecisionLog(engine, clock, Metrics())
+        self.metrics = Metrics()
+        self.decisions = DecisionLog(engine, clock, self.metrics)
+        self.faults = FaultInjection(
+            engine=engine,
+            hubs=self.hubs,
+            connections=self.connections,
+            queries=self.queries,
+            changes=self.changes,
+            clock=clock,
+            randomness=self.randomness,
+            record=self.decisions.record,
+            count=self.metrics.fault_injected,
+        )
 
         async def open_log(hub: Hub, kind: LogKind) -> Journal:
             return await Journal.open(directory / kind / hub.host, partitions=4, clock=clock)
@@ -204,6 +217,7 @@ class Parts:
 
     async def open(self) -> None:
         await self.hubs.open()
+        await self.faults.open()
         await self.connections.open()
         self.method_calls.open()
         await self.messaging.open()
@@ -356,6 +370,7 @@ class Peer:
     def __init__(self, certificate: bytes | None = None) -> None:
         self.certificate = certificate
         self.closed = False
+        self.was_reset = False
         self.reason = ""
         self.paused = False
         self.session: MqttSession | None = None
@@ -378,6 +393,10 @@ class Peer:
         session, self.session = self.session, None
         if session is not None:
             session.closed(graceful=graceful, reason=self.reason)
+
+    def reset(self, reason: str) -> None:
+        self.was_reset = True
+        self.close(reason)
 
     def pause_reading(self) -> None:
         self.paused = True

@@ -13,6 +13,7 @@ from muster.auth.connection_string import parse
 from muster.errors import MusterError, UnauthorizedError
 from muster.hub import event_feed
 from muster.hub.endpoints.admin_http import HubAdminEndpoint
+from muster.hub.endpoints.faults_http import FaultsHttpEndpoint
 from muster.hub.telemetry import partition_of
 from muster.net.routing import RouteGroup
 from muster.wire.mqtt.packets import Publish
@@ -199,3 +200,57 @@ async def test_many_events_come_in_the_order_of_each_partition(rest: Rest, parts
     for number in range(6):
         own = [event["body"] for event in found if event["deviceId"] == f"d{number}"]
         assert own == list(range(300))
+
+
+# Faults.
+
+
+async def test_faults(parts: Parts) -> None:
+    switched: list[bool] = []
+
+    def on_error(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, MusterError), error
+        return JSONResponse({"code": error.code}, 400)
+
+    def authorize_admin(request: Request) -> None:
+        if request.headers.get("authorization") != "admin":
+            raise UnauthorizedError("no")
+
+    group = RouteGroup("admin", on_error)
+    endpoint = FaultsHttpEndpoint(
+        hubs=parts.hubs,
+        injection=parts.faults,
+        authorize_admin=authorize_admin,
+        switched=lambda: switched.append(parts.hub.faults is not None),
+        group=group,
+    )
+    rest = Rest(parts, endpoint.routes(), group)
+    collection = f"/admin/v1/hubs/{HOST}/faults"
+    switch = f"/admin/v1/hubs/{HOST}/fault-injection"
+
+    async def call(method: str, path: str, body: Any = None) -> Any:
+        reply = await rest.call(method, path, body, authorization="admin")
+        return reply.json if reply.body else reply.status
+
+    assert await call("GET", switch) == {"enabled": False}
+    assert await call("GET", collection) == []
+    wanted = {"kind": "delay", "delay": 2.5, "prefix": "d", "duration": 10}
+    assert await call("POST", collection, wanted) == {"code": "fault-injection-off"}
+    assert await call("PUT", switch, {"enabled": True}) == {"enabled": True}
+    made = await call("POST", collection, wanted)
+    assert (made["kind"], made["delay"], made["prefix"]) == ("delay", 2.5, "d")
+    assert (made["error"], made["injected"], made["orderedBy"]) == (None, 0, "operator")
+    assert await call("GET", collection) == [made]
+    assert await call("GET", f"{collection}/{made['id']}") == made
+    assert await call("DELETE", f"{collection}/{made['id']}") == 204
+    assert await call("GET", f"{collection}/{made['id']}") == {"code": "fault-not-found"}
+    for wrong in (
+        {"kind": "explode"},
+        {"kind": "reset"},
+        {"kind": "reset", "prefix": "d", "device": "d1"},
+        {"kind": "reset", "targetCondition": "tags.a ="},
+    ):
+        assert (await call("POST", collection, wrong))["code"].startswith("invalid-")
+    assert await call("PUT", switch, {"enabled": False}) == {"enabled": False}
+    assert switched == [True, False]
+    assert (await rest.call("GET", collection, authorization="device")).status == 400

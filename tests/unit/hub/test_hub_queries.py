@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from unit.hub.hub_parts import Parts
 
 # Few rows, all of them wanted, once at start.
-SMALL = {("hubs", "list"), ("hub_policies", "list")}
+SMALL = {("hubs", "list"), ("hubs", "with_fault_injection"), ("hub_policies", "list")}
 NOUNS = ("hubs", "hub_policies", "identities", "twins", "presence", "mqtt_sessions")
 STATEMENTS = [(noun, name) for noun in NOUNS for name in load(noun).names()]
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from muster.wire.amqp.connection import ServerConnection
     from muster.wire.amqp.events import Event
     from muster.wire.amqp.link import Link
+    from muster.wire.amqp.session import Session
 
 PROOF_S: Final = 60.0
 """Seconds a client has to bring a token, or use its certificate, after it has opened the
@@ -137,6 +138,17 @@ class AmqpClient:
         """Close the connection without a word; the client comes back. Handlers are told at once."""
         self.peer.drop(reason)
         self._forget_all()
+
+    def reset(self, reason: str) -> None:
+        """Break the connection off. Handlers are told at once."""
+        self.peer.reset(reason)
+        self._forget_all()
+
+    def end(self, session: Session, error: Error) -> None:
+        """End a session, with all its links; their handlers are told at once."""
+        session.end(error)
+        for link in [link for link in self.handlers if link.session is session]:
+            self._forget(link)
 
     def alone(self, links: Collection[Link]) -> bool:
         """Tell whether nobody is on the connection but who has these links."""

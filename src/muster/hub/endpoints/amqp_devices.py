@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final, final
 from muster.errors import UnavailableError
 from muster.hub.authentication import RefusedError
 from muster.hub.connections import EXPIRY_GRACE_S, TAKEN_OVER
-from muster.hub.endpoints import amqp_errors
+from muster.hub.endpoints import amqp_errors, amqp_faults
 from muster.hub.endpoints.amqp_methods import MethodChannel
 from muster.hub.endpoints.amqp_twin import TwinChannel
+from muster.model.fault import FaultTransport
 from muster.model.identity import wire_time
 from muster.model.message import Stamp, encode_stamp
 from muster.wire.amqp.performatives import Error
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from muster.hub.endpoints.session_services import SessionServices
     from muster.hub.hubs import Hub
     from muster.model.decision import Fact
+    from muster.model.fault import Fault
     from muster.model.identity import IdentityRef
     from muster.wire.amqp.link import Link
 
@@ -66,6 +68,8 @@ class AmqpDevices:
         """
         device_id, module_id = self.named(address, tail) or ("", "")
         grant, ref = client.grants.identity(address, device_id, module_id)
+        if grant.hub.faults is not None:
+            await amqp_faults.meet_attach(grant.hub.faults, client, ref, link)
         key = (client, ref)
         live = self._live.get(key)
         if live is not None:
@@ -183,6 +187,28 @@ class AmqpDevice:
         if not self._links:
             self._end()
 
+    @property
+    def links(self) -> list[Link]:
+        """Its links."""
+        return list(self._links)
+
+    def leave(self, error: Error, *, drop: bool = False) -> None:
+        """End the identity's links, and the connection if nobody else is on it.
+
+        Args:
+            error: what the client is told.
+            drop: close the connection without a word.
+        """
+        client, links = self.client, self.links
+        self._end()
+        if not client.alone(links):
+            for link in links:
+                client.detach(link, error)
+        elif drop:
+            client.drop(error.description or "")
+        else:
+            client.close(error)
+
     def touch(self) -> None:
         """Note that the client did something."""
         if self.connection is not None:
@@ -206,17 +232,17 @@ class AmqpDevice:
 
     def close(self, reason: str) -> None:
         """End the identity's links, and the connection if nobody else is on it."""
-        client = self.client
-        links = list(self._links)
-        self._end()
-        if client.alone(links):
-            if reason == TAKEN_OVER:
-                client.drop(reason)
-            else:
-                client.close(_error(reason))
+        if reason == TAKEN_OVER:
+            self.leave(amqp_errors.TAKEN_OVER, drop=True)
         else:
-            for link in links:
-                client.detach(link, _error(reason))
+            self.leave(Error(amqp_errors.UNAUTHORIZED, f"{reason[:1].upper()}{reason[1:]}."))
+
+    def fault_began(self, fault: Fault) -> bool:
+        """End what an injected fault ends."""
+        if fault.transport not in (FaultTransport.ANY, FaultTransport.AMQP):
+            return False
+        amqp_faults.end(self, fault)
+        return True
 
     def desired_changed(self, body: bytes, version: int) -> None:
         """Send a change of desired properties to a client that subscribed."""
@@ -247,9 +273,3 @@ class AmqpDevice:
         expires_at = connection.expires_at
         if self.services.clock.time() >= expires_at + EXPIRY_GRACE_S:
             self.decide("connection-expired", {"token_expiry": wire_time(expires_at)})
-
-
-def _error(reason: str) -> Error:
-    if reason == TAKEN_OVER:
-        return amqp_errors.TAKEN_OVER
-    return Error(amqp_errors.UNAUTHORIZED, f"{reason[:1].upper()}{reason[1:]}.")

@@ -6,13 +6,15 @@ appended together.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from typing import TYPE_CHECKING, Final, cast, final
 
 from muster.errors import MusterError, TooLargeError
-from muster.hub.endpoints import amqp_errors, amqp_messages
+from muster.hub.endpoints import amqp_errors, amqp_faults, amqp_messages
 from muster.hub.endpoints.amqp_link import LinkHandler
 from muster.hub.telemetry import MAX_PENDING, MAX_PENDING_ALL, partition_of
+from muster.model.fault import FaultKind
 from muster.model.message import MAX_MESSAGE_SIZE
 from muster.wire.amqp.errors import RemoteProtocolError
 from muster.wire.amqp.link import ReceivingLink
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from muster.hub.endpoints.amqp_client import AmqpClient
     from muster.hub.endpoints.amqp_devices import AmqpDevice, AmqpDevices
     from muster.hub.intake import Appended
+    from muster.model.fault import Fault
     from muster.wire.amqp.deliveries import Delivery
     from muster.wire.amqp.link import Link
 
@@ -69,6 +72,10 @@ class _Telemetry(LinkHandler):
 
     def received(self, deliveries: list[Delivery]) -> None:
         """Store messages."""
+        faults = self._device.hub.faults
+        fault = None if faults is None else amqp_faults.meet_telemetry(faults, self._device.ref)
+        if fault is not None and not self._go_on(fault, deliveries):
+            return
         stamp = self._device.stamp
         records: list[bytes] = []
         taken: list[Delivery] = []
@@ -83,7 +90,10 @@ class _Telemetry(LinkHandler):
                 records += [stamp + record for record in found]
                 taken.append(delivery)
         if records:
-            self._store(records, taken)
+            self._store(records, taken, 0.0 if fault is None else fault.delay_s)
+            if fault is not None and fault.kind is FaultKind.DROP:
+                self._device.client.drop(fault.reason)
+                return
         else:
             for delivery in taken:
                 # Batches without a message.
@@ -95,7 +105,19 @@ class _Telemetry(LinkHandler):
         self._resume()
         self._device.remove(self._link)
 
-    def _store(self, records: list[bytes], deliveries: list[Delivery]) -> None:
+    def _go_on(self, fault: Fault, deliveries: list[Delivery]) -> bool:
+        """Do what an injected fault does to messages; tell whether they are stored."""
+        device = self._device
+        if fault.kind is FaultKind.RESET:
+            device.client.reset(fault.reason)
+        elif fault.kind is FaultKind.REFUSE:
+            device.client.detach(self._link, amqp_faults.error_of(device, fault))
+        elif fault.kind is FaultKind.THROTTLE:
+            for delivery in deliveries:
+                delivery.reject(amqp_faults.error_of(device, fault))
+        return fault.kind in (FaultKind.DELAY, FaultKind.DROP)
+
+    def _store(self, records: list[bytes], deliveries: list[Delivery], delay_s: float) -> None:
         try:
             future = self._intake.append(self._partition, records)
         except MusterError as error:
@@ -105,19 +127,25 @@ class _Telemetry(LinkHandler):
         telemetry = self._device.services.telemetry
         self._pending += size
         telemetry.pending += size
-        future.add_done_callback(functools.partial(self._stored, deliveries, size))
+        future.add_done_callback(functools.partial(self._stored, deliveries, size, delay_s))
+        if self._device.hub.faults is not None:
+            self._device.hub.faults.when_stored(self._device.ref, records, future)
         if self._pending > MAX_PENDING or telemetry.pending > MAX_PENDING_ALL:
             self._pause()
 
-    def _stored(self, deliveries: list[Delivery], size: int, future: Appended) -> None:
+    def _stored(
+        self, deliveries: list[Delivery], size: int, delay_s: float, future: Appended
+    ) -> None:
         self._pending -= size
         self._device.services.telemetry.pending -= size
         if future.cancelled() or future.exception() is not None:
             # Never accepted, so the device sends it again; the store logs what went wrong.
             self._fail("telemetry could not be stored")
             return
-        for delivery in deliveries:
-            delivery.accept()
+        if delay_s:
+            asyncio.get_running_loop().call_later(delay_s, _accept, deliveries)
+        else:
+            _accept(deliveries)
         if self._pending <= MAX_PENDING // 2:
             self._resume()
 
@@ -141,3 +169,8 @@ class _Telemetry(LinkHandler):
         if self._paused:
             self._paused = False
             self._device.client.resume()
+
+
+def _accept(deliveries: list[Delivery]) -> None:
+    for delivery in deliveries:
+        delivery.accept()

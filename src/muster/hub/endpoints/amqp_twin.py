@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from muster.errors import InvalidArgumentError, MusterError
-from muster.hub.endpoints import errors
+from muster.hub.endpoints import amqp_faults, errors
 from muster.hub.endpoints.amqp_link import LinkHandler
 from muster.hub.endpoints.amqp_pairs import Pairs
 from muster.hub.endpoints.request_pace import MAX_WAITING, REQUEST_PACE
@@ -181,6 +181,8 @@ class _TwinLink(LinkHandler):
     async def _answer(self, request: Message) -> _Answer:
         device = self._device
         twins = device.services.twins
+        if device.hub.faults is not None:
+            await amqp_faults.meet_request(device.hub.faults, device.ref)
         annotations = request.message_annotations
         operation = str(annotations.get("operation") or "").upper()
         resource = str(annotations.get("resource") or "").lower()

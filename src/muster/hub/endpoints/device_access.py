@@ -7,13 +7,16 @@ policy that has the right DeviceConnect. A call counts as activity, but connects
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias, final
+import asyncio
+from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from muster.hub.authentication import RefusedError
 from muster.hub.endpoints import errors
 from muster.hub.endpoints.service_access import check_api_version, identity_of
+from muster.hub.fault_injection import failure
 from muster.model.decision import Decision
-from muster.net.routing import Route, RouteGroup, client_certificate, tracking_id
+from muster.model.fault import FaultKind, FaultTransport
+from muster.net.routing import Route, RouteGroup, break_off, client_certificate, tracking_id
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -25,10 +28,13 @@ if TYPE_CHECKING:
     from muster.decisions.log import DecisionLog
     from muster.hub.authentication import Authenticator, Login
     from muster.hub.connections import Connections
+    from muster.hub.fault_injection import HubFaults
     from muster.hub.hubs import Hub, Hubs
 
 Operation: TypeAlias = "Callable[[Hub, Login, Request], Awaitable[Response]]"
 """Answers a call of somebody who proved who it is."""
+
+_FAULTS: Final = frozenset(FaultKind)
 
 
 @final
@@ -67,7 +73,10 @@ class DeviceAccess:
             hub = self._hubs.for_request(request.headers.get("host"))
             login = await self._login(hub, request)
             check_api_version(request)
-            response = await operation(hub, login, request)
+            if hub.faults is None:
+                response = await operation(hub, login, request)
+            else:
+                response = await _with_faults(hub.faults, hub, login, request, operation)
             self._connections.active(login.ref)
             response.headers["x-ms-request-id"] = tracking_id(request)
             return response
@@ -96,3 +105,21 @@ class DeviceAccess:
 
     def _on_error(self, request: Request, error: Exception) -> Response:
         return errors.service_response(error, tracking_id(request), self._clock.now())
+
+
+async def _with_faults(
+    faults: HubFaults, hub: Hub, login: Login, request: Request, operation: Operation
+) -> Response:
+    """Answer, or do what an injected fault does instead."""
+    fault = faults.choose(login.ref, _FAULTS, FaultTransport.HTTPS)
+    if fault is None:
+        return await operation(hub, login, request)
+    if fault.kind is FaultKind.RESET:
+        await break_off(request)
+    if fault.kind in (FaultKind.REFUSE, FaultKind.THROTTLE):
+        raise failure(fault)
+    response = await operation(hub, login, request)
+    if fault.kind is FaultKind.DROP:
+        await break_off(request)
+    await asyncio.sleep(fault.delay_s)
+    return response

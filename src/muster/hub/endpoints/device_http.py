@@ -66,7 +66,10 @@ class DeviceHttpEndpoint:
         stamp = encode_stamp(
             Stamp(ref.device_id, ref.module_id, login.generation_id, login.scope, login.model_id)
         )
-        await self._telemetry.send(hub, ref.device_id, [stamp + record for record in records])
+        stamped = [stamp + record for record in records]
+        await self._telemetry.send(hub, ref.device_id, stamped)
+        if hub.faults is not None:
+            hub.faults.look_at(ref, stamped)
         return Response(status_code=204)
 
     async def _receive(self, hub: Hub, login: Login, request: Request) -> Response:

@@ -5,6 +5,7 @@ The client learns a return code and nothing else; the decision log has the check
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final, final
 
 from muster.errors import InvalidArgumentError, UnavailableError
@@ -12,6 +13,7 @@ from muster.hub.authentication import RefusedError
 from muster.hub.connections import CONNECT_PACE, CONNECT_PATIENCE_S
 from muster.hub.endpoints.mqtt_names import parse_user_name
 from muster.hub.endpoints.mqtt_session import DeviceSession, telemetry_topic
+from muster.model.fault import FaultError, FaultKind, FaultTransport
 from muster.model.identity import IdentityRef
 from muster.model.message import Stamp, encode_stamp
 from muster.model.pacing import Pacer
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from muster.hub.connections import Attempt
     from muster.hub.endpoints.mqtt_names import UserName
     from muster.hub.endpoints.session_services import SessionServices
+    from muster.hub.fault_injection import HubFaults
     from muster.hub.hubs import Hub, Hubs
     from muster.net.mqtt import MqttPeer
     from muster.wire.mqtt.packets import Connect, Will
@@ -38,6 +41,9 @@ _RETURN_CODES: Final = {
     "client-id-mismatch": IDENTIFIER_REJECTED,
     "throttled": SERVER_UNAVAILABLE,
 }
+
+_FAULTS: Final = frozenset({FaultKind.REFUSE, FaultKind.DELAY, FaultKind.THROTTLE, FaultKind.RESET})
+"""What an injected fault can do to a connect."""
 
 
 @final
@@ -105,6 +111,10 @@ class HubMqttEndpoint:
         try:
             login = await self._authenticator.login(hub, ref, token, peer.certificate)
             _check_will(ref, connect.will)
+            if hub.faults is not None:
+                refused = await _meet(hub.faults, ref, peer)
+                if refused is not None:
+                    return refused
             await connections.wait_turn(ref)
             await self._settle(connect, name.model_id, login, attempt)
             if peer.closed:
@@ -175,6 +185,20 @@ class HubMqttEndpoint:
         facts = {**error.facts, "remote": peer.remote, "transport": peer.transport}
         self._services.decide(host, subject, error.check, facts)
         return Refused(return_code, delay_s)
+
+
+async def _meet(faults: HubFaults, ref: IdentityRef, peer: MqttPeer) -> Refused | None:
+    """Do what an injected fault does to a connect; return the refusal, if it is one."""
+    fault = faults.choose(ref, _FAULTS, FaultTransport.MQTT)
+    if fault is None:
+        return None
+    if fault.kind is FaultKind.DELAY:
+        await asyncio.sleep(fault.delay_s)
+        return None
+    if fault.kind is FaultKind.RESET:
+        peer.reset(fault.reason)
+    unauthorized = fault.error is FaultError.UNAUTHORIZED
+    return Refused(NOT_AUTHORIZED if unauthorized else SERVER_UNAVAILABLE)
 
 
 def _check_will(ref: IdentityRef, will: Will | None) -> None:

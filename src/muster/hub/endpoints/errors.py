@@ -67,6 +67,7 @@ BY_CODE: Final = {
     "invalid-json-patch": OfficialError(400505, "InvalidDigitalTwinJsonPatch"),
     "too-many-jobs": OfficialError(403003, "JobQuotaExceeded"),
     "queue-full": OfficialError(403004, "DeviceMaximumQueueDepthExceeded"),
+    "quota-exceeded": OfficialError(403002, "IotHubQuotaExceeded"),
     "too-many-tokens": OfficialError(403005, "IotHubMaxCbsTokenExceeded"),
     "too-many-uploads": OfficialError(403006, "DeviceMaximumActiveFileUploadLimitExceeded"),
     "invalid-expiry": OfficialError(403009, "InvalidMessageExpiryTime"),

@@ -18,11 +18,13 @@ from muster.hub import subscriptions
 from muster.hub.connections import TOKEN_EXPIRED
 from muster.hub.endpoints import mqtt_messages, mqtt_methods, mqtt_twins
 from muster.hub.endpoints.mqtt_acks import Acknowledgements
+from muster.hub.endpoints.mqtt_faults import PacketFaults
 from muster.hub.endpoints.mqtt_messages import Devicebound
 from muster.hub.endpoints.mqtt_names import TWIN_GET, TWIN_PATCH
 from muster.hub.endpoints.request_pace import MAX_WAITING, REQUEST_PACE
 from muster.hub.subscriptions import TWIN_DESIRED
 from muster.hub.telemetry import MAX_PENDING, MAX_PENDING_ALL, partition_of
+from muster.model.fault import FaultKind, FaultTransport
 from muster.model.identity import wire_time
 from muster.model.message import FLAG_RETAIN, FLAG_WILL, MAX_MESSAGE_SIZE, encode_head
 from muster.net.tasks import spawn
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from muster.hub.intake import Appended, Intake
     from muster.hub.subscriptions import TopicFilters
     from muster.model.decision import Fact
+    from muster.model.fault import Fault
     from muster.model.identity import IdentityRef
     from muster.net.mqtt import MqttPeer
     from muster.wire.mqtt.packets import Packet, Will
@@ -82,6 +85,7 @@ class DeviceSession:
         "_acks",
         "_arrival",
         "_devicebound",
+        "_faults",
         "_filters",
         "_head",
         "_hub",
@@ -133,6 +137,7 @@ class DeviceSession:
         self._topic = ""
         self._head = b""
         self._devicebound: Devicebound | None = None
+        self._faults: PacketFaults | None = None
         self._acks = Acknowledgements(peer)
         self._pending = 0
         self._paused = False
@@ -180,6 +185,8 @@ class DeviceSession:
 
     def received(self, packets: list[Packet]) -> None:
         """Take a batch of packets; see the module."""
+        if self._hub.faults is not None or self._faults is not None:
+            packets = self._meet_faults(packets)
         prefix = self._prefix
         skip = len(prefix)
         stamp = self._stamp
@@ -214,6 +221,8 @@ class DeviceSession:
 
     def closed(self, graceful: bool, reason: str) -> None:  # noqa: FBT001 - net passes it by name
         """The connection is over: publish the will of a device that died, stop all work."""
+        if self._faults is not None:
+            self._faults.let_go()
         connection, self.connection = self.connection, None
         if connection is None:
             return
@@ -239,6 +248,8 @@ class DeviceSession:
             return
         acknowledgement = self._acks.expect(packet_ids, size)
         future.add_done_callback(functools.partial(self._stored, acknowledgement))
+        if self._hub.faults is not None:
+            self._hub.faults.when_stored(self.ref, records, future)
         self._pending += size
         services.telemetry.pending += size
         if self._pending > MAX_PENDING or services.telemetry.pending > MAX_PENDING_ALL:
@@ -279,6 +290,43 @@ class DeviceSession:
             # The log is closing; there is nobody left to tell.
             return
         future.add_done_callback(_consume)
+
+    # -- injected faults -----------------------------------------------------------------------
+
+    def fault_began(self, fault: Fault) -> bool:
+        """End the connection as an injected fault does."""
+        if not fault.touches(FaultTransport.MQTT):
+            return False
+        if fault.kind is FaultKind.RESET:
+            self.peer.reset(fault.reason)
+        else:
+            self.close(fault.reason)
+        return True
+
+    def _meet_faults(self, packets: list[Packet]) -> list[Packet]:
+        """Return those packets that are to be taken now."""
+        faults = self._faults
+        if faults is None:
+            faults = self._faults = PacketFaults(
+                self.ref,
+                self.peer,
+                telemetry=self._prefix[:-1],
+                keep=self._keep,
+                release=self._release,
+            )
+        packets = faults.meet(self._hub.faults, packets)
+        if faults.holding:
+            self._pause()
+        return packets
+
+    def _keep(self, message: Publish) -> None:
+        """Store a message that is not acknowledged; the client sends it again."""
+        bag = message.topic[len(self._prefix) :]
+        self._append_unheard(self._stamp + encode_head(bag, message.retain) + message.payload)
+
+    def _release(self, packets: list[Packet]) -> None:
+        self.received(packets)
+        self._resume()
 
     # -- everything else -----------------------------------------------------------------------
 
@@ -381,7 +429,7 @@ class DeviceSession:
             self.connection.touch(self._services.clock.time())
 
     async def _serve_twin(self, request: Publish, acknowledgement: Acknowledgement | None) -> None:
-        answer = await mqtt_twins.answer(self._services, self.ref, request)
+        answer = await mqtt_twins.answer(self._services, self._hub, self.ref, request)
         if acknowledgement is not None:
             self._acks.give(acknowledgement)
         self.peer.write(answer)
@@ -439,6 +487,7 @@ class DeviceSession:
             and self._pending <= MAX_PENDING // 2
             and len(self._line) <= MAX_WAITING // 2
             and self._line_size <= MAX_WAITING_SIZE // 2
+            and not (self._faults is not None and self._faults.holding)
             and not self.peer.closed
         ):
             self._paused = False

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from muster.errors import MusterError
 from muster.hub.endpoints import errors, mqtt_names
+from muster.hub.endpoints.mqtt_faults import REQUEST_FAULTS
 from muster.hub.endpoints.mqtt_names import TWIN_GET, TWIN_PATCH
+from muster.model.fault import FaultTransport
 from muster.net.routing import decode_json
 from muster.wire.mqtt import codec
 
 if TYPE_CHECKING:
     from muster.hub.endpoints.session_services import SessionServices
+    from muster.hub.hubs import Hub
     from muster.model.identity import IdentityRef
     from muster.wire.mqtt.packets import Publish
 
@@ -19,7 +22,7 @@ _RESPONSE: Final = "$iothub/twin/res"
 _DESIRED: Final = "$iothub/twin/PATCH/properties/desired/?$version="
 
 
-async def answer(services: SessionServices, ref: IdentityRef, request: Publish) -> bytes:
+async def answer(services: SessionServices, hub: Hub, ref: IdentityRef, request: Publish) -> bytes:
     """Do what a twin request asks and return the PUBLISH that answers it.
 
     What it changed is durable by then. The answer goes out also without a subscription to answers:
@@ -28,6 +31,7 @@ async def answer(services: SessionServices, ref: IdentityRef, request: Publish) 
 
     Args:
         services: has the twins.
+        hub: where the twin is.
         ref: whose twin.
         request: with a topic that begins with `TWIN_GET` or `TWIN_PATCH`.
     """
@@ -36,6 +40,8 @@ async def answer(services: SessionServices, ref: IdentityRef, request: Publish) 
     status, version, body = 200, None, b""
     parameters = mqtt_names.parse_twin_parameters(tail)
     try:
+        if hub.faults is not None:
+            hub.faults.check(ref, REQUEST_FAULTS, FaultTransport.MQTT)
         if reading:
             body = await services.twins.device_view(ref)
         else:

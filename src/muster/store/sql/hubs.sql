@@ -3,6 +3,12 @@
 -- name: list
 SELECT id, host, created_at, retention_s, retention_bytes FROM hubs ORDER BY id
 
+-- name: with_fault_injection
+SELECT id FROM hubs WHERE fault_injection = 1
+
+-- name: switch_fault_injection
+UPDATE hubs SET fault_injection = :on WHERE id = :id
+
 -- name: insert
 -- Number and host come from the caller, who keeps all hubs in memory.
 INSERT INTO hubs (id, host, created_at) VALUES (:id, :host, :created_at)

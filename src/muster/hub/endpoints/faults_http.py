@@ -1,0 +1,157 @@
+"""Fault injection for our own CLI: the switch of each hub, and its faults."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, final
+
+import msgspec
+from starlette.responses import Response
+
+from muster.model.fault import Fault, FaultError, FaultKind
+from muster.model.identity import wire_time
+from muster.net.routing import Route, decode_json, read_body
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.requests import Request
+
+    from muster.hub.fault_control import FaultInjection
+    from muster.hub.fault_injection import LiveFault
+    from muster.hub.hubs import Hub, Hubs
+    from muster.net.routing import RouteGroup
+
+_BODY_LIMIT: Final = 1024 * 1024
+_JSON: Final = "application/json; charset=utf-8"
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class _Switch(msgspec.Struct):
+    """Whether fault injection is on, both ways."""
+
+    enabled: bool
+
+
+class _Wanted(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """A fault to create; times in seconds."""
+
+    kind: FaultKind
+    duration: float = 60.0
+    device_ids: list[str] = []
+    prefix: str = ""
+    target_condition: str = ""
+    probability: float = 1.0
+    delay: float = 0.0
+    error: FaultError | None = None
+
+
+@final
+class FaultsHttpEndpoint:
+    """The calls of `muster fault`.
+
+    Args:
+        hubs: the hubs of this service.
+        injection: does it.
+        authorize_admin: checks that a request carries the right `ServiceConfig` of the
+            provisioning service, and raises `UnauthorizedError` otherwise.
+        switched: told when fault injection was switched on or off.
+        group: how all administrative routes report errors.
+    """
+
+    def __init__(
+        self,
+        *,
+        hubs: Hubs,
+        injection: FaultInjection,
+        authorize_admin: Callable[[Request], None],
+        switched: Callable[[], None],
+        group: RouteGroup,
+    ) -> None:
+        self._hubs = hubs
+        self._injection = injection
+        self._authorize_admin = authorize_admin
+        self._switched = switched
+        self._group = group
+
+    def routes(self) -> list[Route]:
+        """Return all operations."""
+        switch = "/admin/v1/hubs/{host}/fault-injection"
+        collection = "/admin/v1/hubs/{host}/faults"
+        fault = f"{collection}/{{id}}"
+        table = (
+            ("GET", switch, self._get_switch),
+            ("PUT", switch, self._put_switch),
+            ("GET", collection, self._list),
+            ("POST", collection, self._create),
+            ("GET", fault, self._get),
+            ("DELETE", fault, self._delete),
+        )
+        return [Route(method, pattern, call, self._group) for method, pattern, call in table]
+
+    async def _get_switch(self, request: Request) -> Response:
+        return _json(_Switch(self._administered(request).faults is not None))
+
+    async def _put_switch(self, request: Request) -> Response:
+        hub = self._administered(request)
+        body: _Switch = decode_json(await read_body(request, _BODY_LIMIT), _Switch)
+        await self._injection.switch(hub, on=body.enabled)
+        self._switched()
+        return _json(body)
+
+    async def _list(self, request: Request) -> Response:
+        hub = self._administered(request)
+        return _json([_shown(live) for live in hub.faults.all()] if hub.faults else [])
+
+    async def _create(self, request: Request) -> Response:
+        hub = self._administered(request)
+        wanted: _Wanted = decode_json(await read_body(request, _BODY_LIMIT), _Wanted)
+        fault = Fault(
+            id="",
+            kind=wanted.kind,
+            error=wanted.error,
+            device_ids=frozenset(wanted.device_ids),
+            prefix=wanted.prefix,
+            target_condition=wanted.target_condition,
+            probability=wanted.probability,
+            delay_s=wanted.delay,
+            created_at=0.0,
+            expires_at=wanted.duration,
+        )
+        return _json(_shown(await self._injection.create(hub, fault)))
+
+    async def _get(self, request: Request) -> Response:
+        faults = self._injection.of(self._administered(request))
+        return _json(_shown(faults.find(request.path_params["id"])))
+
+    async def _delete(self, request: Request) -> Response:
+        faults = self._injection.of(self._administered(request))
+        faults.delete(request.path_params["id"])
+        return Response(status_code=204)
+
+    def _administered(self, request: Request) -> Hub:
+        self._authorize_admin(request)
+        return self._hubs.get(request.path_params["host"])
+
+
+def _shown(live: LiveFault) -> dict[str, Any]:
+    fault = live.fault
+    return {
+        "id": fault.id,
+        "kind": fault.kind,
+        "error": fault.error,
+        "deviceIds": sorted(fault.device_ids),
+        "prefix": fault.prefix,
+        "targetCondition": fault.target_condition,
+        "devicesChosen": None if live.condition is None else len(live.chosen),
+        "probability": fault.probability,
+        "delay": fault.delay_s,
+        "createdTime": wire_time(fault.created_at),
+        "expiryTime": wire_time(fault.expires_at),
+        "orderedBy": "device" if fault.ordered else "operator",
+        "operation": fault.ordered or None,
+        "injected": live.injected,
+    }
+
+
+def _json(value: Any) -> Response:
+    return Response(_encode(value), media_type=_JSON)
