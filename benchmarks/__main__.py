@@ -7,7 +7,17 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from benchmarks import connections, convergence, events, fleet, methods, queries, report, twins
+from benchmarks import (
+    amqp,
+    connections,
+    convergence,
+    events,
+    fleet,
+    methods,
+    queries,
+    report,
+    twins,
+)
 from benchmarks.place import BenchmarkError
 
 _BENCHMARKS: Final[dict[str, Callable[..., list[report.Row]]]] = {
@@ -21,6 +31,7 @@ _BENCHMARKS: Final[dict[str, Callable[..., list[report.Row]]]] = {
     "convergence": convergence.convergence,
     "twins": twins.twins,
     "events": events.events,
+    "amqp": amqp.amqp,
 }
 
 

@@ -41,6 +41,11 @@ def version(program: str) -> str:
     if path is None:
         return ""
     flag = {"mosquitto": "-h", "nginx": "-v"}.get(program, "--version")
+    if program == "rabbitmq-server":
+        # Has no flag for it; its package knows.
+        query = ["dpkg-query", "-f", "${Package} ${Version}", "-W", program]
+        done = subprocess.run(query, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
     done = subprocess.run([path, flag], capture_output=True, text=True, check=False)
     return (done.stdout + done.stderr).strip().splitlines()[0].replace("version", "").strip()
 
@@ -95,6 +100,42 @@ def nats_core(work: Path) -> Iterator[Peer]:
     command += ["-p", str(port)]
     with server(command, work / "nats.log", listening(port)) as process:
         yield Peer([process.pid], port, work)
+
+
+@contextlib.contextmanager
+def rabbitmq(work: Path, ca: Path) -> Iterator[Peer]:
+    """Run rabbitmq-server with its AMQP 1.0 plugin, under its own port mapper."""
+    secure, mapper = free_port(), free_port()
+    config, plugins, pid_file = (work / name for name in ("rabbitmq.conf", "plugins", "pid"))
+    config.write_text(
+        f"listeners.tcp = none\nlisteners.ssl.1 = {ADDRESS}:{secure}\n"
+        f"ssl_options.certfile = {ca}/server.pem\nssl_options.keyfile = {ca}/server.key\n"
+        "ssl_options.verify = verify_none\nlog.console.level = error\n"
+    )
+    plugins.write_text("[rabbitmq_amqp1_0].")
+    settings = {
+        "HOME": work,
+        "ERL_EPMD_ADDRESS": ADDRESS,
+        "ERL_EPMD_PORT": mapper,
+        "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+        "RABBITMQ_CONFIG_FILE": config,
+        "RABBITMQ_DIST_PORT": free_port(),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": plugins,
+        "RABBITMQ_LOG_BASE": work / "log",
+        "RABBITMQ_MNESIA_BASE": work / "mnesia",
+        "RABBITMQ_NODENAME": f"benchmark-{secure}@localhost",
+        "RABBITMQ_PID_FILE": pid_file,
+    }
+    # Not Debian's wrapper, which becomes another user.
+    program = find("rabbitmq-server", "/usr/lib/rabbitmq/bin") or "rabbitmq-server"
+    command = ["env", *(f"{name}={value}" for name, value in settings.items()), program]
+    try:
+        with server(command, work / "rabbitmq.log", listening(secure)):
+            yield Peer([int(pid_file.read_text())], secure, ca / "ca.pem")
+    finally:
+        subprocess.run(
+            ["env", f"ERL_EPMD_PORT={mapper}", "epmd", "-kill"], capture_output=True, check=False
+        )
 
 
 @contextlib.contextmanager

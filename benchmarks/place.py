@@ -32,9 +32,15 @@ class BenchmarkError(Exception):
     """Something did not run as a measurement needs it."""
 
 
-def find(program: str) -> str | None:
-    """Return the path of an installed program; Debian keeps servers out of users' PATH."""
-    return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+def find(program: str, first: str = "") -> str | None:
+    """Return the path of an installed program; Debian keeps servers out of users' PATH.
+
+    Args:
+        program: its name.
+        first: a directory to look into before all others.
+    """
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
+    return shutil.which(program, path=f"{first}:{path}" if first else path)
 
 
 def free_port() -> int:

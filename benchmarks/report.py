@@ -21,7 +21,7 @@ from benchmarks.place import ROOT
 from muster.clock import SystemClock, format_time
 
 RESULTS: Final = ROOT / "benchmarks" / "results"
-_PEERS: Final = ("mosquitto", "nats-server", "nginx")
+_PEERS: Final = ("mosquitto", "nats-server", "nginx", "rabbitmq-server")
 
 
 class Row(msgspec.Struct, kw_only=True, omit_defaults=True):

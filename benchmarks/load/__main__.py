@@ -8,7 +8,7 @@ import sys
 import msgspec
 import uvloop
 
-from benchmarks.load import methods, registration, telemetry, twins
+from benchmarks.load import amqp, methods, registration, telemetry, twins
 from benchmarks.load.job import Job, Result
 
 
@@ -19,6 +19,7 @@ async def _run(job: Job) -> Result:
         "methods": methods.run,
         "nats": methods.run_nats,
         "twins": twins.run,
+        "amqp": amqp.run,
     }
     async with asyncio.timeout(job.timeout_s):
         return await kinds.get(job.kind, registration.run)(job)

@@ -6,7 +6,7 @@ import msgspec
 
 
 class Device(msgspec.Struct):
-    """One MQTT client: what it says in CONNECT, and where it publishes."""
+    """One client: who it says it is, and where it sends: a topic, or an AMQP address."""
 
     client_id: str
     username: str = ""
@@ -18,7 +18,8 @@ class Job(msgspec.Struct, kw_only=True):
     """A job.
 
     Attributes:
-        kind: `registration`, `telemetry`, `idle`, `http`, `methods`, `nats` or `twins`.
+        kind: `registration`, `telemetry`, `idle`, `http`, `methods`, `nats`, `twins` or
+            `amqp`.
         address, port, host: where the server is, and its name in TLS.
         ca_file: whom to trust.
         pids: processes whose CPU time counts as the server's.

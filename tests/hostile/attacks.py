@@ -17,6 +17,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from amqp_attacks import amqp_duel, amqp_frames, amqp_links
+
 from muster.wire.mqtt import codec
 from muster.wire.mqtt.packets import Connack, Connect, Publish, Subscribe
 
@@ -37,6 +39,7 @@ class Target:
     address: str
     https_port: int
     mqtt_port: int
+    amqp_port: int
     dps: str
     hub: str
     ca_file: str
@@ -108,6 +111,9 @@ class Attack:
 
     def mqtt(self, host: str) -> AbstractAsyncContextManager[Wire]:
         return self.tls(self.target.mqtt_port, host)
+
+    def amqp(self, host: str) -> AbstractAsyncContextManager[Wire]:
+        return self.tls(self.target.amqp_port, host)
 
 
 class Wire:
@@ -493,7 +499,18 @@ async def many_ids(attack: Attack) -> None:
 
 ATTACKS: Final = {
     each.__name__: each
-    for each in (odd_requests, headers, handshakes, packets, loops, one_id, many_ids)
+    for each in (
+        odd_requests,
+        headers,
+        handshakes,
+        packets,
+        loops,
+        one_id,
+        many_ids,
+        amqp_frames,
+        amqp_links,
+        amqp_duel,
+    )
 }
 
 

@@ -93,6 +93,7 @@ def target_of(instance: Instance) -> attacks.Target:
         address=place.address,
         https_port=place.https_port,
         mqtt_port=place.mqtt_port,
+        amqp_port=place.amqp_port,
         dps=place.dps,
         hub=host,
         ca_file=str(instance.ca_file),
@@ -126,6 +127,10 @@ MOST_LINES: Final = {
     "loops": 15,
     "one_id": 30,
     "many_ids": 400,
+    # Each broken connection may have its line.
+    "amqp_frames": 2_000,
+    "amqp_links": 400,
+    "amqp_duel": 30,
 }
 
 

@@ -43,8 +43,11 @@ if TYPE_CHECKING:
 PROOF_S: Final = 60.0
 """Seconds a client has to bring a token, or use its certificate, after it has opened the
 connection."""
-ATTACH_PACE: Final = Pace(rate=200.0, burst=5_000)
+ATTACH_PACE: Final = Pace(rate=500.0, burst=1_000)
 """Attaches of one connection; a pool of the C# SDK attaches several for each of 995 devices."""
+
+ATTACHES_AT_ONCE: Final = 32
+"""Attaches of one connection that are looked at together."""
 
 _EXPIRY_CHECK_S: Final = 1.0
 """Seconds between two looks at what expires, at least."""
@@ -69,6 +72,7 @@ class AmqpClient:
 
     __slots__ = (
         "_arrival",
+        "_attaching",
         "_closed",
         "_pauses",
         "_services",
@@ -86,6 +90,8 @@ class AmqpClient:
     ) -> None:
         self._services = services
         self._arrival = 0.0
+        # Thousands of attaches in one breath must not keep everybody else from their turn.
+        self._attaching = asyncio.Semaphore(ATTACHES_AT_ONCE)
         self._closed = False
         self._pauses = 0
         self._waiting: list[Callable[[], None]] = []
@@ -334,7 +340,8 @@ class AmqpClient:
         try:
             async with self.turn:
                 """Tokens that came before are checked now."""
-            handler = await service.attach(self, link, address)
+            async with self._attaching:
+                handler = await service.attach(self, link, address)
         except RefusedError as error:
             host = address.host or self.grants.host
             tracking_id, delay_s = self.refused(host, _subject(address), error)

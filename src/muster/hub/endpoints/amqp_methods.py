@@ -93,16 +93,16 @@ class _MethodLink(LinkHandler):
             message = messages.decode(payload)
         except RemoteProtocolError:
             return
-        request_id = _request_id(message.properties.correlation_id)
+        found = request_id(message.properties.correlation_id)
         status = message.application_properties.get(_STATUS)
         connection = self._device.connection
         if (
             connection is not None
-            and request_id is not None
+            and found is not None
             and isinstance(status, int)
             and int(status) in _INT32
         ):
-            connection.method_answered(request_id, int(status), message.data)
+            connection.method_answered(found, int(status), message.data)
 
 
 @final
@@ -146,7 +146,7 @@ def correlation_id(request_id: int) -> UUID:
     return UUID(int=high | _HIGH | _VARIANT | (request_id & _LOW))
 
 
-def _request_id(value: Any) -> int | None:
+def request_id(value: Any) -> int | None:
     """Return the request that an answer's correlation-id names; UUID, or its text or bytes."""
     try:
         if isinstance(value, str):
