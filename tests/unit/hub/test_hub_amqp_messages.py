@@ -30,7 +30,7 @@ def delivery(payload: bytes, message_format: int = 0) -> Delivery:
 
 def kept(payload: bytes) -> tuple[list[tuple[str, str | None]], bytes]:
     """Store one message, and return its properties and body as they are read again."""
-    (record,) = amqp_messages.records(delivery(payload))
+    (record,) = amqp_messages.Records().of(delivery(payload))
     found = stored.decode(STAMP + record)
     return property_bag.decode(found.bag), found.body
 
@@ -69,7 +69,7 @@ def test_properties_and_body_are_kept(properties: dict[str, str], body: bytes) -
 def test_no_payload_fails_but_by_saying_so(payload: bytes) -> None:
     for message_format in (0, BATCH_FORMAT):
         try:
-            amqp_messages.records(delivery(payload, message_format))
+            amqp_messages.Records().of(delivery(payload, message_format))
         except messages.RemoteProtocolError:
             continue
 
@@ -80,7 +80,48 @@ def test_the_limit_counts_properties_and_body() -> None:
     assert len(kept(messages.encode(fits))[1]) == room - 3
     exceeds = Message(Data([bytes(room - 2)]), application_properties={"a": "bc"})
     with pytest.raises(TooLargeError):
-        amqp_messages.records(delivery(messages.encode(exceeds)))
+        amqp_messages.Records().of(delivery(messages.encode(exceeds)))
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["", "a", "b"]), st.sampled_from([0, 1, 255, 256, 300])),
+        max_size=8,
+    )
+)
+def test_what_is_repeated_is_read_as_the_first_time(sent: list[tuple[str, int]]) -> None:
+    records = amqp_messages.Records()
+    for name, size in sent:
+        message = Message(
+            Data([b"x" * size]),
+            Properties(message_id=name or None),
+            {"name": name} if name else {},
+        )
+        payload = messages.encode(message)
+        expected = amqp_messages.Records().of(delivery(payload))
+        assert records.of(delivery(payload)) == expected
+
+
+def test_the_limit_holds_for_what_is_repeated() -> None:
+    records = amqp_messages.Records()
+    room = stored.MAX_MESSAGE_SIZE - 3
+    for size in (room - 1, room, room + 1):
+        message = Message(Data([bytes(size)]), application_properties={"a": "bc"})
+        if size <= room:
+            assert records.of(delivery(messages.encode(message)))
+        else:
+            with pytest.raises(TooLargeError):
+                records.of(delivery(messages.encode(message)))
+
+
+def test_a_beginning_that_lies_about_its_body_is_read_again() -> None:
+    records = amqp_messages.Records()
+    good = messages.encode(Message(Data([b"x" * 10])))
+    records.of(delivery(good))
+    # Two sections, and one that is cut off.
+    assert records.of(delivery(good + good)) == amqp_messages.Records().of(delivery(good + good))
+    with pytest.raises(messages.RemoteProtocolError):
+        records.of(delivery(good[:-1]))
 
 
 def test_times_that_no_calendar_has() -> None:

@@ -7,7 +7,7 @@ queued message becomes one with the exact types that the C and C# SDKs insist on
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, final
 from uuid import UUID
 
 from muster.errors import TooLargeError
@@ -36,18 +36,58 @@ _FROM_ANNOTATIONS: Final = {
     "Correlation-Context": "$.diagctx",
 }
 """Message annotations that are."""
+_DATA: Final = b"\0\x53\x75"
+"""How a data section begins; a binary value follows."""
+_SHORT: Final = b"\xa0"
 
 
-def records(delivery: Delivery) -> list[bytes]:
-    """Return the records of what a device sent, one message or a batch, without their stamps.
+@final
+class Records:
+    """Makes records of what comes over one link.
 
-    Raises:
-        RemoteProtocolError: it is no message.
-        TooLargeError: a message is over the limit; code `message-too-large`.
+    Devices repeat themselves: where all that stands before the body is as it was in the last
+    message, it is not read again.
     """
-    if delivery.message_format == BATCH_FORMAT:
-        return [_record(payload) for payload in messages.decode_batch(delivery.payload)]
-    return [_record(delivery.payload)]
+
+    __slots__ = ("_before", "_head", "_room")
+
+    def __init__(self) -> None:
+        self._before = b""
+        self._head = b""
+        self._room = 0
+
+    def of(self, delivery: Delivery) -> list[bytes]:
+        """Return the records of a message or batch, without their stamps.
+
+        Raises:
+            RemoteProtocolError: it is no message.
+            TooLargeError: a message is over the limit; code `message-too-large`.
+        """
+        if delivery.message_format == BATCH_FORMAT:
+            return [self._record(payload) for payload in messages.decode_batch(delivery.payload)]
+        return [self._record(delivery.payload)]
+
+    def _record(self, payload: bytes) -> bytes:
+        if self._before and payload.startswith(self._before):
+            start = len(self._before)
+            start += 2 if payload[start : start + 1] == _SHORT else 5
+            size = len(payload) - start
+            if size >= 0 and payload[:start].endswith(_binary(size)):
+                if size > self._room:
+                    raise _too_large(size - self._room + MAX_MESSAGE_SIZE)
+                return self._head + payload[start:]
+        message = messages.decode(payload)
+        body = message.data
+        self._head, size = _head(message)
+        self._room = MAX_MESSAGE_SIZE - size
+        self._before = b""
+        if len(body) > self._room:
+            raise _too_large(size + len(body))
+        before = payload[: len(payload) - len(body)]
+        ending = _DATA + _binary(len(body))
+        if before.endswith(ending):
+            self._before = before[: len(before) - len(ending) + len(_DATA)]
+        return self._head + body
 
 
 def devicebound(delivery: QueuedDelivery, to: str) -> bytes:
@@ -108,22 +148,29 @@ def text_of(value: Any) -> str | None:
     return repr(value)
 
 
-def _record(payload: bytes) -> bytes:
-    message = messages.decode(payload)
+def _head(message: Message) -> tuple[bytes, int]:
+    """Return what stands in a record before the body, and how much of the limit it takes."""
     properties = [(name, value) for name, value in _system(message) if value is not None]
     for name, value in message.application_properties.items():
         properties.append((_FROM_APPLICATION.get(name, str(name)), text_of(value) or ""))
-    body = message.data
-    size = len(body)
+    size = 0
     for name, text in properties:
         size += len(name.encode(errors="replace")) + len(text.encode(errors="replace"))
     bag = property_bag.encode(properties)
-    if size > MAX_MESSAGE_SIZE or len(bag) > MAX_BAG_SIZE:
-        raise TooLargeError(
-            f"The message has {size} bytes, {MAX_MESSAGE_SIZE} are allowed.",
-            code="message-too-large",
-        )
-    return encode_head(bag) + body
+    if len(bag) > MAX_BAG_SIZE:
+        raise _too_large(size)
+    return encode_head(bag), size
+
+
+def _binary(size: int) -> bytes:
+    """Return how a binary value of this size begins."""
+    return _SHORT + bytes((size,)) if size < 256 else b"\xb0" + size.to_bytes(4)
+
+
+def _too_large(size: int) -> TooLargeError:
+    return TooLargeError(
+        f"The message has {size} bytes, {MAX_MESSAGE_SIZE} are allowed.", code="message-too-large"
+    )
 
 
 def _system(message: Message) -> list[tuple[str, str | None]]:

@@ -67,6 +67,7 @@ class _Telemetry(LinkHandler):
         self._link = link
         self._intake = services.telemetry.intake(device.hub)
         self._partition = partition_of(device.ref.device_id, services.telemetry.partitions)
+        self._records = amqp_messages.Records()
         self._pending = 0
         self._paused = False
 
@@ -81,7 +82,7 @@ class _Telemetry(LinkHandler):
         taken: list[Delivery] = []
         for delivery in deliveries:
             try:
-                found = amqp_messages.records(delivery)
+                found = self._records.of(delivery)
             except RemoteProtocolError as error:
                 delivery.reject(Error(error.condition, error.description))
             except MusterError as error:

