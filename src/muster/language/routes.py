@@ -130,5 +130,6 @@ def _bind(path: Path) -> Callable[[Message], Value]:
         )
     if root.startswith("$"):
         name = root[1:]
-        return lambda message: message.system.get(name, UNDEFINED)
+        # What is no system property may be one of the sender's that begins with a dollar sign.
+        return lambda message: message.system.get(name, message.properties.get(root, UNDEFINED))
     return lambda message: message.properties.get(root, UNDEFINED)

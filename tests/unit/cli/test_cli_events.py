@@ -54,14 +54,14 @@ def test_events_as_text(run: Run, service: CliService) -> None:
     found = (
         event(1, body={"temperature": 21.5}, properties={"alarm": "high", "empty": None}),
         event(2, body="two\nlines \x1b[2J", bodyEncoding="utf-8", moduleId="camera"),
-        event(3, body="AAE=", bodyEncoding="base64"),
+        event(3, body="AAE=", bodyEncoding="base64", source="twinChangeEvents"),
     )
     answer(service, Reply(lines=lines({}, *found)))
     shown = run("events", "tail", "--from", "earliest", "--count", "3").stdout.splitlines()
     assert shown == [
         '2026-01-31T12:00:11.123Z  gateway-01  0:1  {"temperature": 21.5}  alarm=high  empty',
         "2026-01-31T12:00:12.123Z  gateway-01/camera  0:2  two\\x0alines \\x1b[2J",
-        "2026-01-31T12:00:13.123Z  gateway-01  0:3  AAE=",
+        "2026-01-31T12:00:13.123Z  gateway-01  0:3  twinChangeEvents  AAE=",
     ]
 
 
@@ -69,6 +69,7 @@ def test_events_as_json_are_exactly_those_of_the_service(run: Run, service: CliS
     line = json.dumps(event(7, 2)).replace("21.5", "21.50")
     answer(service, Reply(lines=iter([line])))
     arguments = ("--device-id", "gateway-01", "--partition", "2", "--from", "7", "--count", "1")
+    arguments += ("--source", "telemetry")
     assert run("events", "tail", *arguments, "--json").stdout == line + "\n"
     (call,) = service.calls
     assert call.query == {
@@ -77,6 +78,7 @@ def test_events_as_json_are_exactly_those_of_the_service(run: Run, service: CliS
         "deviceId": "gateway-01",
         "partition": "2",
         "from": "7",
+        "source": "Telemetry",
         "follow": "true",
     }
 

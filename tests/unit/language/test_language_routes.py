@@ -91,3 +91,16 @@ def test_without_a_twin():
 def test_errors():
     with pytest.raises(InvalidArgumentError, match="position 9"):
         parse("level = ")
+
+
+def test_a_property_that_begins_with_a_dollar_sign():
+    message = Message({"$own": "1", "$messageId": "2"}, {"messageId": "3"}, b"")
+    assert parse("$own = '1'").matches(message)
+    assert parse("$messageId = '3'").matches(message)
+
+
+def test_why_it_is_true_or_not():
+    route = parse("level = 'critical' AND $body.temperature > 80")
+    outcome, reasons = route.why(Message({"level": "critical"}, {}, b"{}"))
+    assert outcome is False
+    assert [reason.condition for reason in reasons] == ["$body.temperature > 80"]
