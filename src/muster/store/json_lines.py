@@ -20,7 +20,7 @@ from muster.errors import UnavailableError
 from muster.store.journal_recovery import sync_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from muster.clock import Clock
@@ -53,6 +53,7 @@ class JsonLinesFiles:
         self._descriptor = -1
         self._size = 0
         self._begun_at = 0.0
+        self._work: asyncio.Future[None] | None = None
 
     async def deliver(self, events: Sequence[bytes]) -> None:
         """Write a line each; they are on the disk when this returns.
@@ -73,12 +74,17 @@ class JsonLinesFiles:
 
     async def close(self) -> None:
         """Let go of the growing file; the next start closes it under its name."""
+        if self._work is not None:
+            # Whoever waited for it may have been cancelled; the thread was not.
+            await asyncio.wait([self._work])
         if self._descriptor >= 0:
             self._release()
 
-    async def _do(self, call: object, *arguments: object) -> None:
+    async def _do(self, call: Callable[..., None], *arguments: object) -> None:
+        loop = asyncio.get_running_loop()
+        self._work = loop.run_in_executor(None, call, *arguments)
         try:
-            await asyncio.to_thread(call, *arguments)  # type: ignore[arg-type]
+            await asyncio.shield(self._work)
         except OSError as error:
             raise UnavailableError(
                 f"The files in {self._directory} cannot be written: {error.strerror or error}",

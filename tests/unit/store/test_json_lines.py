@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -144,3 +145,14 @@ async def test_a_full_disk_leaves_no_half_line(tmp_path: Path, clock: ManualCloc
     assert list(finished(tmp_path).values()) == [b"1" * 99 + b"\n"]
     assert (tmp_path / CURRENT).read_bytes() == b"2" * 99 + b"\n"
     await files.close()
+
+
+async def test_who_is_cancelled_leaves_whole_lines(tmp_path: Path, clock: ManualClock) -> None:
+    files = opened(tmp_path, clock, max_bytes=1 << 30)
+    await files.deliver([b"-"])
+    writing = asyncio.ensure_future(files.deliver([b"x" * 999] * 50_000))
+    await asyncio.sleep(0)
+    writing.cancel()
+    await asyncio.wait([writing])
+    await files.close()
+    assert (tmp_path / CURRENT).stat().st_size == 2 + 50_000_000
