@@ -249,7 +249,9 @@ class AmqpClient:
 
     def grant(self, handle: int, credit: int, count: int = 0, channel: int = 0) -> None:
         """Grant credit on top of `count` deliveries that have come."""
-        flow = Flow(2_048, 0, 2_048, 0, handle, delivery_count=count, link_credit=credit)
+        flow = Flow(
+            2_048, 0, 2_048, self.transfers, handle, delivery_count=count, link_credit=credit
+        )
         self.send(flow, channel=channel)
 
     def refusal(self, *, sends: bool, address: str, **fields: Any) -> Detach:
