@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from support.device import unique
+from support.events import wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,3 +148,24 @@ def test_a_configuration_of_twins(shared_instance: Instance) -> None:
     )
     assert made["content"]["deviceContent"] == {"properties.desired.rate": 5}
     assert shared_instance.cli("configuration", "show", name, *on)["id"] == name
+
+
+def test_a_list_shows_each_with_its_own_counts(shared_instance: Instance, manifest: Path) -> None:
+    on, site = hub_of(shared_instance), unique("site")
+    devices = [edge(shared_instance, site=site, n=number) for number in range(3)]
+    names = [unique("dep") for _ in range(2)]
+    for priority, (name, condition) in enumerate(
+        zip(names, (f"tags.site = '{site}'", f"deviceId = '{devices[0]}'"), strict=True)
+    ):
+        created = shared_instance.run_cli(
+            *("deployment", "create", name, "--content", f"@{manifest}", "--target", condition),
+            *("--priority", str(priority), *on),
+        )
+        assert created.returncode == 0, created.stderr
+
+    def counts() -> list[tuple[int, int]]:
+        listed = {each["id"]: each for each in shared_instance.cli("deployment", "list", *on)}
+        results = [listed[name]["systemMetrics"]["results"] for name in names]
+        return [(each["targetedCount"], each["appliedCount"]) for each in results]
+
+    wait_for(lambda: counts() == [(3, 2), (1, 1)])

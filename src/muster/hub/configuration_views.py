@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, cast, final
 
+import msgspec
 import structlog
 from msgspec import Struct
 
@@ -23,10 +24,12 @@ from muster.model.identity import EDGE_AGENT, wire_time
 from muster.store.queries import load
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from muster.clock import Clock
     from muster.hub.queries import Queries
     from muster.model.configuration import Configuration
-    from muster.store.engine import Engine, Query
+    from muster.store.engine import Engine
 
 CUSTOM_EVERY_S: Final = 30.0
 
@@ -36,6 +39,7 @@ SUCCESSFUL: Final = "reportedSuccessfulCount"
 FAILED: Final = "reportedFailedCount"
 
 _SQL: Final = load("configurations")
+_encode: Final = msgspec.json.Encoder().encode
 _log = structlog.get_logger(__name__)
 
 
@@ -81,36 +85,45 @@ class ConfigurationViews:
 
     async def show(self, hub: int, configuration: Configuration) -> ShownConfiguration:
         """Return the service view of a configuration."""
-        return ShownConfiguration(
-            id=configuration.id,
-            schema_version=configuration.schema_version,
-            labels=configuration.labels,
-            content=configuration.content,
-            target_condition=configuration.target_condition,
-            created_time_utc=wire_time(configuration.created_at),
-            last_updated_time_utc=wire_time(configuration.updated_at),
-            priority=configuration.priority,
-            system_metrics=ShownMetrics(
-                await self._system_results(hub, configuration), system_queries(configuration)
-            ),
-            metrics=ShownMetrics(
-                await self._custom_results(hub, configuration), configuration.metrics
-            ),
-            etag=etag(configuration),
-        )
+        (shown,) = await self.show_all(hub, [configuration])
+        return shown
 
-    async def _system_results(self, hub: int, configuration: Configuration) -> dict[str, int]:
-        params: dict[str, str | int] = {"hub": hub, "id": configuration.id}
-        targeted, applied = await self._two(_SQL["counts"], params)
-        results = {TARGETED: targeted, APPLIED: applied}
-        if configuration.kind is Kind.EDGE:
-            successful, failed = await self._two(_SQL["reported_counts"], params)
-            results |= {SUCCESSFUL: successful, FAILED: failed}
+    async def show_all(
+        self, hub: int, configurations: Sequence[Configuration]
+    ) -> list[ShownConfiguration]:
+        """Return the service views of configurations; all are counted together."""
+        results = await self._system_results(hub, configurations)
+        return [
+            ShownConfiguration(
+                id=each.id,
+                schema_version=each.schema_version,
+                labels=each.labels,
+                content=each.content,
+                target_condition=each.target_condition,
+                created_time_utc=wire_time(each.created_at),
+                last_updated_time_utc=wire_time(each.updated_at),
+                priority=each.priority,
+                system_metrics=ShownMetrics(results[each.id], system_queries(each)),
+                metrics=ShownMetrics(await self._custom_results(hub, each), each.metrics),
+                etag=etag(each),
+            )
+            for each in configurations
+        ]
+
+    async def _system_results(
+        self, hub: int, configurations: Sequence[Configuration]
+    ) -> dict[str, dict[str, int]]:
+        results: dict[str, dict[str, int]] = {each.id: {} for each in configurations}
+        edge = [each.id for each in configurations if each.kind is Kind.EDGE]
+        for query, ids, names in (
+            (_SQL["counts"], list(results), (TARGETED, APPLIED)),
+            (_SQL["reported_counts"], edge, (SUCCESSFUL, FAILED)),
+        ):
+            params: dict[str, str | int] = {"hub": hub, "ids": _encode(ids).decode()}
+            for row in await self._engine.read(query, params) if ids else ():
+                name, one, other = cast("tuple[str, int, int]", row)
+                results[name] |= dict(zip(names, (one, other), strict=True))
         return results
-
-    async def _two(self, query: Query, params: dict[str, str | int]) -> tuple[int, int]:
-        rows = await self._engine.read(query, params)
-        return cast("tuple[int, int]", rows[0])
 
     async def _custom_results(self, hub: int, configuration: Configuration) -> dict[str, int]:
         if not configuration.metrics:

@@ -133,7 +133,11 @@ class Convergence:
                 raise
         if self._unindexed:
             self._unindexed = False
-            await self._indexes.keep(self._targets.conditions())
+            try:
+                await self._indexes.keep(self._targets.conditions())
+            except BaseException:
+                self._unindexed = True
+                raise
         if self._sweeps:
             await self._sweep_on()
 

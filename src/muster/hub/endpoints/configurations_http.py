@@ -90,7 +90,7 @@ class ConfigurationsHttpEndpoint:
         top = request.query_params.get("top", "")
         if top.isascii() and top.isdigit() and len(top) < 9 and int(top):
             found = found[: int(top)]
-        return json_response([await self._views.show(hub.id, each) for each in found])
+        return json_response(await self._views.show_all(hub.id, found))
 
     async def _get(self, hub: Hub, request: Request) -> Response:
         found = self._configurations.get(hub.id, request.path_params["id"])

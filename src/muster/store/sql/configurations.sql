@@ -16,19 +16,28 @@ UPDATE configurations SET counter = :counter, document = :document
 DELETE FROM configurations WHERE hub = :hub AND id = :id AND counter = :expected
 
 -- name: counts scan
--- For how many twins it is targeted and applied.
-SELECT count(*), coalesce(sum(applied), 0)
-  FROM twin_configurations WHERE hub = :hub AND configuration_id = :id
+-- For how many twins each of some configurations is targeted and applied.
+SELECT wanted.value,
+       (SELECT count(*) FROM twin_configurations c
+         WHERE c.hub = :hub AND c.configuration_id = wanted.value),
+       (SELECT coalesce(sum(c.applied), 0) FROM twin_configurations c
+         WHERE c.hub = :hub AND c.configuration_id = wanted.value)
+  FROM json_each(:ids) AS wanted
 
 -- name: reported_counts scan
--- Of the edge devices it is applied to, how many agents say they did what it asks, and how many
--- that they could not (hub-service.md 6.3).
-SELECT coalesce(sum(json_extract(t.reported, '$.lastDesiredStatus.code') = 200), 0),
+-- Of the edge devices each of some configurations is applied to, how many agents say they did what
+-- it asks, and how many that they could not (hub-service.md 6.3).
+SELECT wanted.value,
+       coalesce(sum(json_extract(t.reported, '$.lastDesiredStatus.code') = 200), 0),
        coalesce(sum(json_extract(t.reported, '$.lastDesiredStatus.code') <> 200), 0)
-  FROM twin_configurations c
-  JOIN twins t ON t.hub = c.hub AND t.device_id = c.device_id AND t.module_id = c.module_id
- WHERE c.hub = :hub AND c.configuration_id = :id AND c.applied = 1 AND c.module_id = '$edgeAgent'
+  FROM json_each(:ids) AS wanted
+  LEFT JOIN twin_configurations c
+    ON c.hub = :hub AND c.configuration_id = wanted.value AND c.applied = 1
+   AND c.module_id = '$edgeAgent'
+  LEFT JOIN twins t
+    ON t.hub = c.hub AND t.device_id = c.device_id AND t.module_id = c.module_id
    AND json_extract(t.reported, '$.lastDesiredVersion') = t.desired_version
+ GROUP BY wanted.key
 
 -- name: holders scan
 -- A page of the twins it is something to, after a given one.
