@@ -1,0 +1,1 @@
+"""Module runtimes: what starts and stops modules. A runtime is one file; `base` says its port."""

@@ -1,0 +1,186 @@
+"""The port of a module runtime: the agent decides, a runtime does (edge.md 3.2, 3.5).
+
+A runtime knows nothing of deployments, restarts or the hub. It keeps no state that it could not
+read back from what runs: after a kill -9 of the daemon `modules` tells the truth.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any, Protocol, TypeAlias
+
+import msgspec
+
+JsonObject: TypeAlias = dict[str, Any]
+
+
+class Status(enum.StrEnum):
+    """What a runtime says of a module (edge.md 3.2)."""
+
+    UNKNOWN = "unknown"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    DEAD = "dead"
+
+
+class PullPolicy(enum.StrEnum):
+    """When an image is fetched."""
+
+    ON_CREATE = "on-create"
+    NEVER = "never"
+
+
+class RegistryLogin(msgspec.Struct, frozen=True, kw_only=True):
+    """Credentials of a registry."""
+
+    address: str
+    username: str
+    password: str
+
+    def __repr__(self) -> str:
+        return f"RegistryLogin(address={self.address!r}, username={self.username!r}, password=***)"
+
+
+class ModuleSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A module as it is to be made.
+
+    Attributes:
+        name: what it is called on the device: `edgeHub`, `temperature`.
+        module_id: the ID of its identity: `$edgeHub`, `temperature`.
+        settings: the deployment's `settings`, with `createOptions` put together and decoded as
+            `create_options`, so without them; a runtime checks what it needs (`image`, `command`).
+        create_options: decoded; `{}` where there are none.
+        env: all of the environment, injected and deployed, last word spoken.
+        pull_policy: of its image.
+        login: for its registry; `None` for none.
+    """
+
+    name: str
+    module_id: str
+    settings: JsonObject
+    create_options: JsonObject = {}
+    env: dict[str, str] = {}
+    pull_policy: PullPolicy = PullPolicy.ON_CREATE
+    login: RegistryLogin | None = None
+
+    def __repr__(self) -> str:
+        return f"ModuleSpec(name={self.name!r}, module_id={self.module_id!r})"
+
+
+class Module(msgspec.Struct, frozen=True, kw_only=True):
+    """A module as it is found.
+
+    Attributes:
+        name: see `ModuleSpec`.
+        status: what it does.
+        description: in the runtime's words, for people.
+        exit_code: of its last run; 0 before it ended.
+        started_at: of its last run.
+        exited_at: of its last run.
+        settings: what it was made with, for reported properties: `image`, `imageHash`, or
+            `command`.
+        fingerprint: tells whether a spec is what it was made with, as `Engine.fingerprint` does.
+    """
+
+    name: str
+    status: Status
+    description: str = ""
+    exit_code: int = 0
+    started_at: datetime | None = None
+    exited_at: datetime | None = None
+    settings: JsonObject = {}
+    fingerprint: str = ""
+
+
+class LogRange(msgspec.Struct, frozen=True, kw_only=True):
+    """Which lines of a log.
+
+    Attributes:
+        follow: go on with lines as they come.
+        tail: the last so many; `None` for all.
+        since: not before.
+        until: not after.
+        timestamps: each line begins with its time, RFC 3339, and a space.
+    """
+
+    follow: bool = False
+    tail: int | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    timestamps: bool = False
+
+
+class LogChunk(msgspec.Struct, frozen=True):
+    """Some bytes of a log.
+
+    Attributes:
+        stream: 1 for standard output, 2 for standard error.
+        data: whole lines or parts of them.
+    """
+
+    stream: int
+    data: bytes
+
+
+class EngineError(Exception):
+    """A runtime could not do what it was asked for.
+
+    Attributes:
+        status: as an HTTP status: 404 no such module or image, 409 in the way, 400 a specification
+            that it cannot take, 500 anything else, 503 the runtime itself is out of reach.
+    """
+
+    def __init__(self, message: str, status: int = 500) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Engine(Protocol):
+    """Runs modules of one `type`.
+
+    Every method raises `EngineError`. Calls for different modules may overlap; for one module the
+    agent makes one at a time.
+    """
+
+    @property
+    def type(self) -> str:
+        """The `type` of modules in deployments: `docker`, `process`."""
+
+    def fingerprint(self, spec: ModuleSpec) -> str:
+        """Return a text that differs when a module made of the spec would differ."""
+
+    async def start_up(self) -> None:
+        """Get ready: see that the runtime answers and its network exists."""
+
+    async def close(self) -> None:
+        """Let go of what the port holds; modules go on as they are."""
+
+    async def modules(self) -> list[Module]:
+        """Return all modules of this runtime that are ours, in no order."""
+
+    async def prepare(self, spec: ModuleSpec) -> None:
+        """Fetch what `create` needs, so that a module stands still for a short time only."""
+
+    async def create(self, spec: ModuleSpec) -> None:
+        """Make a module that does not run yet."""
+
+    async def start(self, name: str) -> None:
+        """Start it; nothing if it runs."""
+
+    async def stop(self, name: str, patience_s: float) -> None:
+        """Ask it to end, and end it after the patience; nothing if it does not run."""
+
+    async def remove(self, name: str) -> None:
+        """Remove it, running or not; nothing if there is none."""
+
+    async def processes(self, name: str) -> frozenset[int]:
+        """Return the process IDs of a running module, as this process sees them."""
+
+    def logs(self, name: str, wanted: LogRange) -> AsyncIterator[LogChunk]:
+        """Return what it has written."""
+
+    async def facts(self) -> JsonObject:
+        """Return what reported properties and support bundles say of the runtime: `version`, …."""
