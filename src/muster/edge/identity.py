@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -37,17 +37,36 @@ class ModuleIdentity(msgspec.Struct, frozen=True, kw_only=True):
         module_id: its ID, for example `$edgeAgent`.
         generation_id: of the identity, as the hub says it.
         key: the module's primary key, raw bytes.
+        managed_by: who made it, as the hub says it; `IotEdge` where a device did.
     """
 
     module_id: str
     generation_id: str
     key: bytes
+    managed_by: str = ""
 
     def __repr__(self) -> str:
         return (
             f"ModuleIdentity(module_id={self.module_id!r}, "
             f"generation_id={self.generation_id!r}, key=***)"
         )
+
+
+class ModuleIdentities(Protocol):
+    """The identities of this device's modules: the hub's, and known offline too.
+
+    Every call may raise `upstream.base.HubError` where the hub refuses, and
+    `upstream.base.NoLinkError` where it is out of reach and what was asked for is not known.
+    """
+
+    async def all(self) -> list[ModuleIdentity]:
+        """Return the hub's identities of this device; those last known while it is away."""
+
+    async def ensure(self, module_id: str) -> ModuleIdentity:
+        """Make an identity, or bring it up to date; the one last known while the hub is away."""
+
+    async def remove(self, module_id: str) -> None:
+        """Delete an identity; nothing if there is none."""
 
 
 def container_name(module_id: str) -> str:

@@ -1,0 +1,52 @@
+"""What the agent needs of the other parts of the runtime, besides engines and the session."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from muster.edge.engine.base import Module
+
+
+class Workload(Protocol):
+    """The workload API as modules reach it: one socket for each (edge.md 3.1, 3.3)."""
+
+    def uri(self, runtime: str, name: str) -> str:
+        """Return what `IOTEDGE_WORKLOADURI` says to a module.
+
+        Args:
+            runtime: `type` of the module. In a container the path differs from the host's.
+            name: of the module.
+        """
+
+    async def open(self, name: str, module_id: str) -> None:
+        """Listen for a module; nothing if that is done already. Called before it is made."""
+
+    async def close(self, name: str) -> None:
+        """Stop listening and remove the socket. Called after the module is gone."""
+
+
+class EdgeHub(Protocol):
+    """The edge hub of this process, which deployments and people know as the module `edgeHub`."""
+
+    def module(self) -> Module:
+        """Return how it stands, named `edgeHub`."""
+
+    async def restart(self) -> None:
+        """End its clients' connections and begin anew; what it has stored stays."""
+
+
+class SupportBundles(Protocol):
+    """Makes the archives that `UploadSupportBundle` sends (edge.md 5.4, 7)."""
+
+    async def make(
+        self, since: datetime | None, until: datetime | None, *, runtime_only: bool
+    ) -> Path:
+        """Write an archive and return its path; the caller removes it.
+
+        Args:
+            since: logs not before.
+            until: logs not after.
+            runtime_only: leave out modules other than `edgeAgent` and `edgeHub`.
+        """
