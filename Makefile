@@ -28,7 +28,7 @@ check: .venv/.ready ## Check format, lint, types and import rules
 
 .PHONY: test
 test: setup ## Set up and run every test
-	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_FLAGS)
+	scripts/test $(WORKERS) $(PYTEST_FLAGS)
 
 .PHONY: demo
 demo: .venv/.ready ## Set up and show the main job: ten devices provisioned by the official SDK
