@@ -13,10 +13,11 @@ from msgspec import Struct
 from muster.auth import audience, refused_token, sas_token, symmetric_keys, thumbprints
 from muster.auth.access_policies import Right, authorize_for_identity
 from muster.errors import UnauthorizedError
-from muster.hub import credentials, subscriptions, twin_rows
+from muster.hub import credentials, twin_rows
 from muster.hub.registry import SQL
 from muster.model.identity import AuthenticationType, IdentityRef
 from muster.model.message import AuthScope
+from muster.wire.mqtt import device_filters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
     from muster.auth.symmetric_keys import SymmetricKeys
     from muster.clock import Clock
     from muster.hub.hubs import Hub
-    from muster.hub.subscriptions import TopicFilters
     from muster.model.decision import Fact
     from muster.store.engine import Engine
+    from muster.wire.mqtt.device_filters import TopicFilters
 
 NEVER_EXPIRES: Final = 1 << 40
 """Unix seconds that never come: the expiry of who proved itself without a token."""
@@ -160,7 +161,7 @@ class Authenticator:
             scope,
             expires_at,
             model_id or "",
-            subscriptions.decode(filters),
+            device_filters.decode(filters),
         )
 
     def _check_policy(self, hub: Hub, ref: IdentityRef, token: SasToken) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from muster.hub.subscriptions import METHODS
 from muster.model.identity import Authentication, DeviceRequest, IdentityRef
+from muster.wire.mqtt.device_filters import METHODS
 from muster.wire.mqtt.packets import Publish, Subscribe
 from unit.hub.hub_parts import HOST, KEY, KEY2
 from unit.hub.hub_rest import Rest

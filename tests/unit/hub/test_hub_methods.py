@@ -13,9 +13,9 @@ from muster.auth import sas_token, symmetric_keys
 from muster.hub.endpoints import errors
 from muster.hub.method_calls import MAX_IN_FLIGHT, MethodCalls
 from muster.hub.methods import NotOnlineError
-from muster.hub.subscriptions import METHODS
 from muster.model.identity import IdentityRef
 from muster.model.method import MAX_PAYLOAD, MethodCall
+from muster.wire.mqtt.device_filters import METHODS
 from muster.wire.mqtt.packets import Puback, Publish, Subscribe, Unsubscribe
 from unit.hub.hub_parts import HOST, KEY
 from unit.hub.hub_rest import Reply, Rest

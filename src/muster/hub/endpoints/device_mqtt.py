@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING, Final, final
 from muster.errors import InvalidArgumentError, UnavailableError
 from muster.hub.authentication import RefusedError
 from muster.hub.connections import CONNECT_PACE, CONNECT_PATIENCE_S
-from muster.hub.endpoints.mqtt_names import parse_user_name
 from muster.hub.endpoints.mqtt_session import DeviceSession, telemetry_topic
 from muster.model.fault import FaultError, FaultKind, FaultTransport
 from muster.model.identity import IdentityRef
 from muster.model.message import Stamp, encode_stamp
 from muster.model.pacing import Pacer
 from muster.net.mqtt import Accepted, Refused
+from muster.wire.mqtt.device_names import parse_user_name
 
 if TYPE_CHECKING:
     from muster.hub.authentication import Authenticator, Login
     from muster.hub.connections import Attempt
-    from muster.hub.endpoints.mqtt_names import UserName
     from muster.hub.endpoints.session_services import SessionServices
     from muster.hub.fault_injection import HubFaults
     from muster.hub.hubs import Hub, Hubs
     from muster.net.mqtt import MqttPeer
+    from muster.wire.mqtt.device_names import UserName
     from muster.wire.mqtt.packets import Connect, Will
 
 IDENTIFIER_REJECTED: Final = 2

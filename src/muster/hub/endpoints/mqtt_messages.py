@@ -13,16 +13,17 @@ from muster.errors import MusterError, PreconditionFailedError
 from muster.model.identity import wire_time
 from muster.model.queued_message import Ack
 from muster.net.tasks import spawn
-from muster.wire.mqtt import codec, property_bag
+from muster.wire.mqtt import codec, device_filters, property_bag
+from muster.wire.mqtt.device_filters import own_topic
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from muster.hub.cloud_to_device import CloudToDevice
-    from muster.hub.subscriptions import TopicFilters
     from muster.model.identity import IdentityRef
     from muster.model.queued_message import Delivery
     from muster.net.mqtt import MqttPeer
+    from muster.wire.mqtt.device_filters import TopicFilters
 
 MAX_UNACKNOWLEDGED: Final = 16
 """Messages a client may leave without PUBACK before it gets more (hub-device.md 2.2)."""
@@ -32,13 +33,9 @@ _PACKET_IDS: Final = 0xFFFF
 
 def granted(ref: IdentityRef, filters: TopicFilters | None) -> int | None:
     """Return the QoS at which a session wants messages, `None` when it does not."""
-    if not filters:
-        return None
-    own = _own(ref)
-    wanted = [f"{own}/messages/devicebound/#"]
-    if ref.module_id:
-        wanted.append(f"{own}/#")
-    return max((filters[each] for each in wanted if each in filters), default=None)
+    own = own_topic(ref)
+    wanted = (f"{own}/messages/devicebound/#", f"{own}/#")
+    return device_filters.granted(filters, *(wanted if ref.module_id else wanted[:1]))
 
 
 def topic(ref: IdentityRef, delivery: Delivery) -> str:
@@ -48,7 +45,7 @@ def topic(ref: IdentityRef, delivery: Delivery) -> str:
     with the escaped names (hub-device.md 0.3).
     """
     message = delivery.message
-    address = f"{_own(ref)}/messages/devicebound"
+    address = f"{own_topic(ref)}/messages/devicebound"
     properties: list[tuple[str, str | None]] = [("$.to", message.to or f"/{address}")]
     system = (
         ("$.mid", message.message_id),
@@ -170,9 +167,3 @@ class Devicebound:
             self._last_packet_id = self._last_packet_id % _PACKET_IDS + 1
             if self._last_packet_id not in self._unacknowledged:
                 return self._last_packet_id
-
-
-def _own(ref: IdentityRef) -> str:
-    if ref.module_id:
-        return f"devices/{ref.device_id}/modules/{ref.module_id}"
-    return f"devices/{ref.device_id}"

@@ -14,34 +14,33 @@ import functools
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from muster.errors import MusterError
-from muster.hub import subscriptions
 from muster.hub.connections import TOKEN_EXPIRED
-from muster.hub.endpoints import mqtt_messages, mqtt_methods, mqtt_twins
-from muster.hub.endpoints.mqtt_acks import Acknowledgements
+from muster.hub.endpoints import mqtt_messages, mqtt_twins
 from muster.hub.endpoints.mqtt_faults import PacketFaults
 from muster.hub.endpoints.mqtt_messages import Devicebound
-from muster.hub.endpoints.mqtt_names import TWIN_GET, TWIN_PATCH
 from muster.hub.endpoints.request_pace import MAX_WAITING, REQUEST_PACE
-from muster.hub.subscriptions import TWIN_DESIRED
 from muster.hub.telemetry import MAX_PENDING, MAX_PENDING_ALL, partition_of
 from muster.model.fault import FaultKind, FaultTransport
 from muster.model.identity import wire_time
 from muster.model.message import FLAG_RETAIN, FLAG_WILL, MAX_MESSAGE_SIZE, encode_head
+from muster.net.mqtt_acks import Acknowledgements
 from muster.net.tasks import spawn
-from muster.wire.mqtt import codec, property_bag
+from muster.wire.mqtt import codec, device_filters, device_methods, device_twins, property_bag
+from muster.wire.mqtt.device_filters import TWIN_DESIRED, own_topic
+from muster.wire.mqtt.device_names import TWIN_GET, TWIN_PATCH
 from muster.wire.mqtt.packets import Puback, Publish, Suback, Subscribe, Unsuback, Unsubscribe
 
 if TYPE_CHECKING:
     from muster.hub.connections import Connection
-    from muster.hub.endpoints.mqtt_acks import Acknowledgement
     from muster.hub.endpoints.session_services import SessionServices
     from muster.hub.hubs import Hub
     from muster.hub.intake import Appended, Intake
-    from muster.hub.subscriptions import TopicFilters
     from muster.model.decision import Fact
     from muster.model.fault import Fault
     from muster.model.identity import IdentityRef
     from muster.net.mqtt import MqttPeer
+    from muster.net.mqtt_acks import Acknowledgement
+    from muster.wire.mqtt.device_filters import TopicFilters
     from muster.wire.mqtt.packets import Packet, Will
 
 MAX_WAITING_SIZE: Final = 512 * 1024
@@ -164,15 +163,15 @@ class DeviceSession:
     def desired_changed(self, body: bytes, version: int) -> None:
         """Send a change of desired properties to a client that subscribed."""
         if self._filters and TWIN_DESIRED in self._filters:
-            self.peer.write(mqtt_twins.desired(body, version))
+            self.peer.write(device_twins.desired(body, version))
 
     def takes_method(self, name: str) -> bool:
         """Tell whether the client may be sent a direct method."""
-        return self._started and mqtt_methods.takes(self._filters, name)
+        return self._started and device_methods.takes(self._filters, name)
 
     def invoke_method(self, request_id: int, name: str, payload: bytes) -> None:
         """Send a direct method."""
-        self.peer.write(mqtt_methods.request(request_id, name, payload))
+        self.peer.write(device_methods.request(request_id, name, payload))
 
     # -- MqttSession ---------------------------------------------------------------------------
 
@@ -337,7 +336,7 @@ class DeviceSession:
         if isinstance(packet, Subscribe | Unsubscribe):
             if isinstance(packet, Subscribe):
                 for topic_filter, _qos in packet.filters:
-                    if not subscriptions.allowed(self.ref, topic_filter):
+                    if not device_filters.allowed(self.ref, topic_filter):
                         self._violation("topic-not-allowed", {"topic": topic_filter[:512]})
                         return False
             self._enqueue(_Request(packet, 64 * len(packet.filters), None))
@@ -353,7 +352,7 @@ class DeviceSession:
             # Acknowledged when it is safe.
             self._enqueue(_Request(packet, len(packet.payload), self._expect(packet)))
             return True
-        if topic.startswith((TWIN_GET, mqtt_methods.REPLY)):
+        if topic.startswith((TWIN_GET, device_methods.REPLY)):
             # A question is done with when it has arrived, and so is a method's answer, also one
             # that nobody waits for any more.
             acknowledgement = self._expect(packet)
@@ -372,7 +371,7 @@ class DeviceSession:
         return False
 
     def _take_answer(self, packet: Publish) -> None:
-        reply = mqtt_methods.parse_reply(packet.topic)
+        reply = device_methods.parse_reply(packet.topic)
         if self.connection is not None and reply is not None:
             self.connection.method_answered(reply.request_id, reply.status, packet.payload)
             self.connection.touch(self._services.clock.time())
@@ -445,14 +444,14 @@ class DeviceSession:
         else:
             for topic_filter in request.filters:
                 after.pop(topic_filter, None)
-        if len(after) > subscriptions.MAX_FILTERS:
-            self._violation("too-many-subscriptions", {"limit": subscriptions.MAX_FILTERS})
+        if len(after) > device_filters.MAX_FILTERS:
+            self._violation("too-many-subscriptions", {"limit": device_filters.MAX_FILTERS})
             return
         if after != before:
             if not self.clean:
                 await self._services.subscriptions.save(self.ref, after)
                 self._services.connections.session_changed(self.ref)
-            self._filters = subscriptions.compact(after)
+            self._filters = device_filters.compact(after)
         answer = (
             Suback(request.packet_id, codes)
             if isinstance(request, Subscribe)
@@ -504,9 +503,7 @@ class DeviceSession:
 
 def telemetry_topic(ref: IdentityRef) -> str:
     """Return the topic an identity sends telemetry to, without a property bag."""
-    if ref.module_id:
-        return f"devices/{ref.device_id}/modules/{ref.module_id}/messages/events"
-    return f"devices/{ref.device_id}/messages/events"
+    return f"{own_topic(ref)}/messages/events"
 
 
 def _consume(future: Appended) -> None:

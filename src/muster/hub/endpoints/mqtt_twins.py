@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from muster.errors import MusterError
-from muster.hub.endpoints import errors, mqtt_names
+from muster.hub.endpoints import errors
 from muster.hub.endpoints.mqtt_faults import REQUEST_FAULTS
-from muster.hub.endpoints.mqtt_names import TWIN_GET, TWIN_PATCH
 from muster.model.fault import FaultTransport
 from muster.net.routing import decode_json
-from muster.wire.mqtt import codec
+from muster.wire.mqtt import device_names, device_twins
+from muster.wire.mqtt.device_names import TWIN_GET, TWIN_PATCH
 
 if TYPE_CHECKING:
     from muster.hub.endpoints.session_services import SessionServices
     from muster.hub.hubs import Hub
     from muster.model.identity import IdentityRef
     from muster.wire.mqtt.packets import Publish
-
-_RESPONSE: Final = "$iothub/twin/res"
-_DESIRED: Final = "$iothub/twin/PATCH/properties/desired/?$version="
 
 
 async def answer(services: SessionServices, hub: Hub, ref: IdentityRef, request: Publish) -> bytes:
@@ -38,7 +35,7 @@ async def answer(services: SessionServices, hub: Hub, ref: IdentityRef, request:
     reading = request.topic.startswith(TWIN_GET)
     tail = request.topic[len(TWIN_GET if reading else TWIN_PATCH) :]
     status, version, body = 200, None, b""
-    parameters = mqtt_names.parse_twin_parameters(tail)
+    parameters = device_names.parse_twin_parameters(tail)
     try:
         if hub.faults is not None:
             hub.faults.check(ref, REQUEST_FAULTS, FaultTransport.MQTT)
@@ -50,12 +47,4 @@ async def answer(services: SessionServices, hub: Hub, ref: IdentityRef, request:
             status = 204
     except MusterError as error:
         status, body = errors.device_body(error, services.randomness.uuid(), services.clock.now())
-    topic = f"{_RESPONSE}/{status}/?$rid={parameters.request_id}"
-    if version is not None:
-        topic += f"&$version={version}"
-    return codec.encode_publish(topic, body)
-
-
-def desired(body: bytes, version: int) -> bytes:
-    """Return the PUBLISH that tells of changed desired properties."""
-    return codec.encode_publish(f"{_DESIRED}{version}", body)
+    return device_twins.response(parameters.request_id, status, body, version)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.errors import InvalidArgumentError
-from muster.hub.endpoints.mqtt_names import (
+from muster.wire.mqtt.device_names import (
     TwinParameters,
     UserName,
     parse_twin_parameters,

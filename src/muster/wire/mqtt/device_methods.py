@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from muster.hub.subscriptions import METHODS
 from muster.wire.mqtt import codec
+from muster.wire.mqtt.device_filters import METHODS
 
 if TYPE_CHECKING:
-    from muster.hub.subscriptions import TopicFilters
+    from muster.wire.mqtt.device_filters import TopicFilters
 
 REPLY: Final = "$iothub/methods/res/"
 """Beginning of the topic of every answer."""

@@ -1,0 +1,83 @@
+"""What devices and modules may subscribe to (hub-device.md 2.3)."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Protocol, TypeAlias
+
+import msgspec
+
+from muster.model.method import METHOD_NAME
+
+TopicFilters: TypeAlias = dict[str, int]
+"""Granted QoS by topic filter."""
+
+TWIN_RESPONSES: Final = "$iothub/twin/res/#"
+TWIN_DESIRED: Final = "$iothub/twin/PATCH/properties/desired/#"
+METHODS: Final = "$iothub/methods/POST/#"
+
+MAX_FILTERS: Final = 50
+"""Filters of one session. Azure documents 5 at a time (hub-device.md 2.2); this is only a bound."""
+
+_SHARED: Final = {text: text for text in (TWIN_RESPONSES, TWIN_DESIRED, METHODS)}
+# The documentation also allows the methods of one name.
+_ONE_METHOD: Final = re.compile(rf"\$iothub/methods/POST/{METHOD_NAME}(/#?)?")
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(TopicFilters).decode
+
+
+class Identity(Protocol):
+    """Whose topics they are."""
+
+    @property
+    def device_id(self) -> str:
+        """Its device."""
+
+    @property
+    def module_id(self) -> str:
+        """Empty for the device itself."""
+
+
+def own_topic(ref: Identity) -> str:
+    """Return what an identity's own topics begin with, without a slash at the end."""
+    if ref.module_id:
+        return f"devices/{ref.device_id}/modules/{ref.module_id}"
+    return f"devices/{ref.device_id}"
+
+
+def allowed(ref: Identity, topic_filter: str) -> bool:
+    """Tell whether an identity may subscribe to a filter (hub-device.md 2.3)."""
+    if topic_filter in _SHARED:
+        return True
+    tails: tuple[str, ...] = ("/messages/devicebound/#",)
+    if ref.module_id:
+        tails += ("/inputs/#", "/#")
+    own = own_topic(ref)
+    if topic_filter.startswith(own) and topic_filter[len(own) :] in tails:
+        return True
+    return bool(_ONE_METHOD.fullmatch(topic_filter))
+
+
+def granted(filters: TopicFilters | None, *wanted: str) -> int | None:
+    """Return the highest QoS that one of these filters was granted, `None` when none is there."""
+    if not filters:
+        return None
+    return max((filters[each] for each in wanted if each in filters), default=None)
+
+
+def encode(filters: TopicFilters) -> str:
+    """Write filters as they are stored."""
+    return _encode(filters).decode()
+
+
+def decode(text: str | None) -> TopicFilters | None:
+    """Read the stored form; `None` for a session that holds nothing."""
+    return None if text is None else compact(_decode(text))
+
+
+def compact(filters: TopicFilters) -> TopicFilters | None:
+    """Return filters in the form that takes least memory; `None` for none.
+
+    Equal texts become one object: a hundred thousand sessions hold the same three filters.
+    """
+    return {_SHARED.get(name, name): qos for name, qos in filters.items()} or None
