@@ -1,4 +1,4 @@
-"""The link that tests cut: that it carries, delays, loses and is cut, or tests of it prove nothing."""
+"""The link that tests cut: it carries, delays, loses and is cut; or tests of it prove nothing."""
 
 from __future__ import annotations
 
