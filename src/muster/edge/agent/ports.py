@@ -12,13 +12,8 @@ from muster.edge.engine.base import Module
 class Workload(Protocol):
     """The workload API as modules reach it: one socket for each (edge.md 3.1, 3.3)."""
 
-    def uri(self, runtime: str, name: str) -> str:
-        """Return what `IOTEDGE_WORKLOADURI` says to a module.
-
-        Args:
-            runtime: `type` of the module. In a container the path differs from the host's.
-            name: of the module.
-        """
+    def socket(self, name: str) -> Path:
+        """Return where a module's socket is on this device; runtimes say where it is to modules."""
 
     async def open(self, name: str, module_id: str) -> None:
         """Listen for a module; nothing if that is done already. Called before it is made."""

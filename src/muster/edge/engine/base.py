@@ -7,13 +7,20 @@ read back from what runs: after a kill -9 of the daemon `modules` tells the trut
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Any, Protocol, TypeAlias
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 
 JsonObject: TypeAlias = dict[str, Any]
+
+WORKLOAD_URI: Final = "IOTEDGE_WORKLOADURI"
+"""The variable that tells a module where its workload API is (edge.md 3.4)."""
+
+_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 
 
 class Status(enum.StrEnum):
@@ -27,9 +34,15 @@ class Status(enum.StrEnum):
 
 
 class PullPolicy(enum.StrEnum):
-    """When an image is fetched."""
+    """When an image is fetched.
+
+    `on-create` asks the registry whenever a module is made, and makes do with the image that is
+    here where the registry gives none. `if-not-present` asks nobody if an image is here, and
+    `never` nobody at all.
+    """
 
     ON_CREATE = "on-create"
+    IF_NOT_PRESENT = "if-not-present"
     NEVER = "never"
 
 
@@ -53,7 +66,11 @@ class ModuleSpec(msgspec.Struct, frozen=True, kw_only=True):
         settings: the deployment's `settings`, with `createOptions` put together and decoded as
             `create_options`, so without them; a runtime checks what it needs (`image`, `command`).
         create_options: decoded; `{}` where there are none.
-        env: all of the environment, injected and deployed, last word spoken.
+        env: all of the environment, injected and deployed, last word spoken, but for
+            `IOTEDGE_WORKLOADURI`, which the runtime adds where it is not there.
+        workload_socket: path of its workload socket on this device, which the runtime lets it
+            reach; `None` where it has none of its own.
+        device_names: host names that lead to this device itself, wherever the module runs.
         pull_policy: of its image.
         login: for its registry; `None` for none.
     """
@@ -63,6 +80,8 @@ class ModuleSpec(msgspec.Struct, frozen=True, kw_only=True):
     settings: JsonObject
     create_options: JsonObject = {}
     env: dict[str, str] = {}
+    workload_socket: Path | None = None
+    device_names: tuple[str, ...] = ()
     pull_policy: PullPolicy = PullPolicy.ON_CREATE
     login: RegistryLogin | None = None
 
@@ -138,6 +157,18 @@ class EngineError(Exception):
         self.status = status
 
 
+def check_name(name: str) -> None:
+    """Refuse a module name that is none, so that it leads nowhere as a path (edge.md 5.1).
+
+    Raises:
+        EngineError: 400.
+    """
+    if not _NAME.fullmatch(name):
+        raise EngineError(
+            f"{name!r} is no module name: letters, digits, '_' and '-', at most 128", 400
+        )
+
+
 class Engine(Protocol):
     """Runs modules of one `type`.
 
@@ -181,6 +212,16 @@ class Engine(Protocol):
 
     def logs(self, name: str, wanted: LogRange) -> AsyncIterator[LogChunk]:
         """Return what it has written."""
+
+    async def inspect(self, name: str) -> JsonObject:
+        """Return all that the runtime knows of a module, in its own words; may hold secrets."""
+
+    async def usage(self) -> list[JsonObject]:
+        """Return what running modules use, in the form of the Docker Engine's statistics.
+
+        Each has at least `name`, `memory_stats.usage` (bytes), `cpu_stats.cpu_usage.total_usage`
+        (nanoseconds) and `pids_stats.current` (edge.md 3.2, SystemResources).
+        """
 
     async def facts(self) -> JsonObject:
         """Return what reported properties and support bundles say of the runtime: `version`, …."""
