@@ -126,10 +126,16 @@ class Sockets(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         management: URI the daemon listens on.
         workload: likewise; the socket all modules may use.
+        workload_in_containers: URI under which a container finds its workload socket.
+        management_requests: requests at a time on one management socket.
+        workload_requests: requests at a time on one workload socket.
     """
 
     management: str = "unix:///var/run/iotedge/mgmt.sock"
     workload: str = "unix:///var/run/iotedge/workload.sock"
+    workload_in_containers: str = "unix:///var/run/iotedge/workload.sock"
+    management_requests: int = 50
+    workload_requests: int = 50
 
 
 class EdgeCa(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,6 +181,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         engine: see `ContainerEngine`.
         sockets: see `Sockets`.
         edge_ca: see `EdgeCa`.
+        additional_info: what the owner wants the management API to say of the device, besides.
     """
 
     source: Path
@@ -188,3 +195,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     engine: ContainerEngine = ContainerEngine()
     sockets: Sockets = Sockets()
     edge_ca: EdgeCa = EdgeCa()
+    additional_info: dict[str, str] = {}

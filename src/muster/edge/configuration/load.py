@@ -1,0 +1,78 @@
+"""From a file to settings."""
+
+from __future__ import annotations
+
+import socket
+import stat
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from muster.edge.configuration import toml_format, yaml_format
+from muster.edge.configuration.document import ConfigurationError, read_toml, read_yaml
+from muster.edge.configuration.section import Section
+from muster.edge.settings import Settings
+
+DEFAULT_FILE: Final = Path("/etc/aziot/config.toml")
+"""Of 1.2 and later, and of this runtime."""
+OLD_FILE: Final = Path("/etc/iotedge/config.yaml")
+"""Of 1.1."""
+_MAX_SIZE: Final = 1 << 20
+
+
+class Configuration(msgspec.Struct, frozen=True):
+    """What a file says.
+
+    Attributes:
+        settings: of the device.
+        notices: sentences for its owner, each with file, line and key: what has no effect here.
+    """
+
+    settings: Settings
+    notices: tuple[str, ...] = ()
+
+
+def load(source: Path, *, hostname: str | None = None) -> Configuration:
+    """Read a configuration file: YAML by its suffix `.yaml` or `.yml`, TOML otherwise.
+
+    Args:
+        source: the file.
+        hostname: of the machine; `None` to ask the machine.
+
+    Raises:
+        ConfigurationError: it cannot be read or used; file, line and key are in the message.
+    """
+    try:
+        with source.open("rb") as file:
+            mode = stat.S_IMODE(source.stat().st_mode)
+            content = file.read(_MAX_SIZE + 1)
+    except FileNotFoundError:
+        raise ConfigurationError(f"{source}: there is no such file") from None
+    except OSError as error:
+        raise ConfigurationError(f"{source}: cannot be read: {error.strerror}") from None
+    if len(content) > _MAX_SIZE:
+        raise ConfigurationError(f"{source}: is larger than {_MAX_SIZE} bytes")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ConfigurationError(f"{source}:{line}: not UTF-8") from None
+    found = parse(source, text, hostname=hostname or socket.gethostname())
+    if mode & 0o077:
+        told = f"{source}: others may read it, and it may hold a key: chmod 600 '{source}'"
+        found = msgspec.structs.replace(found, notices=(told, *found.notices))
+    return found
+
+
+def parse(source: Path, text: str, *, hostname: str) -> Configuration:
+    """Read the text of a configuration file; see `load`.
+
+    Files that it names are not opened, those with a symmetric key excepted.
+    """
+    old = source.suffix.lower() in (".yaml", ".yml")
+    document = (read_yaml if old else read_toml)(source, text.replace("\r\n", "\n"))
+    notices: list[str] = []
+    top = Section(document, (), document.value, notices)
+    settings = (yaml_format if old else toml_format).read(top, hostname)
+    return Configuration(settings, tuple(notices))
