@@ -53,7 +53,7 @@ class Activity:
         """Write down what has waited long enough.
 
         Args:
-            run: the present run; see `muster.hub.connections`.
+            run: the present run; see `muster.hub.presence`.
             everything: also what has not.
         """
         due_at = self._clock.time() - FLUSH_S

@@ -1,33 +1,26 @@
-"""Who is connected: live sessions, takeover, expiry, and the presence the service API shows.
-
-Memory is the truth about what is connected now. The database follows in batches, for the next
-start: a presence row names the *run* of the service its connection belongs to, and with the run
-the connection is over, so that after a crash nothing has to be repaired and everything reads
-`Disconnected` since the last moment that run was known to be alive.
+"""Live sessions: who is connected, takeover, expiry, and what reaches them over the bus.
 
 Belongs to one event loop. `attach`, `detach`, `drop` and the bus callbacks never await, so
 between them there is no race; `begin` is there for what may happen while a connect is being
-checked.
+checked. What of it is shown and kept is `muster.hub.presence`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast, final
+from typing import TYPE_CHECKING, Final, final
 
 import msgspec
 import structlog
 
 from muster.errors import MusterError
-from muster.hub.activity import Activity
 from muster.hub.authentication import RefusedError
 from muster.hub.changes import ConnectionChanged
-from muster.hub.method_calls import MethodWaits, PendingCalls
+from muster.hub.connection import ACTIVITY_FLUSH_S, Attempt, Connection
+from muster.hub.method_calls import MethodWaits
+from muster.hub.presence import Presence, PresenceRecord
 from muster.model.identity import IdentityRef
 from muster.model.pacing import Pace, Pacer
-from muster.store.engine import Statement
-from muster.store.queries import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,8 +28,8 @@ if TYPE_CHECKING:
     from muster.bus.base import Bus, Unsubscribe
     from muster.clock import Clock
     from muster.hub.changes import Changes
-    from muster.model.fault import Fault
-    from muster.store.engine import Engine, Params
+    from muster.hub.connection import Link
+    from muster.store.engine import Engine
 
 DESIRED_CHANGED: Final = "hub.desired-changed"
 """Bus subject; messages are `DesiredChanged`."""
@@ -55,12 +48,6 @@ its token would still be accepted (hub-device.md 0.12).
 
 TICK_S: Final = 1.0
 """Seconds between two looks at what is due."""
-ACTIVITY_FLUSH_S: Final = 60.0
-"""Seconds after which activity of a connection is worth a write. Reads see memory, not this."""
-ALIVE_EVERY_S: Final = 5.0
-"""Seconds between two signs of life in the database while anything is connected."""
-FLUSH_LIMIT: Final = 5000
-"""Presence rows in one write, so that a mass reconnect does not hold up other writes."""
 
 _LOOKED_AT_ONCE: Final = 5000
 """Connections looked at before others get their turn in the loop."""
@@ -70,7 +57,6 @@ CONNECT_PACE: Final = Pace(rate=1.0, burst=5)
 CONNECT_PATIENCE_S: Final = 5.0
 """Seconds a connect is held back for its turn before it is turned away."""
 
-_SQL: Final = load("presence")
 _log = structlog.get_logger(__name__)
 
 
@@ -100,137 +86,6 @@ class IdentityBarred(msgspec.Struct, array_like=True):
     deleted: bool
 
 
-class Link(Protocol):
-    """What a transport gives to a live connection. No call blocks or fails."""
-
-    @property
-    def alive(self) -> bool:
-        """Whether the connection is neither closed nor closing."""
-
-    def close(self, reason: str) -> None:
-        """Close the connection; `Connection.detach` follows, now or later."""
-
-    def desired_changed(self, body: bytes, version: int) -> None:
-        """Tell the client, if it subscribed."""
-
-    def takes_method(self, name: str) -> bool:
-        """Tell whether the client has subscribed to a direct method, so that it may be sent.
-
-        Whenever this may have become true, the transport calls `Connection.takes_methods`.
-        """
-
-    def invoke_method(self, request_id: int, name: str, payload: bytes) -> None:
-        """Send a direct method; what the client answers goes to `Connection.method_answered`.
-
-        Args:
-            request_id: positive, below 2^63, and of this call alone; comes back with the answer.
-            name: of the method, printable ASCII without separators.
-            payload: JSON.
-        """
-
-    def fault_began(self, fault: Fault) -> bool:
-        """Do to this connection what an injected fault says that has begun.
-
-        Returns:
-            Whether it concerned this connection.
-        """
-
-
-class Presence(NamedTuple):
-    """The connection of an identity as the service API shows it. Times in unix seconds, 0 never."""
-
-    connected: bool
-    state_updated_at: float
-    last_activity_at: float
-
-    @property
-    def state(self) -> str:
-        """`Connected` or `Disconnected`."""
-        return "Connected" if self.connected else "Disconnected"
-
-
-@final
-class Connection:
-    """One live session of one identity."""
-
-    __slots__ = (
-        "_connections",
-        "calls",
-        "connected_at",
-        "expires_at",
-        "expiry_slot",
-        "last_activity_at",
-        "link",
-        "ref",
-        "write_after",
-    )
-
-    def __init__(
-        self, connections: Connections, ref: IdentityRef, link: Link, expires_at: int, now: float
-    ) -> None:
-        self._connections = connections
-        self.calls = PendingCalls()
-        self.ref = ref
-        self.link = link
-        self.expires_at = expires_at
-        self.expiry_slot = 0
-        self.connected_at = now
-        self.last_activity_at = now
-        self.write_after = now
-
-    def touch(self, now: float) -> None:
-        """Note that the client did something. Called for every batch of messages."""
-        self.last_activity_at = now
-        if now >= self.write_after:
-            self.write_after = now + ACTIVITY_FLUSH_S
-            self._connections.note(self)
-
-    def takes_methods(self) -> None:
-        """Tell whoever waits for it that the client may have begun to take direct methods.
-
-        Called by the transport when the client may be written to, and after it has subscribed.
-        """
-        self._connections.method_waits.wake(self.ref)
-
-    def method_answered(self, request_id: int, status: int, payload: bytes) -> None:
-        """Take the client's answer to a direct method.
-
-        An answer that nobody waits for is dropped in silence (hub-device.md 8).
-
-        Args:
-            request_id: as it was given to `Link.invoke_method`.
-            status: the client's own result, a signed 32-bit number.
-            payload: as the client sent it, meant to be JSON; empty for none.
-        """
-        self.calls.answer(request_id, status, payload)
-
-    def renew(self, expires_at: int) -> None:
-        """The client has a newer token, which expires at another time (unix seconds)."""
-        self._connections.renew(self, expires_at)
-
-    def detach(self) -> None:
-        """The connection is over; harmless when that is known already."""
-        self._connections.detach(self)
-
-
-@final
-class Attempt:
-    """A connect whose credentials are still being checked.
-
-    Attributes:
-        ref: who.
-        barred: the identity was disabled or deleted meanwhile.
-        stale: its MQTT session was changed meanwhile, by the connection it will take over.
-    """
-
-    __slots__ = ("barred", "ref", "stale")
-
-    def __init__(self, ref: IdentityRef) -> None:
-        self.ref = ref
-        self.barred = False
-        self.stale = False
-
-
 @final
 class Connections:
     """All live sessions of this node.
@@ -243,30 +98,23 @@ class Connections:
     """
 
     def __init__(self, engine: Engine, bus: Bus, clock: Clock, changes: Changes) -> None:
-        self._engine = engine
         self._bus = bus
         self._clock = clock
         self._changes = changes
-        self._run = 0
         self._devices: dict[tuple[int, str], Connection] = {}
         self._modules: dict[tuple[int, str], dict[str, Connection]] = {}
         self._attempts: dict[tuple[int, str], list[Attempt]] = {}
         self._device_counts: dict[int, int] = {}
         self._expiries: dict[int, set[Connection]] = {}
         self._next_expiry = int(clock.time())
-        self._unwritten: dict[IdentityRef, Presence] = {}
-        self._activity = Activity(engine, clock)
-        self._alive_at = 0.0
+        self._presence = PresenceRecord(engine, clock)
         self._unsubscribe: list[Unsubscribe] = []
         self.method_waits = MethodWaits()
         self.pacer: Pacer[IdentityRef] = Pacer(CONNECT_PACE, CONNECT_PATIENCE_S)
 
     async def open(self) -> None:
         """Begin a run: whatever an earlier run left connected reads `Disconnected` from here."""
-        ((last,),) = cast("list[tuple[int]]", await self._engine.read(_SQL["last_run"], {}))
-        self._run = last + 1
-        now = self._clock.time()
-        await self._engine.write(Statement(_SQL["begin_run"], {"id": self._run, "now": now}))
+        await self._presence.open()
         self._unsubscribe = [
             self._bus.subscribe(DESIRED_CHANGED, self._desired_changed),
             self._bus.subscribe(IDENTITY_BARRED, self._identity_barred),
@@ -285,8 +133,7 @@ class Connections:
         """Close connections whose token expired, and write presence down."""
         self._expire()
         try:
-            await self._write_presence()
-            await self._activity.write(self._run)
+            await self._presence.keep_up(live=self._live)
         except MusterError as error:
             # Kept for the next turn; the store has told its own trouble already.
             _log.warning("presence not written", reason=error.message)
@@ -305,9 +152,7 @@ class Connections:
                     self.note(connection)
                 if number % _LOOKED_AT_ONCE == 0:
                     await asyncio.sleep(0)
-        # What comes meanwhile is newer than the question.
-        for _ in range(0, len(self._unwritten), FLUSH_LIMIT):
-            await self._write_presence()
+        await self._presence.write_down(live=self._live)
 
     async def close(self) -> None:
         """Write down what is known; call after the listeners have closed every connection."""
@@ -315,9 +160,7 @@ class Connections:
             unsubscribe()
         for connection in list(self._all()):
             self.detach(connection)
-        while self._unwritten:
-            await self._write_presence()
-        await self._activity.write(self._run, everything=True)
+        await self._presence.close()
 
     # -- connecting ----------------------------------------------------------------------------
 
@@ -395,7 +238,7 @@ class Connections:
             return
         self._remove(connection)
         now = self._clock.time()
-        self._unwritten[connection.ref] = Presence(False, now, connection.last_activity_at)
+        self._presence.note(connection.ref, Presence(False, now, connection.last_activity_at))
         self._changes.publish(ConnectionChanged(connection.ref, False, now))
 
     def renew(self, connection: Connection, expires_at: int) -> None:
@@ -480,15 +323,9 @@ class Connections:
         live = self.get(ref)
         if live is not None:
             return Presence(True, live.connected_at, live.last_activity_at)
-        called = self._activity.last(ref)
-        recent = self._unwritten.get(ref)
-        if recent is not None:
-            return recent._replace(last_activity_at=max(recent.last_activity_at, called))
-        changed, active = state_updated_at or 0.0, last_activity_at or 0.0
-        if connected_run is not None:
-            # It was connected when its run ended without saying goodbye.
-            changed = max(changed, active, run_alive_at or 0.0)
-        return Presence(False, changed, max(active, called))
+        return self._presence.of_absent(
+            ref, connected_run, state_updated_at, last_activity_at, run_alive_at
+        )
 
     def active(self, ref: IdentityRef) -> None:
         """Note that an identity called without a connection, which does not make it connected."""
@@ -496,7 +333,7 @@ class Connections:
         if live is not None:
             live.touch(self._clock.time())
         else:
-            self._activity.note(ref)
+            self._presence.called(ref)
 
     # -- telling every node --------------------------------------------------------------------
 
@@ -517,9 +354,13 @@ class Connections:
 
     def note(self, connection: Connection) -> None:
         """Remember to write the presence of a live connection."""
-        self._unwritten[connection.ref] = Presence(
-            True, connection.connected_at, connection.last_activity_at
+        self._presence.note(
+            connection.ref, Presence(True, connection.connected_at, connection.last_activity_at)
         )
+
+    @property
+    def _live(self) -> bool:
+        return bool(self._devices or self._modules)
 
     def _all(self) -> Iterator[Connection]:
         yield from self._devices.values()
@@ -580,35 +421,6 @@ class Connections:
                 self.detach(connection)
                 connection.link.close(TOKEN_EXPIRED)
 
-    async def _write_presence(self) -> None:
-        now = self._clock.time()
-        batch = dict(itertools.islice(self._unwritten.items(), FLUSH_LIMIT))
-        statements: list[Statement] = []
-        if batch:
-            rows: list[Params] = [
-                {
-                    "hub": ref.hub,
-                    "device_id": ref.device_id,
-                    "module_id": ref.module_id,
-                    "connected_run": self._run if presence.connected else None,
-                    "state_updated_at": presence.state_updated_at,
-                    "last_activity_at": presence.last_activity_at,
-                }
-                for ref, presence in batch.items()
-            ]
-            statements.append(Statement(_SQL["save"], rows))
-        live = bool(self._devices or self._modules)
-        if batch or (live and now - self._alive_at >= ALIVE_EVERY_S):
-            statements.append(Statement(_SQL["keep_run"], {"id": self._run, "now": now}))
-        if not statements:
-            return
-        await self._engine.write(*statements)
-        self._alive_at = now
-        for ref, presence in batch.items():
-            # What changed meanwhile stays for the next turn.
-            if self._unwritten.get(ref) is presence:
-                del self._unwritten[ref]
-
     def _desired_changed(self, message: bytes) -> None:
         change = _decode_desired(message)
         connection = self.get(IdentityRef(change.hub, change.device_id, change.module_id))
@@ -621,8 +433,7 @@ class Connections:
         if barred.deleted:
             # A new identity of the same name starts with a clean slate.
             ref = IdentityRef(barred.hub, barred.device_id, barred.module_id or "")
-            self._unwritten.pop(ref, None)
-            self._activity.forget(ref)
+            self._presence.forget(ref)
 
 
 _decode_desired: Final = msgspec.msgpack.Decoder(DesiredChanged).decode

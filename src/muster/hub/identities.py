@@ -52,8 +52,9 @@ if TYPE_CHECKING:
     from muster.auth.keyring import Keyring
     from muster.clock import Clock
     from muster.hub.changes import Changes
-    from muster.hub.connections import Connections, Presence
+    from muster.hub.connections import Connections
     from muster.hub.module_rows import ArrivingModule
+    from muster.hub.presence import Presence
     from muster.ids import Randomness
     from muster.model.twin import JsonObject, Twin
     from muster.store.engine import Engine, Row

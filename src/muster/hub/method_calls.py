@@ -19,7 +19,8 @@ from muster.model.identity import IdentityRef
 
 if TYPE_CHECKING:
     from muster.bus.base import Bus
-    from muster.hub.connections import Connection, Connections
+    from muster.hub.connection import Connection
+    from muster.hub.connections import Connections
     from muster.ids import Randomness
 
 INVOKE_METHOD: Final = "hub.invoke-method"

@@ -13,8 +13,8 @@ from muster.store.engine import Statement
 
 if TYPE_CHECKING:
     from muster.auth.keyring import Keyring
-    from muster.hub.connections import Presence
     from muster.hub.credentials import Credentials
+    from muster.hub.presence import Presence
     from muster.model.twin import Twin
 
 

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from muster.auth.keyring import Keyring
     from muster.clock import Clock
     from muster.hub.changes import Changes
-    from muster.hub.connections import Connections, Presence
+    from muster.hub.connections import Connections
+    from muster.hub.presence import Presence
     from muster.ids import Randomness
     from muster.model.twin import JsonObject
     from muster.store.engine import Engine, Params, Row

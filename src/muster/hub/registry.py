@@ -25,8 +25,8 @@ from muster.store.queries import load
 
 if TYPE_CHECKING:
     from muster.clock import Clock
-    from muster.hub.connections import Presence
     from muster.hub.credentials import Credentials
+    from muster.hub.presence import Presence
 
 SQL: Final = load("identities")
 

@@ -22,7 +22,7 @@ from muster.model.message import Stamp, encode_stamp
 from muster.wire.amqp.performatives import Error
 
 if TYPE_CHECKING:
-    from muster.hub.connections import Connection
+    from muster.hub.connection import Connection
     from muster.hub.endpoints.amqp_addresses import Address
     from muster.hub.endpoints.amqp_client import AmqpClient
     from muster.hub.endpoints.amqp_grants import Grant

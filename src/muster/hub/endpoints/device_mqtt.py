@@ -21,7 +21,7 @@ from muster.wire.mqtt.device_names import parse_user_name
 
 if TYPE_CHECKING:
     from muster.hub.authentication import Authenticator, Login
-    from muster.hub.connections import Attempt
+    from muster.hub.connection import Attempt
     from muster.hub.endpoints.session_services import SessionServices
     from muster.hub.fault_injection import HubFaults
     from muster.hub.hubs import Hub, Hubs

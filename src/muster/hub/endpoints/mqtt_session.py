@@ -31,7 +31,7 @@ from muster.wire.mqtt.device_names import TWIN_GET, TWIN_PATCH
 from muster.wire.mqtt.packets import Puback, Publish, Suback, Subscribe, Unsuback, Unsubscribe
 
 if TYPE_CHECKING:
-    from muster.hub.connections import Connection
+    from muster.hub.connection import Connection
     from muster.hub.endpoints.session_services import SessionServices
     from muster.hub.hubs import Hub
     from muster.hub.intake import Appended, Intake
