@@ -188,8 +188,8 @@ async def test_questions_of_who_reads_nothing(
                 client.writer.write(said * 1_000)
                 await client.writer.drain()
                 await asyncio.sleep(0)
-    assert acceptor.owners[0].closings == ["slow reader"]
-    assert [event["reason"] for event in log] == ["slow reader"]
+    assert acceptor.owners[0].closings == ["too slow a reader"]
+    assert [event["reason"] for event in log] == ["too slow a reader"]
     await hang_up(client.writer)
     await served(listener.port)
 

@@ -158,8 +158,8 @@ async def test_pings_of_who_reads_nothing(
                 client.writer.write(pings)
                 await client.writer.drain()
                 await asyncio.sleep(0)
-    assert acceptor.sessions[0].closings == [(False, "slow reader")]
-    assert [event["reason"] for event in log] == ["slow reader"]
+    assert acceptor.sessions[0].closings == [(False, "too slow a reader")]
+    assert [event["reason"] for event in log] == ["too slow a reader"]
     await hang_up(client.writer)
     await served(listener.port)
 

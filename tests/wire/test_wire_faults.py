@@ -207,9 +207,14 @@ def test_faults_of_operators_on_amqp(instance: Instance) -> None:
     bodies = [event["body"] for event in events_of(instance, device_id, 2)]
     assert bodies == ["late", "dropped"]
     explained = instance.explain(device_id)
-    assert {each["check"] for each in explained} == {"fault-injected"}
-    outcomes = {each["outcome"] for each in explained}
+    outcomes = {each["outcome"] for each in explained if each["check"] == "fault-injected"}
     assert outcomes == {"throttled", "delayed", "dropped", "reset", "refused"}
+    causes = {each["cause"] for each in explained if each["check"] == "connection-closed"}
+    assert {cause.partition(". ")[0] for cause in causes} == {
+        "Closed because: injected fault: drop",
+        "Closed because: injected fault: refuse",
+        "Closed because: injected fault: reset",
+    }
 
 
 def test_a_reset_is_one(instance: Instance) -> None:

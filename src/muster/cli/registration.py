@@ -84,7 +84,7 @@ def delete(invocation: Invocation, *, registration_id: str, etag: str | None) ->
     "muster registration explain 3f2b8c1e-5f0e-4a57-9a40-0d2d6f3a9b11",
 )
 def explain(invocation: Invocation, *, identifier: str, limit: int) -> None:
-    """Say why a device was assigned or refused, and what to do about it.
+    """Say why a device was assigned, refused or disconnected, and what to do about it.
 
     Takes the tracking ID that the device or tool was told, or a registration or device ID for
     the latest decisions about it, newest first.

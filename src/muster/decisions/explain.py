@@ -312,6 +312,14 @@ EXPLANATIONS: Final[dict[str, Explanation]] = {
         "{subject} asked for more than {limit} subscriptions on one connection.",
         "Subscribe to the documented topics only.",
     ),
+    "connection-closed": Explanation(
+        "The service closed a live connection",
+        "Closed because: {reason}. The client {subject} was connected from {remote}.",
+        "Too slow a reader: it did not take what it was sent; look at its network, and at what "
+        "blocks its receive loop. An injected fault: muster fault list. Anything the client did "
+        "wrong is named above; if the service could not store something, its log says why, and "
+        "the client sends it again.",
+    ),
     "connection-expired": Explanation(
         "The token of a live connection expired",
         "{subject} was connected longer than its token allowed (se was {token_expiry}).",
@@ -319,7 +327,8 @@ EXPLANATIONS: Final[dict[str, Explanation]] = {
     ),
     "throttled": Explanation(
         "The client asks too often",
-        "{subject} was slowed down: {reason}.",
+        "Closed because: throttled. {subject} was slowed down, and in the end turned away: "
+        "{reason}.",
         "Find out why it repeats: two devices with one identity, or an error it does not back "
         "off from. muster registration explain {subject} shows what came before.",
     ),

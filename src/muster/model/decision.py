@@ -26,7 +26,8 @@ class Decision(msgspec.Struct, frozen=True):
     subject: str
     """Registration ID, device ID (`device/module`), or the path that was asked for."""
     outcome: str
-    """`assigned`, `failed`, `disabled` or `refused`; of a fault what it did."""
+    """`assigned`, `failed`, `disabled` or `refused`; `closed` of a live
+    connection; of a fault what it did."""
     check: str
     """The check that decided; a row of `decisions.explain.EXPLANATIONS`."""
     facts: dict[str, Fact] = {}

@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
 import msgspec
 import structlog
 
-from muster.net.stream import PEER_CERTIFICATE, reset
+from muster.net.peer import (
+    CLOSED_BY_CLIENT,
+    NOT_HEARD,
+    SERVICE_STOPS,
+    SLOW_READER,
+    Peer,
+    certificate_of,
+    lost_because,
+    remote_of,
+)
+from muster.net.stream import reset
 from muster.net.timers import NO_SLOT, running_wheel
 from muster.wire.amqp.connection import ConnectionLimits, ServerConnection
 from muster.wire.amqp.errors import CONNECTION_FORCED, FRAMING_ERROR, RemoteProtocolError
@@ -28,11 +38,8 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-SERVICE_STOPS: Final = "service stops"
-"""Reason in `AmqpOwner.closed` when the service stopped."""
-
-_CLOSED_BY_CLIENT: Final = "closed by the client"
-_CLOSED_BY_OWNER: Final = "closed by the service"
+CLOSED_BY_OWNER: Final = "closed by the service"
+"""Reason in `AmqpOwner.closed` when the owner knows it: it has closed the wire connection."""
 _CONGESTED: Final = 256 * 1024
 """Bytes on their way to a client that are enough for the moment."""
 
@@ -51,28 +58,8 @@ class AmqpLimits(msgspec.Struct, frozen=True, kw_only=True):
     connection: ConnectionLimits = msgspec.field(default_factory=ConnectionLimits)
 
 
-class AmqpPeer(Protocol):
+class AmqpPeer(Peer, Protocol):
     """What an owner may ask of the socket below its connection. Never blocks, never raises."""
-
-    @property
-    def transport(self) -> str:
-        """`amqp`, `amqp-ws` over a WebSocket, or `amqp-plain` without TLS."""
-
-    @property
-    def remote(self) -> str:
-        """The client's `address:port`."""
-
-    @property
-    def certificate(self) -> bytes | None:
-        """DER of the certificate whose key the client has; `None` when it presented none."""
-
-    @property
-    def last_received(self) -> float:
-        """When the client was last heard, in the loop's monotonic seconds."""
-
-    @property
-    def closed(self) -> bool:
-        """Whether the connection is closed or closing."""
 
     @property
     def congested(self) -> bool:
@@ -87,15 +74,6 @@ class AmqpPeer(Protocol):
         Clients come back at once, as after any lost connection. A close frame costs Node's SDK
         45 seconds first (azure-iot-amqp-base 2.5.3).
         """
-
-    def reset(self, reason: str) -> None:
-        """Break the connection off; `AmqpOwner.closed` follows."""
-
-    def pause_reading(self) -> None:
-        """Stop receiving; the client's silence is not counted meanwhile."""
-
-    def resume_reading(self) -> None:
-        """Receive again."""
 
 
 class AmqpOwner(Protocol):
@@ -232,13 +210,12 @@ class AmqpConnection(asyncio.Protocol):
     @property
     def remote(self) -> str:
         """The client's `address:port`."""
-        host, port = self._sink.get_extra_info("peername") or ("", 0)
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return remote_of(self._sink)
 
     @property
     def certificate(self) -> bytes | None:
         """DER of the client's certificate."""
-        return cast("bytes | None", self._sink.get_extra_info(PEER_CERTIFICATE))
+        return certificate_of(self._sink)
 
     @property
     def closed(self) -> bool:
@@ -294,7 +271,7 @@ class AmqpConnection(asyncio.Protocol):
     def eof_received(self) -> bool | None:
         """The client is gone, and did not say close."""
         if not self._closed:
-            self._end(_CLOSED_BY_CLIENT)
+            self._end(CLOSED_BY_CLIENT)
             self._sink.close()
         return None
 
@@ -312,7 +289,7 @@ class AmqpConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the owner, whoever closed."""
         if not self._closed:
-            self._end("connection lost")
+            self._end(lost_because(exc))
         owner, self._owner = self._owner, cast("AmqpOwner", None)
         if owner is None:
             return
@@ -339,7 +316,7 @@ class AmqpConnection(asyncio.Protocol):
             _log.info("amqp connection closed", reason="not open in time", remote=self.remote)
             self._close("not open in time", Error(CONNECTION_FORCED, "Not open in time."))
             return 0.0
-        reason = _CLOSED_BY_OWNER if self._wire.closed else "idle time-out expired"
+        reason = CLOSED_BY_OWNER if self._wire.closed else NOT_HEARD
         due = self._wire.tick(now, reading=self._reading)
         self._flush(reason)
         return due
@@ -347,7 +324,7 @@ class AmqpConnection(asyncio.Protocol):
     def _take(self, data: bytes) -> None:
         """Hand on what the client says with these bytes, and send what is said to it."""
         wire = self._wire
-        reason = _CLOSED_BY_OWNER
+        reason = CLOSED_BY_OWNER
         self._busy = True
         while True:
             fault: RemoteProtocolError | None = None
@@ -366,7 +343,7 @@ class AmqpConnection(asyncio.Protocol):
             waits = wire.suspended
             if events:
                 if type(events[-1]) is Close:
-                    reason = _CLOSED_BY_CLIENT
+                    reason = CLOSED_BY_CLIENT
                 if not self._hand_on(events):
                     reason = "internal error"
             if fault is not None or not waits or wire.suspended:
@@ -397,8 +374,8 @@ class AmqpConnection(asyncio.Protocol):
             if self._write_paused and (
                 self._sink.get_write_buffer_size() > self._service.limits.write_buffer
             ):
-                _log.info("amqp connection closed", reason="slow reader", remote=self.remote)
-                self._end("slow reader")
+                _log.info("amqp connection closed", reason=SLOW_READER, remote=self.remote)
+                self._end(SLOW_READER)
                 self._sink.abort()
                 return
         if self._wire.closed:

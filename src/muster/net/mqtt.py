@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 import msgspec
 import structlog
 
-from muster.net.stream import PEER_CERTIFICATE, reset
+from muster.net.peer import (
+    CLOSED_BY_CLIENT,
+    NOT_HEARD,
+    SERVICE_STOPS,
+    SLOW_READER,
+    Peer,
+    certificate_of,
+    lost_because,
+    remote_of,
+)
+from muster.net.stream import reset
 from muster.net.tasks import spawn
 from muster.net.timers import NO_SLOT, running_wheel
 from muster.wire.mqtt import codec
@@ -30,9 +40,6 @@ _log = structlog.get_logger(__name__)
 SERVER_UNAVAILABLE: Final = 3
 """CONNACK return code that makes every SDK try again; 4 and 5 make some give up for good
 (hub-device.md 13.20)."""
-
-SERVICE_STOPS: Final = "service stops"
-"""Reason in `MqttSession.closed` when it was not the client who left."""
 
 _PINGRESP: Final = codec.encode(Pingresp())
 _OURS: Final = frozenset((Pingreq, Disconnect))
@@ -58,28 +65,8 @@ class MqttLimits(msgspec.Struct, frozen=True, kw_only=True):
     write_buffer: int = 8 * 1024 * 1024
 
 
-class MqttPeer(Protocol):
+class MqttPeer(Peer, Protocol):
     """What a session can do with its connection. Never blocks, never raises."""
-
-    @property
-    def transport(self) -> str:
-        """`mqtt`, or `mqtt-ws` for MQTT over a WebSocket."""
-
-    @property
-    def remote(self) -> str:
-        """The client's `address:port`."""
-
-    @property
-    def certificate(self) -> bytes | None:
-        """DER of the certificate whose key the client has; `None` when it presented none."""
-
-    @property
-    def last_received(self) -> float:
-        """When the client was last heard, in the loop's monotonic seconds."""
-
-    @property
-    def closed(self) -> bool:
-        """Whether the connection is closed or closing; what is written then is dropped."""
 
     @property
     def buffered(self) -> int:
@@ -90,15 +77,6 @@ class MqttPeer(Protocol):
 
     def close(self, reason: str) -> None:
         """Send what is pending, then close. `reason` comes back in `MqttSession.closed`."""
-
-    def reset(self, reason: str) -> None:
-        """Break the connection off, without sending what is pending."""
-
-    def pause_reading(self) -> None:
-        """Stop receiving; the client's keep-alive is not counted meanwhile."""
-
-    def resume_reading(self) -> None:
-        """Receive again."""
 
 
 class MqttSession(Protocol):
@@ -233,13 +211,12 @@ class MqttConnection(asyncio.Protocol):
     @property
     def remote(self) -> str:
         """The client's `address:port`."""
-        host, port = self._sink.get_extra_info("peername") or ("", 0)
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return remote_of(self._sink)
 
     @property
     def certificate(self) -> bytes | None:
         """DER of the client's certificate."""
-        return cast("bytes | None", self._sink.get_extra_info(PEER_CERTIFICATE))
+        return certificate_of(self._sink)
 
     @property
     def closed(self) -> bool:
@@ -257,8 +234,8 @@ class MqttConnection(asyncio.Protocol):
             return
         self._sink.write(data)
         if self._write_paused and self.buffered > self._service.limits.write_buffer:
-            _log.info("mqtt connection closed", reason="slow reader", remote=self.remote)
-            self._end("slow reader")
+            _log.info("mqtt connection closed", reason=SLOW_READER, remote=self.remote)
+            self._end(SLOW_READER)
             self._sink.abort()
 
     def close(self, reason: str) -> None:
@@ -311,7 +288,7 @@ class MqttConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool | None:
         """The client is gone, and did not say DISCONNECT."""
-        self.close("closed by the client")
+        self.close(CLOSED_BY_CLIENT)
         return None
 
     def pause_writing(self) -> None:
@@ -325,7 +302,7 @@ class MqttConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the session, whoever closed."""
         if self._phase != _CLOSED:
-            self._end("connection lost")
+            self._end(lost_because(exc))
         self._held = []
         session, self._session = self._session, cast("MqttSession", None)
         if session is not None:
@@ -345,7 +322,7 @@ class MqttConnection(asyncio.Protocol):
             due = self.last_received + self._keep_alive_s
             if now < due:
                 return due
-            self.close("keep-alive expired")
+            self.close(NOT_HEARD)
         elif self._phase == _CONNECTING:
             _log.info("mqtt connection closed", reason="no CONNECT in time", remote=self.remote)
             self.close("no CONNECT in time")
@@ -438,7 +415,7 @@ class MqttConnection(asyncio.Protocol):
         if pings:
             self.write(_PINGRESP * pings)
         if self._graceful:
-            self.close("disconnected by the client")
+            self.close(CLOSED_BY_CLIENT)
 
     def _hand_on(self, packets: list[Packet]) -> None:
         try:

@@ -40,6 +40,10 @@ PEER_CERTIFICATE: Final = "muster.peer_certificate"
 The key of an ASGI scope, too."""
 
 
+class DoesNotReadError(ConnectionError):
+    """What `connection_lost` gets when a peer was owed too much for too long."""
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What one listener lets its peers take. Times in seconds, sizes in bytes.
 
@@ -122,6 +126,7 @@ class Stream(asyncio.Transport, asyncio.Protocol):
         "_raw",
         "_shared",
         "_since",
+        "_stalled",
         "_write_paused",
         "address",
         "timer_slot",
@@ -138,6 +143,7 @@ class Stream(asyncio.Transport, asyncio.Protocol):
         self._write_paused = False
         self._mark = -1
         self._since = 0.0
+        self._stalled = False
         self.address: tuple[str, int] = ("", 0)
         self.timer_slot = NO_SLOT
 
@@ -201,7 +207,7 @@ class Stream(asyncio.Transport, asyncio.Protocol):
         shared = self._shared
         shared.wheel.stop(self)
         shared.forget(self)
-        self._release(exc)
+        self._release(DoesNotReadError() if self._stalled else exc)
         self._raw = cast("asyncio.Transport", None)
 
     # Above: the transport of the application protocol.
@@ -331,8 +337,7 @@ class Stream(asyncio.Transport, asyncio.Protocol):
             return 0.0
         size = self._raw.get_write_buffer_size()
         if 0 <= self._mark <= size:
-            self._shared.refused.add("peer does not read", self.remote)
-            self.abort()
+            self._give_up()
             return 0.0
         self._mark = size
         return now + limits.write_stall_s
@@ -382,8 +387,12 @@ class Stream(asyncio.Transport, asyncio.Protocol):
 
     def _check_buffer(self) -> None:
         if self._raw.get_write_buffer_size() > self._shared.limits.write_buffer:
-            self._shared.refused.add("peer does not read", self.remote)
-            self.abort()
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self._stalled = True
+        self._shared.refused.add("peer does not read", self.remote)
+        self.abort()
 
     def _broken(self, where: str) -> None:
         """Drop the connection because of a mistake of ours."""

@@ -71,6 +71,7 @@ from muster.model.identity import (
 )
 from muster.model.job import JobType
 from muster.net.mqtt import Accepted, Refused
+from muster.net.peer import CONNECTION_LOST
 from muster.observe.metrics import Metrics
 from muster.store.blob_files import BlobFiles
 from muster.store.journal import Journal
@@ -392,7 +393,7 @@ class Peer:
     def lost(self, *, graceful: bool = False) -> None:
         session, self.session = self.session, None
         if session is not None:
-            session.closed(graceful=graceful, reason=self.reason)
+            session.closed(graceful=graceful, reason=self.reason or CONNECTION_LOST)
 
     def reset(self, reason: str) -> None:
         self.was_reset = True
@@ -433,7 +434,7 @@ class Client:
     async def disconnect(self) -> None:
         """Leave in good order."""
         self.peer.closed = True
-        self.peer.reason = "disconnected by the client"
+        self.peer.reason = "closed by the client"
         self.peer.lost(graceful=True)
         await asyncio.sleep(0)
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from muster.auth import sas_token, symmetric_keys
-from muster.hub.endpoints.mqtt_session import MAX_WAITING, SERVICE_STOPS
+from muster.hub.endpoints.mqtt_session import MAX_WAITING
 from muster.hub.twins import TwinProperties, TwinRequest
 from muster.model.identity import DeviceRequest, IdentityRef
 from muster.net.mqtt import Accepted, Refused
+from muster.net.peer import CLOSED_BY_CLIENT, SERVICE_STOPS
 from muster.wire.mqtt.packets import Puback, Publish, Suback, Subscribe, Unsuback, Unsubscribe
 from unit.hub.hub_parts import HOST, KEY2, Parts, Peer, build, will_of
 
@@ -199,6 +200,7 @@ async def test_a_renewal_is_no_takeover(parts: Parts) -> None:
     # DISCONNECT was read, but the session has not heard of the end yet.
     old.peer.closed = True
     new = await parts.connect(ref)
+    old.peer.reason = CLOSED_BY_CLIENT
     old.peer.lost(graceful=True)
     assert not new.peer.closed
     assert (await parts.identities.get(ref.hub, "d1")).connection_state == "Connected"
@@ -263,6 +265,8 @@ async def test_barring_an_identity_ends_its_connections_at_once(parts: Parts, wh
             await parts.modules.delete(module, "*")
     assert module_client.peer.closed
     assert client.peer.closed is (what != "delete module")
+    assert "was deleted" in await module_client.gone() or what == "disable"
+    assert (await parts.checks("d1/m1"))[0] == "connection-closed"
 
 
 # Telemetry.

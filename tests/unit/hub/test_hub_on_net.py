@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, final
 
-from muster.net.mqtt import mqtt_protocol_factory
+import pytest
+
+from muster.decisions.explain import explain
+from muster.net.mqtt import MqttLimits, mqtt_protocol_factory
+from muster.net.stream import DoesNotReadError
 from muster.wire.mqtt import codec
 from muster.wire.mqtt.packets import (
     Connack,
@@ -32,6 +36,7 @@ class Wire(asyncio.Transport):
 
     def __init__(self, protocol: MqttConnection) -> None:
         super().__init__({"peername": ("192.0.2.1", 1234)})
+        self.unread = 0
         self.protocol = protocol
         self.packets: list[Packet] = []
         self.over = False
@@ -52,7 +57,7 @@ class Wire(asyncio.Transport):
         self.packets += self._decoder.feed(data)
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return self.unread
 
     def pause_reading(self) -> None:
         pass
@@ -132,3 +137,44 @@ async def test_a_refusal_is_answered_and_closed(parts: Parts) -> None:
     assert await wire.take(1) == [Connack(5)]
     await asyncio.sleep(0.01)
     assert wire.over
+
+
+@pytest.mark.parametrize("stalled", [False, True])
+async def test_a_slow_reader_is_on_record(parts: Parts, *, stalled: bool) -> None:
+    ref = await parts.device()
+    wire = connect(parts, parts.connect_packet(ref))
+    await wire.take(1)
+    if stalled:
+        wire.protocol.connection_lost(DoesNotReadError())
+    else:
+        wire.protocol.pause_writing()
+        wire.unread = MqttLimits().write_buffer + 1
+        wire.send(Pingreq())
+        await asyncio.sleep(0)
+        assert wire.over
+    (decision,) = await parts.decisions.find("d1")
+    assert (decision.outcome, decision.check) == ("closed", "connection-closed")
+    assert decision.facts == {"reason": "too slow a reader", "remote": "192.0.2.1:1234"}
+    assert explain(decision).cause.startswith("Closed because: too slow a reader.")
+
+
+async def test_a_broken_protocol_is_on_record(parts: Parts) -> None:
+    ref = await parts.device()
+    wire = connect(parts, parts.connect_packet(ref))
+    await wire.take(1)
+    wire.protocol.data_received(b"\xf0\x00")
+    await asyncio.sleep(0.01)
+    (decision,) = await parts.decisions.find("d1")
+    assert (decision.outcome, decision.check) == ("closed", "connection-closed")
+
+
+async def test_what_the_client_wants_is_not_on_record(parts: Parts) -> None:
+    ref = await parts.device()
+    for end in ("shutdown", "eof_received", "timer_expired"):
+        wire = connect(parts, parts.connect_packet(ref))
+        await wire.take(1)
+        arguments = [asyncio.get_running_loop().time() + 1e6] if end == "timer_expired" else []
+        getattr(wire.protocol, end)(*arguments)
+        await asyncio.sleep(0.01)
+        assert wire.over
+    assert await parts.checks("d1") == []

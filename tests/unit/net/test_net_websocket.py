@@ -151,7 +151,7 @@ async def test_a_whole_life(server: Server) -> None:
         assert caught.value.rcvd is not None
         assert caught.value.rcvd.code == 1000
     await until(lambda: bool(session.closings))
-    assert session.closings == [(True, "disconnected by the client")]
+    assert session.closings == [(True, "closed by the client")]
     await until(lambda: server.listener.connections == 0)
 
 
@@ -281,7 +281,7 @@ async def test_keep_alive(server: Server) -> None:
         await log_in(websocket)
         with pytest.raises(ConnectionClosed):
             await receive(websocket)
-    assert server.acceptor.sessions[0].closings == [(False, "keep-alive expired")]
+    assert server.acceptor.sessions[0].closings == [(False, "nothing was heard for too long")]
 
 
 async def test_slow_reader_and_paused_reading(server: Server) -> None:
@@ -303,7 +303,7 @@ async def test_slow_reader_and_paused_reading(server: Server) -> None:
                 session.peer.write(bytes(300_000))
                 await asyncio.sleep(0)
         await until(lambda: bool(session.closings))
-        assert session.closings == [(False, "slow reader")]
+        assert session.closings == [(False, "too slow a reader")]
         websocket.transport.abort()
     await until(lambda: server.listener.connections == 0)
 

@@ -19,6 +19,8 @@ from muster.hub.endpoints.amqp_link import NO_ADDRESS
 from muster.hub.endpoints.amqp_plain import check_user
 from muster.model.identity import wire_time
 from muster.model.pacing import Pace
+from muster.net.amqp import CLOSED_BY_OWNER
+from muster.net.peer import ORDINARY_ENDS
 from muster.net.tasks import spawn
 from muster.net.timers import NO_SLOT, running_wheel
 from muster.wire.amqp.deliveries import Delivery
@@ -143,12 +145,12 @@ class AmqpClient:
     def drop(self, reason: str) -> None:
         """Close the connection without a word; the client comes back. Handlers are told at once."""
         self.peer.drop(reason)
-        self._forget_all()
+        self._over(reason)
 
     def reset(self, reason: str) -> None:
         """Break the connection off. Handlers are told at once."""
         self.peer.reset(reason)
-        self._forget_all()
+        self._over(reason)
 
     def end(self, session: Session, error: Error) -> None:
         """End a session, with all its links; their handlers are told at once."""
@@ -203,12 +205,20 @@ class AmqpClient:
             # Whoever keeps this up is on record already.
             return tracking_id, CONNECT_PATIENCE_S
         facts = {**error.facts, "remote": self.peer.remote, "transport": self.peer.transport}
-        services.decide(host, subject, error.check, facts, tracking_id)
+        services.decide(host, subject, error.check, facts, tracking_id=tracking_id)
         return tracking_id, delay_s
 
-    def decide(self, host: str, subject: str, check: str, facts: dict[str, Fact]) -> None:
-        """Record why a link or connection is ended."""
-        self._services.decide(host, subject, check, facts, self._services.randomness.uuid())
+    def decide(
+        self,
+        host: str,
+        subject: str,
+        check: str,
+        facts: dict[str, Fact],
+        *,
+        outcome: str = "closed",
+    ) -> None:
+        """Record why a link or connection is ended, or something refused."""
+        self._services.decide(host, subject, check, facts, outcome=outcome)
 
     # AmqpOwner
 
@@ -239,7 +249,7 @@ class AmqpClient:
         """The connection is over, and with it all links."""
         self._closed = True
         running_wheel().stop(self)
-        self._forget_all()
+        self._over(reason)
         self._waiting.clear()
 
     # Timed
@@ -298,6 +308,14 @@ class AmqpClient:
         handler = self.handlers.pop(link, None)
         if handler is not None:
             handler.detached()
+
+    def _over(self, reason: str) -> None:
+        """Tell all handlers, and put on record what was not the client's own wish."""
+        if reason not in ORDINARY_ENDS and reason != CLOSED_BY_OWNER:
+            facts: dict[str, Fact] = {"reason": reason, "remote": self.peer.remote}
+            for host, subject in self.grants.subjects():
+                self.decide(host, subject, "connection-closed", facts)
+        self._forget_all()
 
     def _forget_all(self) -> None:
         for link in list(self.handlers):

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Final, final
 
 from muster.errors import UnavailableError
 from muster.hub.authentication import RefusedError
-from muster.hub.connections import EXPIRY_GRACE_S, TAKEN_OVER
+from muster.hub.connections import EXPIRY_GRACE_S, TAKEN_OVER, TOKEN_EXPIRED
 from muster.hub.endpoints import amqp_errors, amqp_faults
 from muster.hub.endpoints.amqp_methods import MethodChannel
 from muster.hub.endpoints.amqp_twin import TwinChannel
 from muster.model.fault import FaultTransport
 from muster.model.identity import wire_time
 from muster.model.message import Stamp, encode_stamp
+from muster.net.peer import SLOW_READER
 from muster.wire.amqp.performatives import Error
 
 if TYPE_CHECKING:
@@ -219,9 +220,13 @@ class AmqpDevice:
         if self.connection is not None:
             self.connection.takes_methods()
 
-    def decide(self, check: str, facts: dict[str, Fact]) -> None:
-        """Record why something of the identity was refused or ended."""
-        self.client.decide(self.hub.host, self.ref.text, check, facts)
+    def decide(self, check: str, facts: dict[str, Fact], *, outcome: str = "closed") -> None:
+        """Record why something of the identity was ended or refused."""
+        self.client.decide(self.hub.host, self.ref.text, check, facts, outcome=outcome)
+
+    def ended(self, reason: str) -> None:
+        """Record why the identity's links, or some of them, are ended."""
+        self.decide("connection-closed", {"reason": reason, "remote": self.client.peer.remote})
 
     # Link
 
@@ -235,6 +240,8 @@ class AmqpDevice:
         if reason == TAKEN_OVER:
             self.leave(amqp_errors.TAKEN_OVER, drop=True)
         else:
+            if reason != TOKEN_EXPIRED:
+                self.ended(reason)
             self.leave(Error(amqp_errors.UNAUTHORIZED, f"{reason[:1].upper()}{reason[1:]}."))
 
     def fault_began(self, fault: Fault) -> bool:
@@ -246,7 +253,8 @@ class AmqpDevice:
 
     def desired_changed(self, body: bytes, version: int) -> None:
         """Send a change of desired properties to a client that subscribed."""
-        self.twin.changed(body, version)
+        if not self.twin.changed(body, version):
+            self.ended(f"{SLOW_READER}, too many changes of the twin wait")
 
     def takes_method(self, name: str) -> bool:
         """Tell whether the client may be sent a direct method; there is no choice of names."""

@@ -95,6 +95,7 @@ def end(device: AmqpDevice, fault: Fault) -> None:
     if fault.kind is FaultKind.RESET:
         client.reset(fault.reason)
         return
+    device.ended(fault.reason)
     error = error_of(device, fault)
     match fault.part:
         case None:

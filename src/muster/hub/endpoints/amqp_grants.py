@@ -217,6 +217,15 @@ class Grants:
         if self._holders.get(ref) is holder:
             del self._holders[ref]
 
+    def subjects(self) -> set[tuple[str, str]]:
+        """Return who is on the connection: host of the hub, and identity or policy.
+
+        A policy that only stands for the devices that are on it is not named.
+        """
+        hosts = {hub.id: hub.host for hub in self._services.hubs.all()}
+        found = {(hosts[ref.hub], ref.text) for ref in self._holders}
+        return found or {(each.hub.host, each.subject) for each in self._grants.values()}
+
     def service(self, address: Address, right: Right, *, hub: Hub | None = None) -> Grant:
         """Return the grant by which a back end may use a link.
 

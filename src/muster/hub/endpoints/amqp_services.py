@@ -62,17 +62,33 @@ class AmqpServices:
         self.refusals: Pacer[tuple[str, str]] = Pacer(CONNECT_PACE, CONNECT_PATIENCE_S)
 
     def decide(
-        self, hub: str, subject: str, check: str, facts: dict[str, Fact], tracking_id: str
+        self,
+        hub: str,
+        subject: str,
+        check: str,
+        facts: dict[str, Fact],
+        *,
+        tracking_id: str = "",
+        outcome: str = "refused",
     ) -> None:
-        """Record why something was refused or closed."""
+        """Record why something was refused or, as `outcome`, `closed`.
+
+        Args:
+            hub: host of the hub.
+            subject: who or what.
+            check: what decided.
+            facts: for whoever asks.
+            tracking_id: what the client was told; none for a new one.
+            outcome: as it is recorded.
+        """
         self.decisions.record(
             Decision(
-                tracking_id=tracking_id,
+                tracking_id=tracking_id or self.randomness.uuid(),
                 time=self.clock.now(),
                 service=hub,
                 operation="connect",
                 subject=subject,
-                outcome="refused",
+                outcome=outcome,
                 check=check,
                 facts=facts,
             )

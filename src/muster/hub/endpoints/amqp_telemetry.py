@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from muster.hub.endpoints.amqp_client import AmqpClient
     from muster.hub.endpoints.amqp_devices import AmqpDevice, AmqpDevices
     from muster.hub.intake import Appended
+    from muster.model.decision import Fact
     from muster.model.fault import Fault
     from muster.wire.amqp.deliveries import Delivery
     from muster.wire.amqp.link import Link
@@ -154,7 +155,8 @@ class _Telemetry(LinkHandler):
         services = self._device.services
         if isinstance(error, TooLargeError):
             size = len(delivery.payload)
-            self._device.decide("message-too-large", {"size": size, "limit": MAX_MESSAGE_SIZE})
+            facts: dict[str, Fact] = {"size": size, "limit": MAX_MESSAGE_SIZE}
+            self._device.decide("message-too-large", facts, outcome="refused")
         now = services.clock.now()
         delivery.reject(amqp_errors.error(error, services.randomness.uuid(), now))
 

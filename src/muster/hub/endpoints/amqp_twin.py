@@ -88,20 +88,25 @@ class TwinChannel:
         self.pairs = Pairs()
         self.subscribed: SendingLink | None = None
 
-    def changed(self, body: bytes, version: int) -> None:
-        """Send a change of desired properties; see `Link.desired_changed`."""
+    def changed(self, body: bytes, version: int) -> bool:
+        """Send a change of desired properties; see `Link.desired_changed`.
+
+        Returns:
+            False when the link was detached instead, because too many of them wait.
+        """
         link = self.subscribed
         if link is None:
-            return
+            return True
         if link.queued >= _MAX_QUEUED:
             # A client that grants nothing; it reads the whole twin when it comes back.
             self.subscribed = None
             link.detach(Error("amqp:resource-limit-exceeded", "Too many changes wait."))
-            return
+            return False
         message = Message(
             Data([body]), message_annotations={"resource": _DESIRED, "version": version}
         )
         link.send(messages.encode(message), settled=True)
+        return True
 
 
 @final

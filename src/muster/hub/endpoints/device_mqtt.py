@@ -172,7 +172,9 @@ class HubMqttEndpoint:
             raise RefusedError("The identity was disabled or deleted.", "device-disabled")
         session.connection = connection
         if taken_over:
-            services.decide(hub.host, ref.text, "taken-over", {"remote": peer.remote})
+            services.decide(
+                hub.host, ref.text, "taken-over", {"remote": peer.remote}, outcome="closed"
+            )
         return Accepted(session, session_present=bool(login.filters))
 
     def _refuse(self, host: str, subject: str, error: RefusedError, peer: MqttPeer) -> Refused:

@@ -14,7 +14,7 @@ import functools
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from muster.errors import MusterError
-from muster.hub.connections import TOKEN_EXPIRED
+from muster.hub.connections import TAKEN_OVER, TOKEN_EXPIRED
 from muster.hub.endpoints import mqtt_messages, mqtt_twins
 from muster.hub.endpoints.mqtt_faults import PacketFaults
 from muster.hub.endpoints.mqtt_messages import Devicebound
@@ -24,6 +24,7 @@ from muster.model.fault import FaultKind, FaultTransport
 from muster.model.identity import wire_time
 from muster.model.message import FLAG_RETAIN, FLAG_WILL, MAX_MESSAGE_SIZE, encode_head
 from muster.net.mqtt_acks import Acknowledgements
+from muster.net.peer import ORDINARY_ENDS, SERVICE_STOPS
 from muster.net.tasks import spawn
 from muster.wire.mqtt import codec, device_filters, device_methods, device_twins, property_bag
 from muster.wire.mqtt.device_filters import TWIN_DESIRED, own_topic
@@ -45,10 +46,6 @@ if TYPE_CHECKING:
 
 MAX_WAITING_SIZE: Final = 512 * 1024
 """Like `MAX_WAITING`, in bytes of their bodies."""
-
-SERVICE_STOPS: Final = "service stops"
-"""Reason `muster.net.mqtt` gives when the service closes. The device did not die, so its will is
-not published."""
 
 _Packet: TypeAlias = "Publish | Subscribe | Unsubscribe"
 
@@ -100,6 +97,7 @@ class DeviceSession:
         "_stamp",
         "_started",
         "_topic",
+        "_violated",
         "_will",
         "_working",
         "clean",
@@ -145,6 +143,7 @@ class DeviceSession:
         self._working = False
         self._arrival = 0.0
         self._started = False
+        self._violated = False
 
     # -- Link ----------------------------------------------------------------------------------
 
@@ -229,11 +228,14 @@ class DeviceSession:
         if self._devicebound is not None:
             self._devicebound.close()
         will, self._will = self._will, None
+        # When the service stops, the device did not die.
         if will is not None and self._started and not graceful and reason != SERVICE_STOPS:
             self._append_unheard(self._will_record(will))
         self._line.clear()
         if reason == TOKEN_EXPIRED:
             self._decide("connection-expired", {"token_expiry": wire_time(connection.expires_at)})
+        elif reason not in ORDINARY_ENDS and reason != TAKEN_OVER and not self._violated:
+            self._decide("connection-closed", {"reason": reason, "remote": self.peer.remote})
 
     # -- telemetry -----------------------------------------------------------------------------
 
@@ -494,11 +496,13 @@ class DeviceSession:
 
     def _violation(self, check: str, facts: dict[str, Fact]) -> None:
         """Close a connection whose client did what no client may do (hub-device.md 2.2)."""
+        self._violated = True
         self._decide(check, facts)
         self.peer.close(check)
 
     def _decide(self, check: str, facts: dict[str, Fact]) -> None:
-        self._services.decide(self._hub.host, self.ref.text, check, facts)
+        """Record why the connection is closed."""
+        self._services.decide(self._hub.host, self.ref.text, check, facts, outcome="closed")
 
 
 def telemetry_topic(ref: IdentityRef) -> str:

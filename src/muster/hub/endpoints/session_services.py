@@ -54,8 +54,16 @@ class SessionServices:
         self.clock = clock
         self.randomness = randomness
 
-    def decide(self, hub: str, subject: str, check: str, facts: dict[str, Fact]) -> None:
-        """Record why a connection was refused or closed."""
+    def decide(
+        self,
+        hub: str,
+        subject: str,
+        check: str,
+        facts: dict[str, Fact],
+        *,
+        outcome: str = "refused",
+    ) -> None:
+        """Record why a connection was refused or, as `outcome`, `closed`."""
         self.decisions.record(
             Decision(
                 tracking_id=self.randomness.uuid(),
@@ -63,7 +71,7 @@ class SessionServices:
                 service=hub,
                 operation="connect",
                 subject=subject,
-                outcome="refused",
+                outcome=outcome,
                 check=check,
                 facts=facts,
             )
