@@ -1,60 +1,15 @@
-"""One MQTT connection of a simulated device, and how it may end."""
+"""What the two conversations of a simulated device have in common: one deadline at a time."""
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import Protocol
 
-import msgspec
-
-from muster.net.dial import HandshakeError
-from muster.wire.mqtt import codec
-from muster.wire.mqtt.client import ClientConnection
-from muster.wire.mqtt.errors import RemoteProtocolError
-from muster.wire.mqtt.packets import Connack, Disconnect
-
-if TYPE_CHECKING:
-    from muster.wire.mqtt.packets import Connect, Packet
-
-NO_ANSWER: Final = "no answer in time"
-LOST: Final = "connection lost"
-
-_DISCONNECT: Final = codec.encode(Disconnect())
-_SERVER_UNAVAILABLE: Final = 3
-_CONNACK_TEXTS: Final = {
-    1: "unacceptable protocol version",
-    2: "identifier rejected",
-    3: "server unavailable",
-    4: "bad user name or password",
-    5: "not authorized",
-}
+from muster.net import conversation
+from muster.net.conversation import NO_ANSWER, Conversation, Failure
 
 
-class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """Why something did not work.
-
-    Attributes:
-        kind: one of few texts; errors are counted by it.
-        final: trying again would not help.
-        unreachable: there was no service to talk to, or none to be trusted.
-        untrusted: its certificate was refused.
-        detail: the service's own words, for people.
-        wait_s: what the service asked to wait, 0 for nothing.
-    """
-
-    kind: str
-    final: bool = False
-    unreachable: bool = False
-    untrusted: bool = False
-    detail: str = ""
-    wait_s: float = 0.0
-
-
-class Owner(Protocol):
-    """Who has the conversation, and is told what comes of it."""
-
-    def ended(self, conversation: Conversation, failure: Failure | None) -> None:
-        """Note that it is over; `None` when that was the plan. Called once."""
+class Owner(conversation.Owner, Protocol):
+    """Who has the conversation, and keeps time for it."""
 
     def wake_in(self, seconds: float) -> None:
         """Have `awoken` called then, in place of any earlier wish."""
@@ -63,107 +18,13 @@ class Owner(Protocol):
         """Return steady seconds, finer than the loop's, which counts in milliseconds."""
 
 
-class Conversation(asyncio.Protocol):
-    """CONNECT, and what a subclass makes of the answers.
+class TimedConversation(Conversation[float]):
+    """A conversation that its owner wakes; it notes when packets were sent."""
 
-    Args:
-        owner: told of the end.
-    """
+    __slots__ = ()
 
-    __slots__ = ("_client", "_over", "_owner", "_transport")
-
-    def __init__(self, owner: Owner) -> None:
-        self._owner = owner
-        self._client: ClientConnection[float] = ClientConnection()
-        self._transport: asyncio.Transport | None = None
-        self._over = False
-
-    # What subclasses say.
-
-    def connect(self) -> Connect:
-        """Return the CONNECT."""
-        raise NotImplementedError
-
-    def accepted(self) -> None:
-        """Go on after CONNACK 0."""
-        raise NotImplementedError
-
-    def take(self, packet: Packet) -> None:
-        """Take any other packet."""
-        raise NotImplementedError
+    _owner: Owner
 
     def awoken(self) -> None:
         """Act on what `wake_in` was for; unless told otherwise, the peer was too slow."""
         self.end(Failure(kind=NO_ANSWER))
-
-    # What they use.
-
-    def write(self, data: bytes) -> None:
-        """Send; nothing where there is no connection yet."""
-        if self._transport is not None:
-            self._transport.write(data)
-
-    def leave(self) -> None:
-        """End in good order: DISCONNECT."""
-        if not self._over:
-            self.write(_DISCONNECT)
-        self.end(None)
-
-    def end(self, failure: Failure | None) -> None:
-        """Close, and tell the owner once."""
-        if self._over:
-            return
-        self._over = True
-        if self._transport is not None:
-            self._transport.close()
-        self._owner.ended(self, failure)
-
-    # The protocol of the transport.
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Say who this is."""
-        self._transport = cast("asyncio.Transport", transport)
-        if self._over:
-            self._transport.abort()  # left or given up during the handshake
-            return
-        self.write(codec.encode(self.connect()))
-
-    def data_received(self, data: bytes) -> None:
-        """Take what the service says."""
-        try:
-            for packet in self._client.receive(data):
-                if self._over:
-                    return
-                if isinstance(packet, Connack):
-                    self._connack(packet.return_code)
-                else:
-                    self.take(packet)
-        except RemoteProtocolError as error:
-            self.end(Failure(kind=f"protocol: {error.reason}"))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Note the end of the connection."""
-        if isinstance(exc, HandshakeError):
-            self.end(
-                Failure(
-                    kind=f"tls: {exc.reason}",
-                    final=exc.untrusted,
-                    unreachable=True,
-                    untrusted=exc.untrusted,
-                )
-            )
-        else:
-            self.end(Failure(kind=LOST))
-
-    def _connack(self, return_code: int) -> None:
-        if return_code:
-            text = _CONNACK_TEXTS[return_code]
-            self.end(
-                Failure(
-                    kind=f"CONNACK {return_code}",
-                    detail=f"the service answered CONNECT with {return_code}, {text}",
-                    final=return_code != _SERVER_UNAVAILABLE,
-                )
-            )
-        else:
-            self.accepted()

@@ -6,20 +6,22 @@ import socket
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 from muster.auth import symmetric_keys
-from muster.fleet.conversation import Conversation, Failure
 from muster.fleet.desired import Desired
 from muster.fleet.registration import Registration
 from muster.fleet.schedule import Act, Schedule, wait_s
 from muster.fleet.session import Identity, Session
 from muster.fleet.tally import State
+from muster.net.conversation import Failure
 from muster.net.tasks import spawn
 from muster.net.timers import NO_SLOT
 
 if TYPE_CHECKING:
     from muster.clock import Clock
+    from muster.fleet.conversation import TimedConversation
     from muster.fleet.gate import Gate
     from muster.fleet.plan import Place, Plan
     from muster.fleet.tally import Tally
+    from muster.net.conversation import Conversation
     from muster.net.dial import Dialler
     from muster.net.timers import TimerWheel
 
@@ -86,7 +88,7 @@ class Device:
         self._id = registration_id
         self._state = State.IDLE
         self._identity: Identity | None = None
-        self._conversation: Conversation | None = None
+        self._conversation: TimedConversation | None = None
         self._schedule: Schedule | None = None
         self._desired = Desired(edge=fleet.plan.edge)
         self._sent = 0
@@ -151,12 +153,12 @@ class Device:
         )
         self._converse(session, plan.hub(identity.host))
 
-    def _converse(self, conversation: Conversation, place: Place) -> None:
+    def _converse(self, conversation: TimedConversation, place: Place) -> None:
         self._conversation = conversation
         self.wake_in(_PATIENCE_S)
         spawn(self._dial(conversation, place), "dial")
 
-    async def _dial(self, conversation: Conversation, place: Place) -> None:
+    async def _dial(self, conversation: TimedConversation, place: Place) -> None:
         try:
             await self._fleet.dialler.open(place.target, place.port, conversation, place.name)
         except OSError as error:
@@ -190,7 +192,7 @@ class Device:
         self._let_next_in()
         fleet.settled(self, None)
 
-    def ended(self, conversation: Conversation, failure: Failure | None) -> None:
+    def ended(self, conversation: Conversation[float], failure: Failure | None) -> None:
         """Go on after the end of a conversation."""
         self._conversation = None
         self._fleet.wheel.stop(self)

@@ -9,7 +9,8 @@ from urllib.parse import quote
 import msgspec
 
 from muster.auth import sas_token
-from muster.fleet.conversation import Conversation, Failure
+from muster.fleet.conversation import TimedConversation
+from muster.net.conversation import Failure
 from muster.wire.mqtt import codec
 from muster.wire.mqtt.packets import Connect, Puback, Publish, Suback
 
@@ -44,7 +45,7 @@ class _Answer(msgspec.Struct, rename="camel"):
 
 
 @final
-class Registration(Conversation):
+class Registration(TimedConversation):
     """CONNECT, SUBSCRIBE, register, poll until the result is there, DISCONNECT.
 
     Args:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, final
 import msgspec
 
 from muster.auth import sas_token
-from muster.fleet.conversation import Conversation, Failure, Owner
+from muster.fleet.conversation import Owner, TimedConversation
 from muster.fleet.plan import MIN_MESSAGE, HubPolicy
+from muster.net.conversation import Failure
 from muster.wire.mqtt import codec
 from muster.wire.mqtt.packets import Connect, Pingreq, Pingresp, Puback, Publish, Suback
 
@@ -105,7 +106,7 @@ class SessionOwner(Owner, Protocol):
 
 
 @final
-class Session(Conversation):
+class Session(TimedConversation):
     """CONNECT, SUBSCRIBE to everything, get the twin; then answer, and do what the owner says.
 
     Args:

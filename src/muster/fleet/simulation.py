@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from muster.clock import Clock
-    from muster.fleet.conversation import Failure
     from muster.fleet.plan import Plan
     from muster.fleet.tally import Snapshot
     from muster.ids import Randomness
+    from muster.net.conversation import Failure
     from muster.net.dial import Dialler
 
 _PRECISION_S: Final = 0.02

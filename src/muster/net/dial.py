@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, ClassVar, Final, final
 
 from muster.net.stream import CONNECTING, Limits
 from muster.net.tls import TlsShared, TlsStream, tls_reason
@@ -34,6 +34,9 @@ class HandshakeError(ConnectionError):
         reason: OpenSSL's short reason, for example `certificate verify failed`.
         untrusted: whether it is the server's certificate that was refused.
     """
+
+    layer: ClassVar[str] = "tls"
+    """What could not be agreed on."""
 
     def __init__(self, reason: str, *, untrusted: bool = False) -> None:
         super().__init__(reason)
@@ -73,7 +76,7 @@ class Dialler:
 
     async def open(
         self, host: str, port: int, protocol: asyncio.Protocol, server_name: str | None = None
-    ) -> None:
+    ) -> asyncio.Transport:
         """Connect, and leave the handshake and all that follows to `protocol`.
 
         Args:
@@ -81,6 +84,9 @@ class Dialler:
             port: likewise.
             protocol: its `connection_made` comes after the handshake.
             server_name: what the server's certificate must be for; `host` unless told.
+
+        Returns:
+            The connection, for whoever wants to give up before the handshake is finished.
 
         Raises:
             OSError: nothing answers there. The protocol is told nothing.
@@ -90,14 +96,15 @@ class Dialler:
         name = server_name or host
         for address in addresses:
             try:
-                await loop.create_connection(
+                _, stream = await loop.create_connection(
                     lambda: DialledTlsStream(self._shared, protocol, name), address, port
                 )
             except OSError:
                 if address == addresses[-1]:
                     raise
             else:
-                return
+                return stream
+        raise OSError(f"{host} has no address")
 
     async def close(self, drain_s: float) -> None:
         """Wait until every connection is closed, then drop what is left; open no more after it.

@@ -62,10 +62,14 @@ class Owner(Protocol):
         """Take a desired-property patch, `$version` included."""
 
     async def method(self, name: str, payload: Any) -> tuple[int, Any]:
-        """Answer a direct method: status and payload."""
+        """Answer a direct method: status and payload. Several may be asked for at a time."""
 
     async def message(self, message: Message) -> None:
-        """Take a cloud-to-device message; it is completed when this returns."""
+        """Take a cloud-to-device message; it is completed when this returns.
+
+        Messages come one after the other. An exception means that it was not taken: the connection
+        is made anew, and the hub delivers it again.
+        """
 
 
 class Session(Protocol):
@@ -80,6 +84,9 @@ class Session(Protocol):
 
     async def close(self) -> None:
         """End in good order."""
+
+    def hurry(self) -> None:
+        """Try again now where it waits before the next attempt: something has changed."""
 
     async def twin(self) -> JsonObject:
         """Return `{"desired": {…}, "reported": {…}}`, each with its `$version`.
@@ -102,4 +109,6 @@ class Session(Protocol):
 
         Raises:
             NoLinkError: see there; the hub may have it or not.
+            HubError: no hub would take it: 413 for one over 256 KiB, 400 for properties that MQTT
+                cannot carry. Sending it again would not help.
         """

@@ -124,6 +124,11 @@ class ClientConnection(Generic[T]):
         del self._waiting[answer.packet_id]
         return found[1]
 
+    def abandon(self) -> list[T]:
+        """Return the notes of all packets that wait, oldest first, and wait for none of them."""
+        waiting, self._waiting = self._waiting, {}
+        return [note for _, note in waiting.values()]
+
     def _free_id(self) -> int:
         waiting = self._waiting
         if len(waiting) >= MAX_IN_FLIGHT:

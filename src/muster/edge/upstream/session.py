@@ -1,0 +1,464 @@
+"""A session with the hub over MQTT: connections one after the other, as one thing that lasts.
+
+It implements `base.Session`. What it holds is bounded: telemetry in flight by `Tuning`, telemetry
+that waits for room by its callers, who wait with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections import deque
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, final
+
+import msgspec
+import structlog
+
+from muster.clock import format_time
+from muster.edge.upstream import backoff, topics
+from muster.edge.upstream.base import HubError, JsonObject, Link, Message, NoLinkError
+from muster.edge.upstream.connection import Connection
+from muster.edge.upstream.login import Transport
+from muster.edge.upstream.topics import Feature
+from muster.net.conversation import Failure
+from muster.net.dial_websocket import WebSocketLine
+from muster.net.tasks import spawn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from muster.edge.upstream.base import Owner
+    from muster.edge.upstream.hub_time import HubTime
+    from muster.edge.upstream.login import Gateway, Login
+    from muster.ids import Randomness
+    from muster.net.conversation import Conversation
+
+MAX_MESSAGE: Final = 262_144
+"""Bytes of a message, its properties included (hub-device.md 2.2)."""
+ALL: Final = frozenset(Feature)
+
+_WEBSOCKET_PATH: Final = "/$iothub/websocket"
+_SUBPROTOCOL: Final = "mqtt"
+_LOOK_S: Final = 10.0
+"""How often a session looks whether the clock was set."""
+_log = structlog.get_logger(__name__)
+
+
+class Dial(Protocol):
+    """Opens connections: `net.dial.Dialler`."""
+
+    async def open(
+        self, host: str, port: int, protocol: asyncio.Protocol, server_name: str | None = None
+    ) -> asyncio.Transport:
+        """See there."""
+
+
+class Tuning(msgspec.Struct, frozen=True, kw_only=True):
+    """What a session allows itself and the hub. Times in seconds, sizes in bytes.
+
+    Attributes:
+        in_flight: messages that are sent and not acknowledged.
+        in_flight_size: of those, together; one message may go beyond it.
+        keep_alive_s: longest silence that the hub is promised.
+        dial_s: for TCP and TLS.
+        answer_s: for the hub to accept and for each of its answers.
+        progress_s: in which the hub acknowledges something, while there is something.
+        token_s: life of a token.
+        renew_s: before its end a token is replaced.
+        drain_s: for what is in flight when a connection is left on purpose.
+        stable_s: after which a connection counts as a good one.
+        unreachable: pauses after failures.
+        refused: pauses after refusals.
+    """
+
+    in_flight: int = 1_000
+    in_flight_size: int = 1024 * 1024
+    keep_alive_s: int = 60
+    dial_s: float = 20.0
+    answer_s: float = 60.0
+    progress_s: float = 60.0
+    token_s: float = 3_600.0
+    renew_s: float = 300.0
+    drain_s: float = 10.0
+    stable_s: float = 60.0
+    unreachable: backoff.Backoff = backoff.UNREACHABLE
+    refused: backoff.Backoff = backoff.REFUSED
+
+
+class _Outgoing(NamedTuple):
+    topic: str
+    body: bytes
+    size: int
+    done: asyncio.Future[None]
+
+
+@final
+class MqttSession:
+    """One identity's session.
+
+    Args:
+        login: who it is.
+        gateway: where to connect.
+        owner: told what happens.
+        dialler: opens connections and knows whom to trust.
+        time: of the hub.
+        randomness: spreads attempts.
+        ways: how to connect, the preferred way first; the next one is tried where one is blocked.
+        features: what the identity takes.
+        tuning: see there.
+    """
+
+    def __init__(
+        self,
+        login: Login,
+        gateway: Gateway,
+        owner: Owner,
+        *,
+        dialler: Dial,
+        time: HubTime,
+        randomness: Randomness,
+        ways: Sequence[Transport] = (Transport.MQTT, Transport.WEBSOCKET),
+        features: frozenset[Feature] = ALL,
+        tuning: Tuning | None = None,
+    ) -> None:
+        self._login = login
+        self._gateway = gateway
+        self._owner = owner
+        self._dialler = dialler
+        self._time = time
+        self._randomness = randomness
+        self._ways = list(ways)
+        self._features = features
+        self._tuning = tuning or Tuning()
+        self._link = Link.UNREACHABLE
+        self._told: tuple[Link, str] | None = None
+        self._connection: Connection | None = None
+        self._accepted: asyncio.Future[Failure | None] | None = None
+        self._over: asyncio.Future[Failure | None] | None = None
+        self._renewing = False
+        self._renewed = asyncio.Event()
+        self._waiting: deque[_Outgoing] = deque()
+        self._hurry = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._left_over: set[asyncio.Task[None]] = set()
+
+    # What its user does (`base.Session`).
+
+    @property
+    def link(self) -> Link:
+        """How it stands."""
+        return self._link
+
+    def open(self) -> None:
+        """Begin; at once and without waiting for the hub."""
+        if self._task is None:
+            self._task = spawn(self._run(), f"hub session of {self._login.client_id}")
+
+    async def close(self) -> None:
+        """End in good order: what is in flight has a moment, what waits is given up."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        self._give_up_waiting()
+        connection = self._connection
+        if connection is not None and self._link is Link.CONNECTED:
+            await self._drain(connection)
+        task.cancel()
+        await asyncio.wait([task])
+        for each in self._left_over:
+            each.cancel()
+        if self._left_over:
+            await asyncio.wait(self._left_over)
+
+    def hurry(self) -> None:
+        """Try again now, where it waits before the next attempt: something has changed."""
+        self._hurry.set()
+
+    async def twin(self) -> JsonObject:
+        """Return the twin; see `base.Session`."""
+        content = await self._ask(topics.TWIN_GET, b" ")
+        try:
+            found = msgspec.json.decode(content, type=dict[str, dict[str, Any]])
+            return {name: found[name] for name in ("desired", "reported")}
+        except (msgspec.MsgspecError, KeyError):
+            raise HubError("the hub answers with something that is no twin", 502) from None
+
+    async def report(self, patch: JsonObject) -> None:
+        """Patch reported properties; see `base.Session`."""
+        await self._ask(topics.REPORTED, msgspec.json.encode(patch))
+
+    async def send(self, message: Message) -> None:
+        """Send telemetry; see `base.Session`."""
+        topic = topics.telemetry(self._login, message.bag)
+        size = len(message.body) + len(message.bag)
+        if size > MAX_MESSAGE:
+            raise HubError(f"a message of {size} bytes is over the limit of {MAX_MESSAGE}", 413)
+        if self._link is not Link.CONNECTED or self._task is None:
+            raise NoLinkError("there is no connection to the hub")
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Outgoing(topic, message.body, size, done))
+        self._pump()
+        await done
+
+    # What connections tell (`ConnectionOwner`).
+
+    def began(self, connection: Connection) -> None:
+        """Note that the hub has accepted."""
+        if self._accepted is not None and not self._accepted.done():
+            self._accepted.set_result(None)
+            self._renewal_ends()
+            self._link_is(Link.CONNECTED, f"connected to {self._gateway.host}")
+            self._pump()
+
+    def ended(self, conversation: Conversation[Any], failure: Failure | None) -> None:
+        """Note the end of a connection."""
+        if conversation is not self._connection:
+            return
+        for future in (self._accepted, self._over):
+            if future is not None and not future.done():
+                future.set_result(failure or Failure(kind="left"))
+
+    def room(self) -> None:
+        """Send on."""
+        self._pump()
+
+    def desired_changed(self, patch: JsonObject) -> None:
+        """Hand on."""
+        self._owner.desired_changed(patch)
+
+    async def method(self, name: str, payload: Any) -> tuple[int, Any]:
+        """Hand on."""
+        return await self._owner.method(name, payload)
+
+    async def message(self, message: Message) -> None:
+        """Hand on."""
+        await self._owner.message(message)
+
+    # The life of the session.
+
+    async def _run(self) -> None:
+        failures = 0
+        try:
+            while True:
+                began = asyncio.get_running_loop().time()
+                failure = await self._connect() or await self._stay()
+                if failure is None:
+                    continue  # the token is renewed
+                if asyncio.get_running_loop().time() - began > self._tuning.stable_s:
+                    failures = 0
+                failures += 1
+                await self._lost(failure, failures)
+        finally:
+            self._end()
+
+    async def _connect(self) -> Failure | None:
+        """Connect in the first way that works; `None` where one did."""
+        failures: dict[Transport, Failure] = {}
+        for way in tuple(self._ways):
+            failure = await self._attempt(way)
+            if failure is None:
+                # It is the first choice from now on.
+                self._ways.sort(key=lambda each: each is not way)
+                return None
+            failures[way] = failure
+            if not failure.unreachable:
+                return failure
+        detail = "; ".join(
+            f"{way.value}: {each.detail or each.kind}" for way, each in failures.items()
+        )
+        return Failure(kind="unreachable", detail=detail, unreachable=True)
+
+    async def _attempt(self, way: Transport) -> Failure | None:
+        tuning, gateway = self._tuning, self._gateway
+        loop = asyncio.get_running_loop()
+        expiry = int(self._time.now() + tuning.token_s)
+        connect = self._login.connect(expiry, tuning.keep_alive_s)
+        connection = Connection(self, self._login, connect, self._features)
+        accepted: asyncio.Future[Failure | None] = loop.create_future()
+        self._connection, self._accepted, self._over = connection, accepted, loop.create_future()
+        protocol: asyncio.Protocol = connection
+        port = gateway.mqtt_port
+        if way is Transport.WEBSOCKET:
+            port = gateway.https_port
+            protocol = WebSocketLine(connection, gateway.host, port, _WEBSOCKET_PATH, _SUBPROTOCOL)
+        stream: asyncio.Transport | None = None
+        try:
+            async with asyncio.timeout(tuning.dial_s):
+                stream = await self._dialler.open(
+                    gateway.address or gateway.host, port, protocol, gateway.host
+                )
+            async with asyncio.timeout(tuning.answer_s):
+                failure = await accepted
+        except TimeoutError:
+            failure = Failure(kind="no answer in time", unreachable=True)
+        except OSError as error:
+            failure = Failure(kind=_why(error), unreachable=True)
+        else:
+            if failure is None:
+                return None
+            if not failure.kind.startswith("CONNACK"):
+                # Lost, or not understood, before the hub has accepted: another way may do.
+                failure = msgspec.structs.replace(failure, unreachable=True)
+        finally:
+            if not accepted.done() or accepted.cancelled() or accepted.result() is not None:
+                self._connection = None
+                connection.end(None)
+                if stream is not None:
+                    stream.abort()
+        return _explained(failure, f"{gateway.host}:{port}", self._time)
+
+    async def _stay(self) -> Failure | None:
+        """Be connected until that ends; `None` where it ends to renew the token."""
+        connection, over, tuning = self._connection, self._over, self._tuning
+        assert connection is not None  # noqa: S101 - `_connect` has made it
+        assert over is not None  # noqa: S101 - likewise
+        loop = asyncio.get_running_loop()
+        mark, renew_at = self._time.mark(), loop.time() + tuning.token_s - tuning.renew_s
+        ping_s = tuning.keep_alive_s * 0.75
+        ping_at = loop.time() + ping_s
+        look_s = min(_LOOK_S, tuning.progress_s / 4, tuning.answer_s / 4)
+        while True:
+            now = loop.time()
+            wake_at = min(now + look_s, ping_at, renew_at)
+            await asyncio.wait([over], timeout=max(wake_at - now, 0.0))
+            if over.done():
+                return over.result()
+            now = loop.time()
+            if self._time.stepped(mark):
+                _log.info("the clock was set: the token is made anew", identity=self._name)
+                break
+            if now >= renew_at:
+                break
+            if now >= ping_at:
+                ping_at = now + ping_s
+                connection.ping()
+            connection.watch(tuning.answer_s, tuning.progress_s)
+        self._renewing = True
+        self._renewed.clear()
+        await self._drain(connection)
+        if over.done():
+            return over.result()
+        self._let_go(connection)
+        return None
+
+    async def _lost(self, failure: Failure, failures: int) -> None:
+        """Tell, and wait before the next attempt."""
+        if self._connection is not None:
+            self._let_go(self._connection)
+        refused = failure.final and not failure.unreachable
+        link = Link.REFUSED if refused else Link.UNREACHABLE
+        self._link_is(link, failure.detail or failure.kind)
+        self._renewal_ends()
+        self._give_up_waiting()
+        tuning = self._tuning
+        pauses = tuning.refused if refused else tuning.unreachable
+        chance = int.from_bytes(self._randomness.token_bytes(4)) / 2**32
+        pause_s = pauses.pause_s(failures, chance, failure.wait_s)
+        _log.info(
+            "no connection to the hub",
+            identity=self._name,
+            reason=failure.detail or failure.kind,
+            next_attempt_s=round(pause_s, 1),
+        )
+        loop = asyncio.get_running_loop()
+        end, mark = loop.time() + pause_s, self._time.mark()
+        self._hurry.clear()
+        while (left := end - loop.time()) > 0 and not self._time.stepped(mark):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), min(left, _LOOK_S))
+                return
+
+    async def _drain(self, connection: Connection) -> None:
+        """Let what is in flight arrive."""
+        over = self._over
+        end = asyncio.get_running_loop().time() + self._tuning.drain_s
+        while over is not None and not (over.done() or connection.idle):
+            left = end - asyncio.get_running_loop().time()
+            if left <= 0:
+                return
+            await asyncio.wait([over], timeout=min(left, 0.05))
+
+    def _let_go(self, connection: Connection) -> None:
+        """Leave a connection; what its owner still works on is finished all the same."""
+        self._connection = None
+        for task in connection.tasks:
+            self._left_over.add(task)
+            task.add_done_callback(self._left_over.discard)
+        connection.leave()
+
+    def _renewal_ends(self) -> None:
+        self._renewing = False
+        self._renewed.set()
+
+    def _end(self) -> None:
+        self._link = Link.UNREACHABLE
+        if self._connection is not None:
+            self._let_go(self._connection)
+        self._renewal_ends()
+        self._give_up_waiting()
+
+    # Sending.
+
+    def _pump(self) -> None:
+        """Send what there is room for, in order."""
+        connection, tuning = self._connection, self._tuning
+        if connection is None or self._link is not Link.CONNECTED or self._renewing:
+            return
+        while self._waiting:
+            if connection.in_flight >= tuning.in_flight:
+                return
+            next_size = self._waiting[0].size
+            if connection.bytes_in_flight and (
+                connection.bytes_in_flight + next_size > tuning.in_flight_size
+            ):
+                return
+            message = self._waiting.popleft()
+            if not message.done.done():  # its sender may have gone
+                connection.send(message.topic, message.body, message.size, message.done)
+
+    def _give_up_waiting(self) -> None:
+        while self._waiting:
+            done = self._waiting.popleft().done
+            if not done.done():
+                done.set_exception(NoLinkError("the connection to the hub was lost"))
+
+    async def _ask(self, topic: str, body: bytes) -> bytes:
+        if self._renewing:
+            await self._renewed.wait()
+        connection = self._connection
+        if connection is None or self._link is not Link.CONNECTED or self._task is None:
+            raise NoLinkError("there is no connection to the hub")
+        try:
+            async with asyncio.timeout(self._tuning.answer_s):
+                return await connection.ask(topic, body)
+        except TimeoutError:
+            raise NoLinkError("the hub has not answered in time") from None
+
+    def _link_is(self, link: Link, detail: str) -> None:
+        self._link = link
+        if self._told != (link, detail):
+            self._told = link, detail
+            self._owner.link_changed(link, detail)
+
+    @property
+    def _name(self) -> str:
+        return self._login.client_id
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, socket.gaierror):
+        return "its name cannot be resolved"
+    return (error.strerror or str(error) or type(error).__name__).lower()
+
+
+def _explained(failure: Failure, where: str, time: HubTime) -> Failure:
+    """Say where it was, and what may be the matter."""
+    detail = f"{where}: {failure.detail or failure.kind}"
+    if failure.untrusted:
+        moment = format_time(datetime.fromtimestamp(int(time.now()), UTC))
+        detail += f" (this device's clock says {moment})"
+    return msgspec.structs.replace(failure, detail=detail)
