@@ -156,7 +156,6 @@ class HubPlane:
         self.configurations = Configurations(engine, clock, targets)
         deployer = Deployer(
             engine,
-            keyring,
             clock,
             randomness,
             configurations=self.configurations,

@@ -17,7 +17,6 @@ import structlog
 from muster.errors import InvalidArgumentError
 from muster.hub import module_rows, registry, twin_rows
 from muster.hub.changes import IdentityChanged, IdentityEvent, SectionChange, TwinChanged
-from muster.hub.credentials import Credentials
 from muster.hub.deployment_work import (
     Goal,
     Names,
@@ -25,10 +24,10 @@ from muster.hub.deployment_work import (
     State,
     Work,
     add,
+    arrival,
     outcome,
     wanted_modules,
 )
-from muster.hub.module_rows import Module
 from muster.hub.registry import ATTEMPTS, GenerationIds, LostRaceError, device_not_found
 from muster.model import twin as twin_rules
 from muster.model.configuration import (
@@ -51,15 +50,13 @@ from muster.model.layering import (
     Status,
     deployment_plan,
     twin_plan,
-    wanted,
 )
 from muster.store.engine import Statement
 from muster.store.queries import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from muster.auth.keyring import Keyring
     from muster.clock import Clock
     from muster.hub.changes import Changes
     from muster.hub.configurations import Configurations
@@ -81,7 +78,6 @@ class Deployer:
 
     Args:
         engine: where twins are kept.
-        keyring: seals keys.
         clock: for times and generation IDs.
         randomness: for etags.
         configurations: all there are.
@@ -93,7 +89,6 @@ class Deployer:
     def __init__(
         self,
         engine: Engine,
-        keyring: Keyring,
         clock: Clock,
         randomness: Randomness,
         *,
@@ -103,7 +98,6 @@ class Deployer:
         changes: Changes,
     ) -> None:
         self._engine = engine
-        self._keyring = keyring
         self._clock = clock
         self._randomness = randomness
         self._configurations = configurations
@@ -275,21 +269,13 @@ class Deployer:
         """Add to the work the modules that deployments want and the device does not have."""
         for module_id in sorted(wanted_modules(goals) - states.keys()):
             goal = goals.get(module_id)
-            # Without keys: the edge runtime asks for them when it starts the module.
-            module = Module(
-                IdentityRef(work.hub, states[""].device_id, module_id),
-                self._generations.next(),
-                new_etag(self._randomness),
-                MANAGED_BY_EDGE,
-                Credentials(AuthenticationType.NONE, None),
+            key = (module_id, goal.key if goal else None)
+            made = work.arrivals.get(key)
+            if made is None:
+                made = work.arrivals[key] = arrival(module_id, goal, work.now)
+            made.owners.append(
+                (states[""].device_id, self._generations.next(), new_etag(self._randomness))
             )
-            desired = wanted({}, goal.edge or {}, ()) if goal else {}
-            try:
-                twin = twin_rules.new(None, desired, work.now)
-            except InvalidArgumentError:
-                # Layers that are too much together; said when the twin is looked at again.
-                twin = twin_rules.new(None, None, work.now)
-            work.modules.append((module, twin))
 
     def _tell_full(self, hub: int, state: State, goal: Goal, error: InvalidArgumentError) -> None:
         for configuration_id in goal.statuses:
@@ -317,7 +303,8 @@ class Deployer:
                 goal = goals[module_id]
                 present = _decode(state.configurations)
                 goal.statuses = {each: Status(present[each]["status"]) for each in present}
-                add(state, self._outcome(state, goal, work), work)
+                found = work.outcomes[module_id] = self._outcome(state, goal, work)
+                add(state, found, work)
         self._add_modules(states, goals, work)
         named = wanted_modules(goals)
         gone = [
@@ -334,42 +321,68 @@ class Deployer:
     # -- writing -------------------------------------------------------------------------------
 
     async def _write(self, work: Work, more: Sequence[Statement] = ()) -> None:
-        statements: list[Statement] = list(more)
-        lost = LostRaceError("A twin was changed by another.")
-        for name, rows in (("apply", work.updates), ("mark", work.marks)):
-            if rows:
-                statements.append(Statement(_SQL[name], rows, expect=len(rows), otherwise=lost))
-        if work.modules:
-            owners = {module.ref.device_id for module, _ in work.modules}
-            statements += [
-                Statement(
-                    registry.SQL["hold_device"],
-                    [{"hub": work.hub, "device_id": device_id} for device_id in owners],
-                    expect=len(owners),
-                    otherwise=lost,
-                ),
-                Statement(
-                    registry.SQL["insert_module"],
-                    [module_rows.to_params(self._keyring, module) for module, _ in work.modules],
-                    otherwise=lost,
-                ),
-                Statement(
-                    twin_rows.SQL["insert"],
-                    [twin_rows.to_params(module.ref, twin) for module, twin in work.modules],
-                    otherwise=lost,
-                ),
-            ]
+        statements = [*more, *self._updates(work), *self._arrivals(work)]
         if not statements:
             return
         await self._engine.write(*statements)
+        # One notification for all twins that became the same.
+        bodies: dict[int, bytes] = {}
         for each in work.applied:
-            section = each.outcome.section
+            section, patch = each.outcome.section, each.outcome.patch
             if section is not None:
-                body = _encode(
-                    twin_rules.desired_patch_for_device(each.outcome.patch, section.version)
-                )
+                body = bodies.get(id(each.outcome))
+                if body is None:
+                    told = twin_rules.desired_patch_for_device(patch, section.version)
+                    body = bodies[id(each.outcome)] = _encode(told)
                 self._connections.announce_desired(each.ref, section.version, body)
-                change = SectionChange(each.outcome.patch, section)
+                change = SectionChange(patch, section)
                 self._changes.publish(TwinChanged(each.ref, each.version, desired=change))
-        for module, twin in work.modules:
-            self._changes.publish(IdentityChanged(module.ref, IdentityEvent.CREATED, twin))
+        for made in work.arrivals.values():
+            for device_id, _, _ in made.owners:
+                ref = IdentityRef(work.hub, device_id, made.module_id)
+                self._changes.publish(IdentityChanged(ref, IdentityEvent.CREATED, made.twin))
+
+    def _updates(self, work: Work) -> Iterator[Statement]:
+        """Return the steps that change twins: one for all that become the same."""
+        for each in work.outcomes.values():
+            if not each.twins:
+                continue
+            params: dict[str, str | int | float | bytes | None] = {
+                "hub": work.hub,
+                "module_id": each.module_id,
+                "twins": _encode(each.twins).decode(),
+                "configurations": each.configurations,
+                "managed": each.managed,
+            }
+            name = "mark"
+            if each.section is not None:
+                name = "apply"
+                params["desired"] = _encode(each.section.properties).decode()
+                params["desired_metadata"] = _encode(each.section.metadata).decode()
+                params["desired_version"] = each.section.version
+            lost = LostRaceError("A twin was changed by another.")
+            yield Statement(_SQL[name], params, expect=len(each.twins), otherwise=lost)
+
+    def _arrivals(self, work: Work) -> Iterator[Statement]:
+        """Return the steps that make modules."""
+        if not work.arrivals:
+            return
+        lost = LostRaceError("A device was changed by another.")
+        owners = {device_id for made in work.arrivals.values() for device_id, _, _ in made.owners}
+        yield Statement(
+            registry.SQL["hold_devices"],
+            {"hub": work.hub, "device_ids": _encode(list(owners)).decode()},
+            expect=len(owners),
+            otherwise=lost,
+        )
+        for made in work.arrivals.values():
+            common: dict[str, str | int | float | bytes | None] = {
+                **twin_rows.to_params(IdentityRef(work.hub, "", made.module_id), made.twin),
+                "owners": _encode(made.owners).decode(),
+                "managed": made.managed,
+                # Without keys: the edge runtime asks for them when it starts the module.
+                "auth_type": AuthenticationType.NONE.value,
+                "managed_by": MANAGED_BY_EDGE,
+            }
+            for name in ("insert_modules", "insert_module_twins"):
+                yield Statement(_SQL[name], common, expect=len(made.owners), otherwise=lost)

@@ -12,14 +12,11 @@ import msgspec
 from msgspec import Struct
 
 from muster.errors import InvalidArgumentError
-from muster.hub import twin_rows
-from muster.hub.module_rows import Module
 from muster.model import twin as twin_rules
 from muster.model.configuration import Path, Settings, deployed_modules
 from muster.model.identity import EDGE_AGENT, SYSTEM_MODULES, IdentityRef
 from muster.model.layering import Status, difference, overlay, wanted
 from muster.model.twin import JsonObject, Twin, TwinSection
-from muster.store.engine import Params
 
 _NOTHING: Final = TwinSection({}, {}, 0)
 _encode: Final = msgspec.json.Encoder().encode
@@ -72,20 +69,25 @@ class Goal(Struct):
 
 
 class Outcome(Struct):
-    """What becomes of a twin.
+    """What becomes of a twin, and of all others that are the same and shall be the same.
 
     Attributes:
+        module_id: which twin of its device.
         section: the desired properties after the write; `None` when they stay.
         patch: what the device is told.
-        statuses: as they can be written: only targeted when the twin has no room.
+        configurations: JSON, the section as it can be written: only targeted when the twin has no
+            room.
         managed: JSON.
+        twins: those to be written: device ID and the revision it was seen at.
         error: why the twin has no room.
     """
 
+    module_id: str
     section: TwinSection | None
     patch: JsonObject
-    statuses: dict[str, Status]
+    configurations: str
     managed: str
+    twins: list[tuple[str, int]] = []
     error: InvalidArgumentError | None = None
 
 
@@ -97,6 +99,22 @@ class Applied(Struct):
     outcome: Outcome
 
 
+class Arrival(Struct):
+    """A module that deployments want on devices that do not have it.
+
+    Attributes:
+        module_id: its ID.
+        twin: its twin.
+        managed: JSON.
+        owners: device ID, generation ID and etag for each device.
+    """
+
+    module_id: str
+    twin: Twin
+    managed: str
+    owners: list[tuple[str, str, str]] = []
+
+
 class Work(Struct):
     """What one batch writes.
 
@@ -105,16 +123,16 @@ class Work(Struct):
         now: the time of all its writes.
         goals: of devices that were looked at already.
         outcomes: of twins that were decided about already.
+        arrivals: modules that are to be made, by module ID and the key of their goal.
+        applied: in the order of the devices.
     """
 
     hub: int
     now: datetime
     goals: dict[object, dict[str, Goal]] = {}
     outcomes: dict[object, Outcome] = {}
+    arrivals: dict[object, Arrival] = {}
     applied: list[Applied] = []
-    updates: list[Params] = []
-    marks: list[Params] = []
-    modules: list[tuple[Module, Twin]] = []
 
 
 def outcome(state: State, goal: Goal, now: datetime) -> Outcome:
@@ -133,48 +151,48 @@ def outcome(state: State, goal: Goal, now: datetime) -> Outcome:
     left: list[Path] = [
         path for path in map(tuple, [*before.edge, *before.own]) if path not in kept
     ]
+    module_id, configurations = state.module_id, _section(goal.statuses)
     if not merged and not left:
-        return Outcome(None, {}, goal.statuses, managed)
+        return Outcome(module_id, None, {}, configurations, managed)
     current = _decode(state.desired)
     patch = difference(current, wanted(current, merged, left))
     if not patch:
-        return Outcome(None, {}, goal.statuses, managed)
+        return Outcome(module_id, None, {}, configurations, managed)
     section = TwinSection(current, _decode(state.metadata), state.desired_version)
     twin = Twin({}, section, _NOTHING, state.version, state.etag_counter)
     try:
         written = twin_rules.patch_desired(twin, patch, now)
     except InvalidArgumentError as error:
-        targeted = dict.fromkeys(goal.statuses, Status.TARGETED)
-        return Outcome(None, {}, targeted, state.managed, error)
-    return Outcome(written.desired, patch, goal.statuses, managed)
+        targeted = _section(dict.fromkeys(goal.statuses, Status.TARGETED))
+        return Outcome(module_id, None, {}, targeted, state.managed, error=error)
+    return Outcome(module_id, written.desired, patch, configurations, managed)
 
 
 def add(state: State, outcome: Outcome, work: Work) -> None:
     """Add to the work what one twin needs; nothing when it is as it should be."""
-    statuses = {each: {"status": status} for each, status in outcome.statuses.items()}
-    configurations = _encode_sorted(statuses).decode()
-    ref = IdentityRef(work.hub, state.device_id, state.module_id)
-    common: dict[str, str | int | float | bytes | None] = {
-        **twin_rows.key(ref),
-        "configurations": configurations,
-        "managed": outcome.managed,
-        "expected": state.revision,
-    }
-    section = outcome.section
-    if section is not None:
-        work.updates.append(
-            {
-                **common,
-                "version": state.version + 1,
-                "etag_counter": state.etag_counter + 1,
-                "desired": _encode(section.properties).decode(),
-                "desired_metadata": _encode(section.metadata).decode(),
-                "desired_version": section.version,
-            }
-        )
+    if outcome.section is not None:
+        outcome.twins.append((state.device_id, state.revision))
+        ref = IdentityRef(work.hub, state.device_id, state.module_id)
         work.applied.append(Applied(ref, state.version + 1, outcome))
-    elif configurations != state.configurations or outcome.managed != state.managed:
-        work.marks.append(common)
+    elif outcome.configurations != state.configurations or outcome.managed != state.managed:
+        outcome.twins.append((state.device_id, state.revision))
+
+
+def arrival(module_id: str, goal: Goal | None, now: datetime) -> Arrival:
+    """Return a module as devices get it that do not have it yet.
+
+    Args:
+        module_id: its ID.
+        goal: what its twin should be; `None` when deployments say nothing of it.
+        now: the time of the write.
+    """
+    settings = (goal.edge if goal else None) or {}
+    try:
+        twin = twin_rules.new(None, wanted({}, settings, ()), now)
+    except InvalidArgumentError:
+        # Layers that are too much together; said when the twin is looked at again.
+        return Arrival(module_id, twin_rules.new(None, None, now), "{}")
+    return Arrival(module_id, twin, _encode(_Managed(_paths(settings))).decode())
 
 
 def wanted_modules(goals: dict[str, Goal]) -> set[str]:
@@ -184,6 +202,10 @@ def wanted_modules(goals: dict[str, Goal]) -> set[str]:
     if agent is not None and agent.edge:
         names |= set(deployed_modules(agent.edge.get((), {})))
     return names - set(SYSTEM_MODULES)
+
+
+def _section(statuses: dict[str, Status]) -> str:
+    return _encode_sorted({each: {"status": status} for each, status in statuses.items()}).decode()
 
 
 def _paths(goal: Settings) -> list[list[str]]:

@@ -93,16 +93,25 @@ class SenderTwins:
         if known is None:
             return
         if isinstance(change, TwinChanged):
-            if ref.module_id in known and change.twin is not None:
-                known[ref.module_id] = view(ref, change.twin)
-            else:
-                known.pop(ref.module_id, None)
+            self._follow(known, change)
         elif change.event is not IdentityEvent.UPDATED:
             # A device that comes or goes does so with its modules.
             if ref.module_id:
                 known.pop(ref.module_id, None)
             else:
                 del self._known[device]
+
+    @staticmethod
+    def _follow(known: dict[str, JsonObject | None], change: TwinChanged) -> None:
+        ref, reported = change.ref, change.reported
+        shown = known.get(ref.module_id)
+        if change.twin is not None and ref.module_id in known:
+            known[ref.module_id] = view(ref, change.twin)
+        elif reported is not None and shown is not None and shown["version"] == change.version - 1:
+            properties = {**shown["properties"], "reported": twin_rules.shown(reported.section)}
+            known[ref.module_id] = {**shown, "version": change.version, "properties": properties}
+        else:
+            known.pop(ref.module_id, None)
 
 
 def view(ref: IdentityRef, twin: Twin) -> JsonObject:

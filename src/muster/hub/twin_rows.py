@@ -19,6 +19,8 @@ SQL: Final = load("twins")
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
+_NOTHING: Final = TwinSection({}, {}, 0)
+
 _Columns: TypeAlias = tuple[int, int, int, str, str, str, int, str, str, int]
 COLUMN_COUNT: Final = 10
 """Columns a twin takes at the start of a row: revision, version … reported_version."""
@@ -45,6 +47,30 @@ def to_params(ref: IdentityRef, twin: Twin) -> dict[str, str | int | float | byt
         "reported_metadata": _encode(twin.reported.metadata).decode(),
         "reported_version": twin.reported.version,
     }
+
+
+def reported_from_columns(row: Row) -> tuple[Twin, int]:
+    """Return a twin of which only what it reports is known, and its revision."""
+    revision, version, properties, metadata, section_version = cast(
+        "tuple[int, int, str, str, int]", row
+    )
+    section = TwinSection(_decode(properties), _decode(metadata), section_version)
+    return Twin({}, _NOTHING, section, version, 0), revision
+
+
+def report(ref: IdentityRef, twin: Twin, revision: int, otherwise: Exception) -> Statement:
+    """Return the step that stores what a twin reports, if it still has a revision."""
+    params: Params = {
+        "hub": ref.hub,
+        "device_id": ref.device_id,
+        "module_id": ref.module_id,
+        "version": twin.version,
+        "reported": _encode(twin.reported.properties).decode(),
+        "reported_metadata": _encode(twin.reported.metadata).decode(),
+        "reported_version": twin.reported.version,
+        "expected": revision,
+    }
+    return Statement(SQL["report"], params, expect=1, otherwise=otherwise)
 
 
 async def read(engine: Engine, ref: IdentityRef) -> Twin | None:

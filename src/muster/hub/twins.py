@@ -248,10 +248,10 @@ class Twins:
         """
         async with self._lines.turn(ref):
             for _ in range(ATTEMPTS):
-                rows = await self._engine.read(SQL["get"], twin_rows.key(ref))
+                rows = await self._engine.read(SQL["get_reported"], twin_rows.key(ref))
                 if not rows:
                     raise _gone(ref)
-                before, revision = twin_rows.from_columns(rows[0])
+                before, revision = twin_rows.reported_from_columns(rows[0])
                 if expected_version is not None and expected_version != before.reported.version:
                     raise PreconditionFailedError(
                         f"The reported properties are at version {before.reported.version}, "
@@ -260,12 +260,13 @@ class Twins:
                         subject=ref.text,
                     )
                 after = twin_rules.patch_reported(before, patch, self._clock.now())
+                lost = LostRaceError("The twin was changed by another.")
                 try:
-                    await self._write(ref, after, revision)
+                    await self._engine.write(twin_rows.report(ref, after, revision, lost))
                 except LostRaceError:
                     continue
                 change = SectionChange(patch, after.reported)
-                self._changes.publish(TwinChanged(ref, after.version, reported=change, twin=after))
+                self._changes.publish(TwinChanged(ref, after.version, reported=change))
                 return after.reported.version
         raise _contended(ref)
 

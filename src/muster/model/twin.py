@@ -184,10 +184,12 @@ def patch_reported(twin: Twin, patch: JsonObject, now: datetime) -> Twin:
 
 def service_view(twin: Twin) -> JsonObject:
     """Return `properties` as services see them: with `$metadata` and `$version`."""
-    return {
-        name: {**section.properties, "$metadata": section.metadata, "$version": section.version}
-        for name, section in (("desired", twin.desired), ("reported", twin.reported))
-    }
+    return {"desired": shown(twin.desired), "reported": shown(twin.reported)}
+
+
+def shown(section: TwinSection) -> JsonObject:
+    """Return desired or reported properties as services see them."""
+    return {**section.properties, "$metadata": section.metadata, "$version": section.version}
 
 
 def device_view(twin: Twin) -> JsonObject:

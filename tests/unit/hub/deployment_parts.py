@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, final
 
-from muster.auth.keyring import Keyring
 from muster.hub.configurations import Configurations
 from muster.hub.convergence import Convergence
 from muster.hub.deployer import Deployer
@@ -14,7 +13,6 @@ from muster.hub.targets import Targets
 from muster.hub.twins import TwinProperties, TwinRequest
 from muster.model.configuration import ConfigurationRequest, Content
 from muster.model.identity import IdentityRef
-from unit.hub.hub_parts import MASTER
 
 if TYPE_CHECKING:
     from muster.hub.twins import ServiceTwin
@@ -32,7 +30,6 @@ class Deploying:
         self.configurations = Configurations(parts.engine, parts.clock, self.targets)
         self.deployer = Deployer(
             parts.engine,
-            Keyring(MASTER),
             parts.clock,
             parts.randomness,
             configurations=self.configurations,

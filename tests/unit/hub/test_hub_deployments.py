@@ -136,6 +136,20 @@ async def test_layers_come_and_go(deploying: Deploying) -> None:
     assert _plain((await deploying.twin(module_id="b")).properties["desired"]) == {"x": 1}
 
 
+async def test_what_a_layer_set_in_a_new_module_is_taken_away_too(deploying: Deploying) -> None:
+    extra = layer(
+        agent={f"{DESIRED}.modules.b": module("b:1")}, b={f"{DESIRED}.limits": {"high": 5}}
+    )
+    await deploying.create("base", base())
+    await deploying.create("extra", extra, priority=1, target_condition="tags.extra = true")
+    await deploying.edge("e1", extra=True)
+    await deploying.settle()
+    twin = await deploying.twin(module_id="b")
+    assert _plain(twin.properties["desired"]) == {"limits": {"high": 5}}
+    await deploying.tag("e1", extra=False)
+    assert _plain((await deploying.twin(module_id="b")).properties["desired"]) == {}
+
+
 async def test_a_connected_agent_hears_of_what_changed(deploying: Deploying) -> None:
     await deploying.edge()
     await deploying.create("one", base("a:1"))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from muster.hub.changes import TwinChanged
+from muster.hub.changes import SectionChange, TwinChanged
 from muster.hub.sender_twins import SenderTwins
 from muster.hub.twins import TwinProperties, TwinRequest
 from muster.model.identity import ANY, DeviceRequest, IdentityRef
+from muster.model.twin import TwinSection
 
 if TYPE_CHECKING:
     from unit.hub.hub_parts import Parts
@@ -29,6 +30,22 @@ async def test_a_twin_follows_its_changes(parts: Parts) -> None:
     assert twins.get(ref) is found
     # Whoever does not say what the twin is makes us look again.
     parts.changes.publish(TwinChanged(ref, 9))
+    assert not twins.knows(ref)
+
+
+async def test_a_twin_follows_what_its_device_reports(parts: Parts) -> None:
+    twins = SenderTwins(parts.engine, parts.changes)
+    ref = await parts.device("d1")
+    await parts.twins.change(ref, TwinRequest({"site": "a"}, TwinProperties({"x": 1})))
+    await twins.load(ref)
+    for patch in ({"a": {"b": 1}, "c": 2}, {"c": None, "d": 3}):
+        await parts.twins.report(ref, patch)
+        assert twins.knows(ref)
+        followed = twins.get(ref)
+        assert followed == await SenderTwins(parts.engine, parts.changes).load(ref)
+    # What skips a version tells that something was not heard of.
+    reported = SectionChange({"e": 1}, TwinSection({"e": 1}, {}, 9))
+    parts.changes.publish(TwinChanged(ref, 9, reported=reported))
     assert not twins.knows(ref)
 
 

@@ -54,17 +54,43 @@ SELECT t.device_id, t.module_id, t.revision, t.version, t.etag_counter, t.desire
   CROSS JOIN twins t ON t.hub = :hub AND t.device_id = wanted.value
 
 -- name: apply
--- Only if nobody changed it since it was read.
+-- twins: JSON, pairs of device ID and revision; those that nobody changed since they were read.
 UPDATE twins
-   SET revision = revision + 1, version = :version, etag_counter = :etag_counter,
+   SET revision = revision + 1, version = version + 1, etag_counter = etag_counter + 1,
        desired = :desired, desired_metadata = :desired_metadata,
        desired_version = :desired_version, configurations = :configurations, managed = :managed
- WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id
-   AND revision = :expected
+ WHERE rowid IN (
+       SELECT t.rowid
+         FROM json_each(:twins) AS wanted
+        CROSS JOIN twins t
+           ON t.hub = :hub AND t.device_id = json_extract(wanted.value, '$[0]')
+          AND t.module_id = :module_id AND t.revision = json_extract(wanted.value, '$[1]'))
 
 -- name: mark
--- The section alone; what the twin says does not change. Only if nobody changed it meanwhile.
+-- The section alone; what the twins say does not change. As above.
 UPDATE twins
    SET revision = revision + 1, configurations = :configurations, managed = :managed
- WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id
-   AND revision = :expected
+ WHERE rowid IN (
+       SELECT t.rowid
+         FROM json_each(:twins) AS wanted
+        CROSS JOIN twins t
+           ON t.hub = :hub AND t.device_id = json_extract(wanted.value, '$[0]')
+          AND t.module_id = :module_id AND t.revision = json_extract(wanted.value, '$[1]'))
+
+-- name: insert_modules
+-- A module of the same name on several devices. owners: JSON, for each device its ID, and the
+-- generation ID and the etag of the module.
+INSERT INTO modules (hub, device_id, module_id, generation_id, etag, managed_by, auth_type)
+SELECT :hub, json_extract(value, '$[0]'), :module_id,
+       json_extract(value, '$[1]'), json_extract(value, '$[2]'), :managed_by, :auth_type
+  FROM json_each(:owners)
+
+-- name: insert_module_twins
+-- Their twins, which are the same. owners: as above.
+INSERT INTO twins (hub, device_id, module_id, revision, version, etag_counter, tags,
+                   desired, desired_metadata, desired_version,
+                   reported, reported_metadata, reported_version, managed)
+SELECT :hub, json_extract(value, '$[0]'), :module_id, 1, :version, :etag_counter, :tags,
+       :desired, :desired_metadata, :desired_version,
+       :reported, :reported_metadata, :reported_version, :managed
+  FROM json_each(:owners)

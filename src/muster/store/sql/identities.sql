@@ -75,6 +75,11 @@ DELETE FROM devices WHERE hub = :hub AND device_id = :device_id
 -- Changes nothing; as a step of a write it fails when the device does not exist.
 UPDATE devices SET etag = etag WHERE hub = :hub AND device_id = :device_id
 
+-- name: hold_devices
+-- The same for several devices. device_ids: JSON, none twice.
+UPDATE devices SET etag = etag
+ WHERE hub = :hub AND device_id IN (SELECT value FROM json_each(:device_ids))
+
 -- name: hold_scope
 -- Changes nothing; as a step of a write it fails when the edge device of a scope does not exist.
 UPDATE devices SET etag = etag

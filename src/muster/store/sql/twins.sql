@@ -14,6 +14,11 @@ SELECT revision, version, etag_counter, tags, desired, desired_metadata, desired
        reported, reported_metadata, reported_version
   FROM twins WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id
 
+-- name: get_reported
+-- What a device has reported, to change it.
+SELECT revision, version, reported, reported_metadata, reported_version
+  FROM twins WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id
+
 -- name: some
 -- Several twins alone, to change them. refs: JSON, pairs of device and module IDs.
 SELECT t.device_id, t.module_id,
@@ -49,6 +54,14 @@ UPDATE twins
        desired_version = :desired_version,
        reported = :reported, reported_metadata = :reported_metadata,
        reported_version = :reported_version
+ WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id
+   AND revision = :expected
+
+-- name: report
+-- Only if nobody changed it since it was read.
+UPDATE twins
+   SET revision = revision + 1, version = :version, reported = :reported,
+       reported_metadata = :reported_metadata, reported_version = :reported_version
  WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id
    AND revision = :expected
 
