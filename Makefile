@@ -17,7 +17,7 @@ help: ## Show this list
 		$(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
-setup: .venv/.ready $(NODE_CLIENTS)/node_modules/.ready ## Install what the project and its tests need
+setup: .venv/.ready $(NODE_CLIENTS)/node_modules/.ready .venv/.engine ## Install what the project and its tests need
 
 .PHONY: check
 check: .venv/.ready ## Check format, lint, types and import rules
@@ -54,3 +54,7 @@ $(NODE_CLIENTS)/node_modules/.ready: $(NODE_CLIENTS)/package.json \
 		$(NODE_CLIENTS)/package-lock.json scripts/setup
 	scripts/setup node
 	@if [ -d $(@D) ]; then touch $@; fi
+
+.venv/.engine: .venv/.ready tests/support/base_image.py tests/support/docker.py
+	scripts/setup engine
+	@touch $@

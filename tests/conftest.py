@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.docker import end_leftovers
 from support.instance import Instance, InstanceError
 from support.run import Place, Run
 from support.secrets import leaks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
+
+pytest_plugins = ["support.engines"]
 
 NEEDS_SHARED = ("tests/conformance/", "tests/wire/")
 LOG_LINES = 150
@@ -81,6 +84,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         except InstanceError as error:
             problems.append(str(error))
     _end_leftovers(run)
+    end_leftovers(run)
     # The instance file is how the owner's programs learn the policy keys; it is theirs alone. An
     # export of identities is a file of their keys, in a directory that is the owner's alone, too.
     files = [

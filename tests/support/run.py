@@ -113,7 +113,7 @@ class Run:
         why_not = unnamed or _why_not_official(address)
         ports = OFFICIAL_PORTS
         if why_not is not None:
-            ports = (_free_port(address), _free_port(address), _free_port(address))
+            ports = (free_port(address), free_port(address), free_port(address))
         return Place(address, names[0], (names[1], names[2]), *ports, unnamed, why_not)
 
     @property
@@ -168,7 +168,7 @@ def _why_not_official(address: str) -> str | None:
     return None
 
 
-def _free_port(address: str) -> int:
+def free_port(address: str) -> int:
     with socket.socket() as probe:
         probe.bind((address, 0))
         return int(probe.getsockname()[1])

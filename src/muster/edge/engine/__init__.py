@@ -1,1 +1,23 @@
-"""Module runtimes: what starts and stops modules. A runtime is one file; `base` says its port."""
+"""Module runtimes: what starts and stops modules. A runtime is one file; `base` says its port.
+
+`BUILT_IN` names them. Another one is a file, a line here, and a line in `tests/contract`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from muster.edge.engine.base import Engine
+from muster.edge.settings import Settings
+
+
+def _docker(settings: Settings) -> Engine:
+    # Imported when it is used: its HTTP client is a third of a small device's budget of memory.
+    from muster.edge.engine.docker import DockerEngine  # noqa: PLC0415 - as said above
+
+    return DockerEngine(settings.engine)
+
+
+BUILT_IN: Final[dict[str, Callable[[Settings], Engine]]] = {"docker": _docker}
+"""How each runtime is made, by the `type` of its modules in deployments."""
