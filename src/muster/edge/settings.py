@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
+
+DEFAULT_HOME: Final = Path("/var/lib/aziot/edged")
+"""Directory of all state."""
 
 JsonObject: TypeAlias = dict[str, Any]
 
@@ -188,7 +191,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     provisioning: DpsProvisioning | ManualProvisioning | None
     hostname: str
     parent_hostname: str | None = None
-    home: Path = Path("/var/lib/aziot/edged")
+    home: Path = DEFAULT_HOME
     reprovisioning: Reprovisioning = Reprovisioning.DYNAMIC
     trust_bundle: Path | None = None
     agent: AgentSettings = AgentSettings()

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from muster.auth import symmetric_keys
 from muster.edge.settings import (
+    DEFAULT_HOME,
     AgentSettings,
     ContainerEngine,
     DpsProvisioning,
@@ -47,7 +48,7 @@ def _top(settings: Settings) -> dict[str, Any]:
     found: dict[str, Any] = {"hostname": settings.hostname}
     if settings.parent_hostname is not None:
         found["parent_hostname"] = settings.parent_hostname
-    if settings.home != Settings.__struct_defaults__[1]:
+    if settings.home != DEFAULT_HOME:
         found["homedir"] = str(settings.home)
     if settings.trust_bundle is not None:
         found["trust_bundle_cert"] = _uri(settings.trust_bundle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -98,20 +99,42 @@ def endpoint(section: Section, key: str) -> str:
     """Return `https://host[:port]`."""
     text = section.required(key)
     try:
+        return read_endpoint(text)
+    except InvalidArgumentError as error:
+        raise section.error(key, error.message) from None
+
+
+def read_endpoint(text: str) -> str:
+    """Return `https://host[:port]`.
+
+    Raises:
+        InvalidArgumentError: it is something else.
+    """
+    with contextlib.suppress(ValueError):  # a port that is no number
         parts = urlsplit(text)
         plain = not (parts.username or parts.query or parts.fragment or parts.path.strip("/"))
         if parts.scheme == "https" and parts.hostname and parts.port != 0 and plain:
             return f"https://{parts.netloc}"
-    except ValueError:
-        pass  # a port that is no number
-    raise section.error(key, "must be https://HOST or https://HOST:PORT")
+    raise InvalidArgumentError("must be https://HOST or https://HOST:PORT")
 
 
 def id_scope(section: Section, key: str) -> str:
     """Return an ID scope."""
     text = section.required(key)
+    try:
+        return read_id_scope(text)
+    except InvalidArgumentError as error:
+        raise section.error(key, error.message) from None
+
+
+def read_id_scope(text: str) -> str:
+    """Return an ID scope.
+
+    Raises:
+        InvalidArgumentError: it is none.
+    """
     if not text.isascii() or not text.isalnum():
-        raise section.error(key, "must be letters and digits, such as 0ne00000001")
+        raise InvalidArgumentError("must be letters and digits, such as 0ne00000001")
     return text
 
 

@@ -1,0 +1,16 @@
+"""The `iotedge` command: people's way to the runtime of their device (edge.md 7)."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code: 0 done, 1 failed, 2 usage."""
+    from muster.cli.output import give_up_output, make_printable  # noqa: PLC0415 - as in muster.cli
+    from muster.edge.cli.root import iotedge  # noqa: PLC0415 - likewise
+
+    make_printable()
+    try:
+        iotedge(prog_name="iotedge")
+    except OSError as error:  # the disk that stdout goes to is full, or the like
+        give_up_output(error)
+        raise SystemExit(1) from None

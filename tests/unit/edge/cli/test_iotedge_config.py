@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from muster import __version__
+from muster.auth.certificate_authority import CertificateAuthority
+from muster.edge.cli import config, service
+from muster.edge.configuration.load import load
+from muster.edge.settings import (
+    DpsProvisioning,
+    ManualProvisioning,
+    Reprovisioning,
+    SymmetricKeyAttestation,
+)
+from unit.edge.cli.conftest import Run
+
+KEY = "c2l4dGVlbiBieXRlcyBvciBtb3Jl"
+RAW = b"sixteen bytes or more"
+DPS = ("config", "dps", "--id-scope", "0ne1", "--registration-id", "gateway-01")
+STRING = f"HostName=hub.example.org;DeviceId=d1;SharedAccessKey={KEY}"
+YAML = f"""\
+provisioning:
+  source: manual
+  device_connection_string: "{STRING}"
+homedir: /var/lib/iotedge
+"""
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_version(run: Run) -> None:
+    assert run("version").stdout == f"iotedge {__version__} (muster)\n"
+    assert run("--version").stdout == f"iotedge {__version__} (muster)\n"
+
+
+@pytest.mark.parametrize("stdin", [None, f"{KEY}\n"])
+def test_one_command_writes_a_correct_private_file(
+    stdin: str | None, run: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / "new" / "config.toml"
+    ca = CertificateAuthority.load_or_create(tmp_path / "ca").ca_file
+    options = ("--endpoint", "https://dps.example.org:8443", "--trust", str(ca), "-o", str(out))
+    done = run(*DPS, "--symmetric-key", "-" if stdin else KEY, *options, stdin=stdin)
+    assert done.exit_code == 0, done.output
+    assert KEY not in done.output
+    assert f"sudo iotedge config apply -c '{out}'" in done.output
+    assert _mode(out) == 0o600
+    found = load(out)
+    assert found.notices == ()
+    assert found.settings.trust_bundle == ca
+    assert found.settings.hostname == os.uname().nodename
+    assert found.settings.provisioning == DpsProvisioning(
+        endpoint="https://dps.example.org:8443",
+        id_scope="0ne1",
+        attestation=SymmetricKeyAttestation(registration_id="gateway-01", key=RAW),
+    )
+
+
+def test_an_endpoint_needs_no_scheme(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "config.toml"
+    run(*DPS, "--symmetric-key", KEY, "--endpoint", "dps.example.org", "-o", str(out))
+    provisioning = load(out).settings.provisioning
+    assert isinstance(provisioning, DpsProvisioning)
+    assert provisioning.endpoint == "https://dps.example.org"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--symmetric-key", "c2hvcnQ="), "'--symmetric-key': A symmetric key must be 16 to 64"),
+        (("--symmetric-key", KEY, "--endpoint", "http://x"), "'--endpoint': must be https://HOST"),
+        (("--symmetric-key", KEY, "--id-scope", "a b"), "'--id-scope': must be letters"),
+        (("--symmetric-key", KEY, "--registration-id", "-"), "'--registration-id': Invalid"),
+        (("--symmetric-key", KEY, "--hostname", "a b"), "'--hostname': "),
+        ((), "Missing option '--symmetric-key'"),
+    ],
+)
+def test_wrong_usage(options: tuple[str, ...], said: str, run: Run, tmp_path: Path) -> None:
+    done = run(*DPS, *options, "-o", str(tmp_path / "config.toml"))
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert KEY not in done.output
+    assert not (tmp_path / "config.toml").exists()
+
+
+def test_trust_must_be_certificates(run: Run, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.pem"
+    bad.write_text("no certificate")
+    done = run(*DPS, "--symmetric-key", KEY, "--trust", str(bad), "-o", str(tmp_path / "c.toml"))
+    assert done.exit_code == 1
+    assert done.stderr == (f"{bad} cannot be used\n\tcaused by: it holds no PEM certificates\n\n")
+
+
+def test_a_file_that_is_there_is_kept_unless_forced(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "config.toml"
+    out.write_text("mine")
+    done = run("config", "mp", "-c", STRING, "-o", str(out))
+    assert done.exit_code == 1
+    assert done.stderr == f"{out} is there already\n\tcaused by: --force replaces it\n\n"
+    assert out.read_text() == "mine"
+    assert run("config", "mp", "-c", STRING, "-o", str(out), "--force").exit_code == 0
+    assert _mode(out) == 0o600
+    settings = load(out).settings
+    assert settings.provisioning == ManualProvisioning(
+        hub_host="hub.example.org", device_id="d1", key=RAW
+    )
+    assert settings.reprovisioning is Reprovisioning.ON_ERROR_ONLY
+
+
+def test_a_connection_string_of_a_service_is_none_of_a_device(run: Run, tmp_path: Path) -> None:
+    text = f"HostName=hub.example.org;SharedAccessKeyName=owner;SharedAccessKey={KEY}"
+    done = run("config", "mp", "-c", "-", "-o", str(tmp_path / "c.toml"), stdin=text)
+    assert done.exit_code == 2
+    assert "must be one of a device" in done.stderr
+    assert KEY not in done.output
+
+
+def test_where_nothing_can_be_written(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run("config", "mp", "-c", STRING, "-o", str(tmp_path / "file" / "config.toml"))
+    assert done.exit_code == 1
+    assert "cannot be written" in done.stderr
+    done = run("config", "mp", "-c", STRING, "-o", str(tmp_path / "config.yaml"))
+    assert "the file is TOML" in done.stderr
+
+
+def test_import(run: Run, tmp_path: Path) -> None:
+    old, out = tmp_path / "config.yaml", tmp_path / "config.toml"
+    old.write_text(YAML + "watchdog:\n  max_retries: 2\n")
+    done = run("config", "import", "-c", str(old), "-o", str(out))
+    assert done.exit_code == 0, done.output
+    assert f"Note: {old}:5: watchdog: has no effect" in done.stderr
+    assert f"chmod 600 '{old}'" in done.stderr
+    new, before = load(out).settings, load(old).settings
+    assert new.provisioning == before.provisioning
+    assert new.home == Path("/var/lib/aziot/edged")
+
+
+def test_import_of_what_is_no_old_file(run: Run, tmp_path: Path) -> None:
+    old = tmp_path / "config.yaml"
+    old.write_text("provisioning: {}\n")
+    done = run("config", "import", "-c", str(old), "-o", str(tmp_path / "config.toml"))
+    assert done.exit_code == 1
+    assert done.stderr == (
+        "The configuration cannot be used\n"
+        f"\tcaused by: {old}:1: provisioning: source is missing: manual or dps\n\n"
+    )
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A `systemctl` that notes what it is told: no test may restart a service of this machine."""
+    program = tmp_path / "bin" / "systemctl"
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n[ -e {tmp_path}/broken ] && '
+        '[ "$1" = restart ] && { echo "Job failed." >&2; exit 1; }\nexit 0\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/bin:/usr/bin")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(config, "DEFAULT_FILE", tmp_path / "etc" / "config.toml")
+    return tmp_path
+
+
+def test_apply_restarts_the_daemon(run: Run, machine: Path) -> None:
+    given = machine / "gateway.toml"
+    run(*DPS, "--symmetric-key", KEY, "-o", str(given))
+    done = run("config", "apply", "-c", str(given))
+    assert done.exit_code == 0, done.output
+    assert f"{given} is correct." in done.stdout
+    used = machine / "etc" / "config.toml"
+    assert used.read_bytes() == given.read_bytes()
+    assert _mode(used) == 0o600
+    assert (machine / "calls").read_text() == "cat iotedged\nrestart iotedged\n"
+    used.write_text("the one before")
+    done = run("config", "apply", "-c", str(given))
+    assert (machine / "etc" / "config.toml.before").read_text() == "the one before"
+
+
+def test_apply_says_why_the_daemon_does_not_come_up(run: Run, machine: Path) -> None:
+    given = machine / "gateway.toml"
+    run(*DPS, "--symmetric-key", KEY, "-o", str(given))
+    (machine / "broken").touch()
+    done = run("config", "apply", "-c", str(given))
+    assert done.exit_code == 1
+    assert done.stderr == (
+        "Could not restart iotedged\n\tcaused by: Job failed.\n"
+        "\tcaused by: its log: journalctl -u iotedged -n 30\n\n"
+    )
+
+
+def test_apply_changes_nothing_for_a_bad_file(run: Run, machine: Path) -> None:
+    bad = machine / "bad.toml"
+    bad.write_text("a = 1")
+    done = run("config", "apply", "-c", str(bad))
+    assert done.exit_code == 1
+    assert f"caused by: {bad}:1: [provisioning] is missing" in done.stderr
+    assert not (machine / "calls").exists()
+    assert not (machine / "etc").exists()
+
+
+@pytest.mark.usefixtures("machine")
+def test_apply_is_for_root(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    done = run("config", "apply")
+    assert done.exit_code == 1
+    assert "must be run as root\n\tcaused by: try again with sudo" in done.stderr
+
+
+def test_apply_without_systemd(run: Run, machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = machine / "gateway.toml"
+    run(*DPS, "--symmetric-key", KEY, "-o", str(given))
+    monkeypatch.setattr(service.shutil, "which", lambda _: None)
+    done = run("config", "apply", "-c", str(given))
+    assert done.exit_code == 1
+    assert "start it by hand: iotedged -c" in done.stderr

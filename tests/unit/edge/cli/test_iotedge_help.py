@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from muster.edge.cli.root import iotedge
+from unit.edge.cli.conftest import Run
+
+
+def _commands(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    if not isinstance(command, click.Group):
+        yield path
+        return
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        found = command.get_command(context, name)
+        assert found is not None
+        yield from _commands(found, (*path, name))
+
+
+COMMANDS = list(_commands(iotedge, ()))
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_has_examples_that_can_be_typed(path: tuple[str, ...], run: Run) -> None:
+    shown = run(*path, "--help").stdout
+    lines = shown.partition("Example")[2].partition("\n\n")[0].splitlines()[1:]
+    assert lines
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        words = words[words.index("iotedge") + 1 :]
+        end = next((at for at, word in enumerate(words) if word in ("|", ">", "<")), len(words))
+        words = words[:end]
+        assert tuple(words[: len(path)]) == path
+        command: click.Command = iotedge
+        for name in path:
+            assert isinstance(command, click.Group)
+            found = command.get_command(click.Context(command), name)
+            assert found is not None
+            command = found
+        arguments = ["x" if word == "-" else word for word in words[len(path) :]]
+        command.make_parser(click.Context(command)).parse_args(arguments)
+
+
+def test_help_imports_nothing_slow() -> None:
+    code = (
+        "import sys; sys.argv = ['iotedge', '--help']\n"
+        "from muster.edge.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "slow = {'asyncio', 'cryptography', 'requests', 'rich', 'yaml'} & set(sys.modules)\n"
+        "assert not slow, slow"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
