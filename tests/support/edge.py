@@ -13,6 +13,7 @@ from muster.edge.upstream.login import Gateway, Login
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from muster.edge.provisioning.provisioner import Provisioned
     from support.instance import Instance
 
 PATIENCE_S = 50.0
@@ -89,3 +90,17 @@ def login(instance: Instance, device_id: str, key: str, module_id: str | None = 
         module_id=module_id,
         key=base64.b64decode(key),
     )
+
+
+class ProvisioningOwner:
+    """Who wants to be provisioned, and remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.waits: list[tuple[str, float]] = []
+        self.answers: list[Provisioned] = []
+
+    def provisioning_waits(self, reason: str, next_attempt_s: float) -> None:
+        self.waits.append((reason, next_attempt_s))
+
+    def provisioned(self, provisioned: Provisioned) -> None:
+        self.answers.append(provisioned)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
@@ -19,12 +20,16 @@ class DeviceIdentity(msgspec.Struct, frozen=True, kw_only=True):
         hub_host: host name of the assigned hub, a port after a colon where it is not the usual one.
         device_id: its ID there.
         key: of the device's symmetric key, raw bytes; signs for the hub as it did for the
-            provisioning service (edge.md 0.2).
+            provisioning service (edge.md 0.2). `None` where it has a certificate.
+        certificate: PEM file; `None` where it has a key.
+        private_key: PEM file of the certificate.
     """
 
     hub_host: str
     device_id: str
-    key: bytes
+    key: bytes | None = None
+    certificate: Path | None = None
+    private_key: Path | None = None
 
     def __repr__(self) -> str:
         return f"DeviceIdentity(hub_host={self.hub_host!r}, device_id={self.device_id!r}, key=***)"

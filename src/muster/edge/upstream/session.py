@@ -312,8 +312,8 @@ class MqttSession:
     async def _stay(self) -> Failure | None:
         """Be connected until that ends; `None` where it ends to renew the token."""
         connection, over, tuning = self._connection, self._over, self._tuning
-        assert connection is not None  # noqa: S101 - `_connect` has made it
-        assert over is not None  # noqa: S101 - likewise
+        if connection is None or over is None:
+            raise AssertionError("there is a connection after `_connect`")
         loop = asyncio.get_running_loop()
         mark, renew_at = self._time.mark(), loop.time() + tuning.token_s - tuning.renew_s
         ping_s = tuning.keep_alive_s * 0.75

@@ -1,0 +1,110 @@
+"""Everything this device says to its hub, put together: whom to trust and what time it is, once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, final
+
+from muster.edge.upstream import trust
+from muster.edge.upstream.device_scope import DeviceScope
+from muster.edge.upstream.http import Https
+from muster.edge.upstream.login import Gateway, Login, transports
+from muster.edge.upstream.modules import HubModules
+from muster.edge.upstream.session import ALL, MqttSession
+from muster.net.dial import Dialler
+from muster.net.stream import Limits
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from muster.edge.identity import DeviceIdentity, ModuleIdentity
+    from muster.edge.upstream.base import Owner
+    from muster.edge.upstream.hub_time import HubTime
+    from muster.edge.upstream.session import Tuning
+    from muster.edge.upstream.topics import Feature
+    from muster.ids import Randomness
+
+LIMITS: Final = Limits(
+    handshake_s=30.0, first_byte_s=60.0, write_stall_s=60.0, write_buffer=4 * 1024 * 1024
+)
+"""Of a connection. A session writes no more than its window, a twin and some answers at a time."""
+_GOODBYE_S: Final = 2.0
+
+
+@final
+class Hub:
+    """The hub of this device, or the parent in its place. Belongs to the running event loop.
+
+    Args:
+        device: who this device is.
+        trust_bundle: further CAs to trust.
+        parent_hostname: of the edge device above; `None` for none.
+        upstream_protocol: see `login.transports`.
+        time: for tokens.
+        randomness: spreads attempts.
+        gateway: where it is, where that is not said by the names.
+
+    Raises:
+        OSError: a certificate or key cannot be read (`ssl.SSLError`: or used).
+    """
+
+    def __init__(
+        self,
+        device: DeviceIdentity,
+        *,
+        trust_bundle: Path | None,
+        parent_hostname: str | None,
+        upstream_protocol: str | None,
+        time: HubTime,
+        randomness: Randomness,
+        gateway: Gateway | None = None,
+    ) -> None:
+        self._device = device
+        self._gateway = gateway or Gateway.of(device.hub_host, parent_hostname)
+        self._ways = transports(upstream_protocol)
+        self._time = time
+        self._randomness = randomness
+        self._login = Login(hub_host=device.hub_host, device_id=device.device_id, key=device.key)
+        own = trust.context(trust_bundle, device.certificate, device.private_key)
+        # Modules prove themselves by their keys, whatever the device has.
+        self._dialler = Dialler(trust.context(trust_bundle), LIMITS)
+        self._device_https = Https(self._gateway, own, time)
+        self._https = Https(self._gateway, trust.context(trust_bundle), time)
+
+    def session(
+        self,
+        login: Login,
+        owner: Owner,
+        *,
+        features: frozenset[Feature] = ALL,
+        tuning: Tuning | None = None,
+    ) -> MqttSession:
+        """Return a session of an identity; see `MqttSession`. It is not open yet."""
+        return MqttSession(
+            login,
+            self._gateway,
+            owner,
+            dialler=self._dialler,
+            time=self._time,
+            randomness=self._randomness,
+            ways=self._ways,
+            features=features,
+            tuning=tuning,
+        )
+
+    def module_session(self, module: ModuleIdentity, owner: Owner) -> MqttSession:
+        """Return a session of a module of this device."""
+        return self.session(Login.of_module(self._device, module), owner)
+
+    def modules(self) -> HubModules:
+        """Return the module identities of this device, as the hub has them."""
+        return HubModules(self._device_https, self._login)
+
+    def scope(self, edge_hub: ModuleIdentity) -> DeviceScope:
+        """Return who is in this device's scope."""
+        return DeviceScope(self._https, Login.of_module(self._device, edge_hub))
+
+    async def close(self) -> None:
+        """Let go of connections; sessions have been closed before."""
+        await self._device_https.close()
+        await self._https.close()
+        await self._dialler.close(_GOODBYE_S)
