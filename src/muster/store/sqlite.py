@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Final, Self, TypeAlias, final
 
 import structlog
+from msgspec import Struct
 
 from muster.errors import AlreadyExistsError, ConflictError, UnavailableError
 from muster.store import migrations
@@ -46,7 +47,8 @@ _WAL_WAIT_MS: Final = 200
 _WAL_CHECK_EVERY: Final = 256
 """... after so many commits."""
 _OPTIMIZE_EVERY_S: Final = 3_600.0
-_CACHE_KIB: Final = 16_384
+_SHRINK_PAGES: Final = 1_024
+"""A database that shrinks does so when so many of its pages are free, and at least half of all."""
 
 # What a statement can get wrong by itself. Everything else is the disk's or the file's doing.
 _MISTAKES: Final = frozenset(
@@ -67,6 +69,24 @@ _DUPLICATES: Final = frozenset(
     }
 )
 
+
+class Profile(Struct, frozen=True, kw_only=True):
+    """What a database is for.
+
+    Attributes:
+        schema: folder of its migrations in `store/migrations`; empty for the service's.
+        cache_kib: memory of each of the three connections for pages.
+        shrinks: whether it gives space back to the disk when half of it is free and there is
+            nothing to do. Costs a copy of what is left.
+    """
+
+    schema: str = ""
+    cache_kib: int = 16_384
+    shrinks: bool = False
+
+
+SERVICE: Final = Profile()
+
 _Write: TypeAlias = tuple[tuple[Statement, ...], asyncio.Future[None]]
 _Read: TypeAlias = tuple[Query, Params, asyncio.Future[list[Row]]]
 _log = structlog.get_logger(__name__)
@@ -76,8 +96,11 @@ _log = structlog.get_logger(__name__)
 class SqliteEngine:
     """Implements `store.engine.Engine` on one SQLite file. Belongs to one event loop."""
 
-    def __init__(self, path: Path, connections: list[sqlite3.Connection]) -> None:
+    def __init__(
+        self, path: Path, connections: list[sqlite3.Connection], *, shrinks: bool = False
+    ) -> None:
         """Use `SqliteEngine.open`."""
+        self._shrinks = shrinks
         self._wal = path.with_name(f"{path.name}-wal")
         self._loop = asyncio.get_running_loop()
         self._create_future = self._loop.create_future
@@ -96,18 +119,20 @@ class SqliteEngine:
         self._writes = Turn(self._loop, self._writer.put, _COMMIT_PAUSE_S)
 
     @classmethod
-    async def open(cls, path: Path) -> Self:
+    async def open(cls, path: Path, profile: Profile = SERVICE) -> Self:
         """Open the database, made and migrated as needed.
 
         Args:
             path: of the file; its directory exists.
+            profile: what it is for.
 
         Raises:
             UnavailableError: it cannot be opened, or was written by a newer version (codes
                 `store-unavailable`, `store-too-new`).
         """
         try:
-            return cls(path, await asyncio.to_thread(_open, path))
+            connections = await asyncio.to_thread(_open, path, profile)
+            return cls(path, connections, shrinks=profile.shrinks)
         except (sqlite3.Error, OSError) as error:
             raise UnavailableError(
                 f"The database {path} cannot be opened: {error}", code="store-unavailable"
@@ -187,10 +212,24 @@ class SqliteEngine:
                 self._tend(f"busy_timeout = {_BUSY_MS}")
 
     def _tidy(self) -> None:
+        if self._shrinks:
+            self._shrink()
         self._tend("wal_checkpoint(PASSIVE)")
         if time.monotonic() - self._optimized_at > _OPTIMIZE_EVERY_S:
             self._optimized_at = time.monotonic()
             self._tend("optimize")
+
+    def _shrink(self) -> None:
+        """Give space back; what fails may be tried the next time."""
+        try:
+            (free,) = self._writing.execute("PRAGMA freelist_count").fetchone()
+            (pages,) = self._writing.execute("PRAGMA page_count").fetchone()
+            if free < _SHRINK_PAGES or free * 2 < pages:
+                return
+            self._writing.execute("VACUUM")
+            self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error as error:
+            _log.warning("database not made smaller", reason=str(error))
 
     def _finish(self) -> None:
         # Only the last connection can empty the WAL in any case.
@@ -376,14 +415,14 @@ def _unavailable(error: Exception) -> UnavailableError:
     return UnavailableError(f"The store does not answer: {error}", code="store-unavailable")
 
 
-def _open(path: Path) -> list[sqlite3.Connection]:
+def _open(path: Path, profile: Profile) -> list[sqlite3.Connection]:
     """Return the writer's connection and two for readers."""
     path.touch(mode=0o600)
-    connections = [_connect(path)]
+    connections = [_connect(path, profile)]
     try:
-        migrations.apply(connections[0])
+        migrations.apply(connections[0], migrations.bundled(profile.schema))
         for _ in range(2):
-            connections.append(_connect(path))
+            connections.append(_connect(path, profile))
             connections[-1].execute("PRAGMA query_only = ON")
         # A scan may have to sort a million rows: not in memory.
         connections[-1].execute("PRAGMA temp_store = FILE")
@@ -394,7 +433,7 @@ def _open(path: Path) -> list[sqlite3.Connection]:
     return connections
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, profile: Profile) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path, isolation_level=None, check_same_thread=False, cached_statements=256
     )
@@ -405,7 +444,7 @@ def _connect(path: Path) -> sqlite3.Connection:
             "synchronous = FULL",
             f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
             f"journal_size_limit = {_MAX_WAL_BYTES // 2}",
-            f"cache_size = -{_CACHE_KIB}",
+            f"cache_size = -{profile.cache_kib}",
             "temp_store = MEMORY",
             # `optimize` looks at so many rows of an index at most.
             "analysis_limit = 400",

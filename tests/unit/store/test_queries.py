@@ -46,7 +46,7 @@ def test_every_statement_suits_the_schema(noun: str) -> None:
     loaded = queries.load(noun)
     assert loaded.names()
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        migrations.apply(connection)
+        migrations.apply(connection, migrations.bundled("edge_hub" if noun == "edge_hub" else ""))
         for name in loaded.names():
             sql = loaded[name].sql
             params = dict.fromkeys(re.findall(r":([a-z_]\w*)", sql))

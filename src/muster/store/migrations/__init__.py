@@ -36,10 +36,14 @@ class Migration(NamedTuple):
         return _BREAKS in self.sql
 
 
-def bundled() -> list[Migration]:
-    """Return the migrations of this version, in order."""
+def bundled(schema: str = "") -> list[Migration]:
+    """Return the migrations of this version, in order.
+
+    Args:
+        schema: folder of them; empty for the service's.
+    """
     found = []
-    for entry in files(__package__).iterdir():
+    for entry in files(__package__).joinpath(schema).iterdir():
         number, _, rest = entry.name.partition("_")
         if number.isdigit() and rest.endswith(".sql"):
             found.append(
