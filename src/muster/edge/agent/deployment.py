@@ -54,6 +54,18 @@ class DeploymentStatus(msgspec.Struct, frozen=True):
     description: str = ""
 
 
+class Judgement(msgspec.Struct, frozen=True):
+    """What came of desired properties.
+
+    Attributes:
+        version: their `$version`.
+        status: see there.
+    """
+
+    version: int
+    status: DeploymentStatus
+
+
 class DeploymentError(Exception):
     """Desired properties that are no deployment.
 

@@ -220,7 +220,7 @@ BAD: dict[str, tuple[Callable[[JsonObject], None], str]] = {
     ),
     "odd pull policy": (
         put("modules/a/imagePullPolicy", "always"),
-        "modules.a.imagePullPolicy is 'always'; it may be on-create, never",
+        "modules.a.imagePullPolicy is 'always'; it may be on-create, if-not",
     ),
     "negative order": (put("modules/a/startupOrder", -1), "modules.a.startupOrder is not a whole"),
     "great order": (put("modules/a/startupOrder", 2**32), "modules.a.startupOrder is not a whole"),

@@ -1,0 +1,301 @@
+"""The agent: listens to the hub, keeps the deployment, makes passes and reports (edge.md 5)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import platform
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from importlib.metadata import version
+from typing import Any, Final, TypeAlias
+
+import msgspec
+import structlog
+
+from muster.clock import Clock
+from muster.edge.agent import manifest, reported
+from muster.edge.agent.constants import FAREWELL_S, RECONCILE_EVERY_S, from_environment
+from muster.edge.agent.deployment import Code, DeploymentError, DeploymentStatus, Judgement
+from muster.edge.agent.identities import KnownIdentities
+from muster.edge.agent.making import DeviceFacts
+from muster.edge.agent.memory import Memory
+from muster.edge.agent.ports import EdgeHub, Workload
+from muster.edge.agent.reconciler import Pass, Reconciler
+from muster.edge.agent.reporter import Reporter
+from muster.edge.agent.store import AgentStore
+from muster.edge.agent.twin_copy import DesiredCopy
+from muster.edge.agent.twin_reader import TwinReader
+from muster.edge.engine.base import Engine, Module, Status
+from muster.edge.identity import AGENT, HUB, DeviceIdentity, ModuleIdentities, container_name
+from muster.edge.settings import Settings
+from muster.edge.upstream.base import HubError, Link, Message, NoLinkError, Owner, Session
+from muster.net.tasks import spawn
+
+JsonObject: TypeAlias = dict[str, Any]
+
+_DESCRIPTION: Final = 2000
+"""Characters of a description at most; a twin takes strings of 4096 bytes."""
+_BREATH_S: Final = 0.1
+_NOT_YET: Final = Judgement(0, DeploymentStatus(Code.UNKNOWN))
+
+_log = structlog.get_logger(__name__)
+
+
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
+    """The other parts of the runtime, as the agent needs them.
+
+    Attributes:
+        engines: one for each runtime, started up.
+        identities: of modules.
+        workload: their sockets.
+        hub: the edge hub of this process.
+        connect: makes the session of `$edgeAgent`, not yet open, for its owner.
+        refused: called when the hub does not accept the device any more, with the reason.
+        clock: tells the time.
+    """
+
+    engines: Sequence[Engine]
+    identities: ModuleIdentities
+    workload: Workload
+    hub: EdgeHub
+    connect: Callable[[Owner], Session]
+    refused: Callable[[str], None]
+    clock: Clock
+
+
+class Agent:
+    """Keeps the modules of one device identity as its deployment says.
+
+    It begins with the deployment that it kept on the device, without waiting for anybody. What it
+    cannot read keeps the one in force, and is reported.
+    """
+
+    def __init__(self, settings: Settings, device: DeviceIdentity, around: Surroundings) -> None:
+        """Make an agent that does nothing yet; see `start`."""
+        constants = from_environment(settings.agent.env)
+        self._owner: Final = f"{device.hub_host}/{device.device_id}"
+        self._parent: Final = settings.parent_hostname
+        self._around: Final = around
+        self._clock: Final = around.clock
+        self._store: Final = AgentStore(settings.home / "agent")
+        self._memory: Final = Memory(self._store, around.clock)
+        self._identities: Final = KnownIdentities(around.identities)
+        self._wake: Final = asyncio.Event()
+        self._reconciler: Final = Reconciler(
+            around.engines,
+            self._identities,
+            around.workload,
+            self._memory,
+            facts=DeviceFacts(
+                hub_host=device.hub_host.partition(":")[0],
+                device_id=device.device_id,
+                hostname=settings.hostname,
+                parent_hostname=settings.parent_hostname,
+                agent_env=settings.agent.env,
+            ),
+            constants=constants,
+            clock=around.clock,
+            changed=self._wake.set,
+        )
+        self._session: Final = around.connect(self)
+        self._reporter: Final = Reporter(self._session, self._needs_twin)
+        self._twin: Final = TwinReader(
+            self._session,
+            self._reporter.turn,
+            self._take_twin,
+            refresh_s=constants.refresh_s,
+            clock=around.clock,
+        )
+        self._platform: Final = reported.Platform(
+            os=platform.system().lower(),
+            architecture=platform.machine(),
+            version=version("muster-iot"),
+        )
+        self._desired: Final = DesiredCopy()
+        self._saved: JsonObject | None = None
+        self._to_save: Final = asyncio.Event()
+        self._current = False
+        self._doubted: int | None = None
+        self._refusal: Judgement | None = None
+        self._judgement = _NOT_YET
+        self._started_at: datetime | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # Life.
+
+    async def start(self) -> None:
+        """Begin, with what the device kept. Returns when the first pass can be made."""
+        self._started_at = self._clock.now()
+        await self._memory.load()
+        # A deployment of another identity is none of ours: after a move nothing is touched before
+        # the new hub has spoken.
+        kept = await asyncio.to_thread(self._store.load_deployment, self._owner)
+        if kept is not None:
+            self._saved = kept
+            self._desired.replace(kept)
+            self._read_deployment()
+            _log.info(
+                "the deployment kept on the device is in force", version=self._desired.version
+            )
+        self._tasks = [
+            spawn(self._make_passes(), "passes of the agent"),
+            spawn(self._keep_deployments(), "backup of the deployment"),
+            spawn(self._look_up_identities(), "identities of modules"),
+            spawn(self._reporter.run(), "reports of the agent"),
+            spawn(self._twin.run(), "twin of the agent"),
+        ]
+        self._session.open()
+
+    async def close(self) -> None:
+        """End: say farewell to the hub if it is in reach. Modules go on as they are."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._reconciler.close()
+        if self._session.link is Link.CONNECTED:
+            await self._reporter.say_farewell(FAREWELL_S)
+        await self._session.close()
+
+    # What the session tells (`Owner`).
+
+    def link_changed(self, link: Link, detail: str) -> None:
+        """Note how the session stands."""
+        if link is Link.CONNECTED:
+            self._twin.ask()
+            self._reconciler.hub_in_reach()
+            self._tasks.append(spawn(self._look_up_identities(), "identities of modules"))
+            self._tasks = [task for task in self._tasks if not task.done()]
+            self._wake.set()
+        elif link is Link.REFUSED:
+            self._around.refused(detail)
+
+    def desired_changed(self, patch: JsonObject) -> None:
+        """Take a patch of desired properties."""
+        before = self._desired.document
+        if not self._desired.apply(patch):
+            self._twin.ask_now()
+        elif self._desired.document is not before:
+            self._read_deployment()
+
+    async def method(self, name: str, payload: Any) -> tuple[int, Any]:
+        """Answer a direct method (edge.md 5.4)."""
+        return 400, {"message": f"Command '{name}' not found. The supported commands are - "}
+
+    async def message(self, message: Message) -> None:
+        """Drop a message: nobody sends any to the agent."""
+
+    # The deployment.
+
+    def _needs_twin(self) -> None:
+        # Without a link, its coming up asks, and no more often than is good for a link that flaps.
+        if self._session.link is Link.CONNECTED:
+            self._twin.ask_now()
+
+    def _take_twin(self, twin: JsonObject) -> None:
+        desired = twin.get("desired") or {}
+        if self._is_overtaken(desired):
+            self._twin.ask_now()
+            return
+        self._reporter.hub_has(twin.get("reported") or {})
+        if self._desired.replace(desired) or not self._current:
+            self._current = True
+            self._read_deployment()
+
+    def _is_overtaken(self, desired: JsonObject) -> bool:
+        """Tell whether a patch came while the twin was read, so that it is older than the copy.
+
+        A hub that says it twice means it: its twin was made anew.
+        """
+        found: int = desired.get("$version", 0)
+        overtaken = found < self._desired.version and found != self._doubted
+        self._doubted = found if overtaken else None
+        return overtaken
+
+    def _read_deployment(self) -> None:
+        desired = self._desired.document or {}
+        self._wake.set()
+        try:
+            deployment = manifest.parse(desired, self._reconciler.runtimes, self._parent)
+        except DeploymentError as error:
+            self._refusal = Judgement(self._desired.version, error.status)
+            _log.warning(
+                "the desired properties are no deployment",
+                version=self._desired.version,
+                code=error.status.code.value,
+                description=error.status.description,
+            )
+            return
+        self._refusal = None
+        self._reconciler.deploy(deployment)
+        self._to_save.set()
+
+    async def _keep_deployments(self) -> None:
+        while True:
+            await self._to_save.wait()
+            self._to_save.clear()
+            desired = self._desired.document
+            if desired is None or desired == self._saved or self._refusal is not None:
+                continue
+            try:
+                await asyncio.to_thread(self._store.save_deployment, self._owner, desired)
+            except OSError as error:
+                _log.error("the deployment is not kept on the device", error=str(error))
+            else:
+                self._saved = desired
+
+    async def _look_up_identities(self) -> None:
+        try:
+            await self._identities.look_up()
+        except (HubError, NoLinkError, OSError) as error:
+            _log.info("identities of modules are not known", error=str(error))
+        self._wake.set()
+
+    # Passes.
+
+    async def _make_passes(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                self._conclude(await self._reconciler.run(may_disown=self._current))
+            except Exception:  # noqa: BLE001 - see below
+                # Whatever is wrong in one pass must not end all of them.
+                _log.exception("a pass failed")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RECONCILE_EVERY_S):
+                    await self._wake.wait()
+                    # Much that happens at once is seen together.
+                    await asyncio.sleep(_BREATH_S)
+
+    def _conclude(self, made: Pass) -> None:
+        deployment = self._reconciler.deployment
+        if self._refusal is not None:
+            self._judgement = self._refusal
+        elif deployment is not None and made.settled:
+            self._judgement = Judgement(deployment.version, _status(made.problems))
+        self._reporter.want(
+            reported.document(
+                self._judgement,
+                deployment,
+                made.modules,
+                {
+                    container_name(AGENT): self._itself(),
+                    container_name(HUB): self._around.hub.module(),
+                },
+                self._platform,
+            )
+        )
+
+    def _itself(self) -> Module:
+        return Module(
+            name=container_name(AGENT),
+            status=Status.RUNNING,
+            description="running",
+            started_at=self._started_at,
+        )
+
+
+def _status(problems: Sequence[str]) -> DeploymentStatus:
+    if not problems:
+        return DeploymentStatus(Code.OK)
+    return DeploymentStatus(Code.FAILED, "; ".join(problems)[:_DESCRIPTION])

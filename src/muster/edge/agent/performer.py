@@ -1,0 +1,147 @@
+"""Takes a step: asks engine, identities and workload for one act after the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from typing import Final, Protocol, TypeVar
+
+from muster.edge.agent.constants import (
+    ACT_TIMEOUT_S,
+    PULL_TIMEOUT_S,
+    PULLS_AT_ONCE,
+    STOP_PATIENCE_S,
+)
+from muster.edge.agent.identities import KnownIdentities
+from muster.edge.agent.plan import Act, Kind, Step, Target
+from muster.edge.agent.ports import Workload
+from muster.edge.engine.base import Engine, EngineError, ModuleSpec
+from muster.edge.upstream.base import HubError, NoLinkError
+
+_T = TypeVar("_T")
+
+
+class StepError(Exception):
+    """A step failed. The message says why, for people."""
+
+
+class Witness(Protocol):
+    """Who remembers what was done."""
+
+    def started(self, name: str) -> None:
+        """Note that a module was started."""
+
+    def pulled(self, fingerprint: str) -> None:
+        """Note that what a module is made of was fetched ahead."""
+
+    async def forget(self, name: str) -> None:
+        """Forget its restarts."""
+
+    async def count(self, name: str) -> None:
+        """Count a restart."""
+
+
+class Doing:
+    """A step that is being taken.
+
+    Attributes:
+        step: see there.
+        target: what it works towards; `None` for a removal.
+        since: monotonic seconds.
+        act: what it is at.
+        task: does it.
+    """
+
+    __slots__ = ("act", "since", "step", "target", "task")
+
+    def __init__(self, step: Step, target: Target | None, since: float) -> None:
+        self.step = step
+        self.target = target
+        self.since = since
+        self.act = step.acts[0]
+        self.task: asyncio.Task[None] | None = None
+
+
+class Performer:
+    """Takes steps; those of different modules at once."""
+
+    def __init__(
+        self,
+        engines: Mapping[str, Engine],
+        identities: KnownIdentities,
+        workload: Workload,
+        witness: Witness,
+    ) -> None:
+        self._engines: Final = engines
+        self._identities: Final = identities
+        self._workload: Final = workload
+        self._witness: Final = witness
+        self._pulls: Final = asyncio.Semaphore(PULLS_AT_ONCE)
+
+    async def perform(self, doing: Doing) -> None:
+        """Take a step, to its end or until something fails.
+
+        Raises:
+            StepError: an act failed or took too long.
+        """
+        for act in doing.step.acts:
+            doing.act = act
+            if act is Act.IDENTIFY:
+                if await self._identity_changes(doing):
+                    # The next plan has the new specification.
+                    return
+            else:
+                await self._do(act, doing)
+
+    async def _identity_changes(self, doing: Doing) -> bool:
+        assert doing.target is not None  # noqa: S101 - only what is made has an identity
+        ensured = self._identities.ensure(doing.step.name)
+        changed = await _in_time(ensured, ACT_TIMEOUT_S, "its identity")
+        return changed or doing.target.spec is None
+
+    async def _do(self, act: Act, doing: Doing) -> None:
+        name, engine = doing.step.name, self._engines[doing.step.runtime]
+        if act is Act.PREPARE:
+            await self._prepare(engine, doing)
+        elif act is Act.CREATE:
+            spec = _spec(doing)
+            await _in_time(self._workload.open(name, spec.module_id), ACT_TIMEOUT_S, "its socket")
+            await _in_time(engine.create(spec), ACT_TIMEOUT_S, "to create it")
+        elif act is Act.START:
+            await _in_time(self._workload.open(name, name), ACT_TIMEOUT_S, "its socket")
+            await _in_time(engine.start(name), ACT_TIMEOUT_S, "to start it")
+            self._witness.started(name)
+        elif act is Act.STOP:
+            await _in_time(engine.stop(name, STOP_PATIENCE_S), ACT_TIMEOUT_S, "to stop it")
+        elif act is Act.REMOVE:
+            await _in_time(engine.remove(name), ACT_TIMEOUT_S, "to remove it")
+            await _in_time(self._workload.close(name), ACT_TIMEOUT_S, "to close its socket")
+        elif act is Act.FORGET:
+            await self._witness.forget(name)
+        else:
+            await self._witness.count(name)
+
+    async def _prepare(self, engine: Engine, doing: Doing) -> None:
+        async with self._pulls:
+            await _in_time(engine.prepare(_spec(doing)), PULL_TIMEOUT_S, "to fetch it")
+        fingerprint = doing.target.fingerprint if doing.target else None
+        if doing.step.kind is Kind.PULL and fingerprint is not None:
+            self._witness.pulled(fingerprint)
+
+
+def _spec(doing: Doing) -> ModuleSpec:
+    assert doing.target is not None  # noqa: S101 - the plan makes only what the deployment has
+    assert doing.target.spec is not None  # noqa: S101 - IDENTIFY ends a step without one
+    return doing.target.spec
+
+
+async def _in_time(awaitable: Awaitable[_T], patience_s: float, what: str) -> _T:
+    try:
+        async with asyncio.timeout(patience_s):
+            return await awaitable
+    except TimeoutError:
+        raise StepError(f"{what} took longer than {patience_s:g} s") from None
+    except NoLinkError:
+        raise StepError(f"{what} needs the hub, which is out of reach") from None
+    except (EngineError, HubError, OSError) as error:
+        raise StepError(str(error) or type(error).__name__) from error

@@ -1,0 +1,349 @@
+"""Passes: find what runs, plan, and take the steps that may be taken (edge.md 5.3).
+
+A pass never waits for a step. Steps of different modules are taken at once, so a download that
+hangs holds up one module; startup order is kept by not beginning a step while one before it, in
+the deployment's order, is being taken, and no longer than `ORDER_PATIENCE_S`. Restarts of what
+fell over wait for nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from muster.clock import Clock
+from muster.edge.agent.constants import ACT_TIMEOUT_S, ORDER_PATIENCE_S, Constants
+from muster.edge.agent.deployment import Deployment, WantedModule
+from muster.edge.agent.failures import Failures
+from muster.edge.agent.identities import KnownIdentities
+from muster.edge.agent.making import DeviceFacts, specification
+from muster.edge.agent.memory import Memory
+from muster.edge.agent.performer import Doing, Performer, StepError
+from muster.edge.agent.plan import Act, Found, Kind, Step, Target, plan
+from muster.edge.agent.ports import Workload
+from muster.edge.agent.reported import ReportedModule
+from muster.edge.agent.restarts import runtime_status
+from muster.edge.engine.base import Engine, EngineError, Module, Status
+from muster.edge.upstream.base import HubError, NoLinkError
+from muster.net.tasks import spawn
+
+_log = structlog.get_logger(__name__)
+
+_IMPATIENT: Final = frozenset({Kind.RESTART, Kind.HEALTHY})
+"""Steps that wait for nobody and that nobody waits for. They are no part of a deployment's way."""
+_EMPTYING: Final = frozenset({Kind.REMOVE, Kind.DEAD})
+_IDENTITY: Final = "identity of "
+
+
+class Pass(msgspec.Struct, frozen=True, kw_only=True):
+    """What a pass found.
+
+    Attributes:
+        modules: of the deployment that are there.
+        settled: nothing of the deployment is being done or is still to be tried for the first
+            time; what is left has failed and is tried again later.
+        problems: what keeps the device from being as the deployment says, in words; in order.
+    """
+
+    modules: tuple[ReportedModule, ...]
+    settled: bool
+    problems: tuple[str, ...]
+
+
+class Reconciler:
+    """Makes what runs be what the deployment says."""
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        identities: KnownIdentities,
+        workload: Workload,
+        memory: Memory,
+        *,
+        facts: DeviceFacts,
+        constants: Constants,
+        clock: Clock,
+        changed: Callable[[], None],
+    ) -> None:
+        """Take everything that is needed.
+
+        Args:
+            engines: one for each runtime.
+            identities: of modules.
+            workload: their sockets.
+            memory: of modules.
+            facts: about the device.
+            constants: of time.
+            clock: tells the time.
+            changed: called when another pass would find something new.
+        """
+        self._engines: Final = {engine.type: engine for engine in engines}
+        self._identities: Final = identities
+        self._workload: Final = workload
+        self._memory: Final = memory
+        self._facts: Final = facts
+        self._constants: Final = constants
+        self._clock: Final = clock
+        self._changed: Final = changed
+        self._performer: Final = Performer(self._engines, identities, workload, memory)
+        self._failures: Final = Failures(constants.restarts)
+        self._doing: Final[dict[str, Doing]] = {}
+        self._deployment: Deployment | None = None
+        self._found: list[Found] = []
+
+    @property
+    def deployment(self) -> Deployment | None:
+        """What is in force."""
+        return self._deployment
+
+    @property
+    def runtimes(self) -> frozenset[str]:
+        """The `type`s that there is an engine for."""
+        return frozenset(self._engines)
+
+    def deploy(self, deployment: Deployment) -> None:
+        """Put a deployment in force. What failed in the one before is tried anew."""
+        before = self._deployment
+        self._deployment = deployment
+        if before is None or before.version != deployment.version:
+            self._failures.clear()
+            self._memory.began_deployment()
+            self._identities.began_deployment()
+        for doing in self._doing.values():
+            # Only fetching is broken off: anything else would leave a module half-way.
+            wanted = deployment.modules.get(doing.step.name)
+            outdated = doing.target is not None and doing.target.wanted != wanted
+            if outdated and doing.act in {Act.IDENTIFY, Act.PREPARE} and doing.task is not None:
+                doing.task.cancel()
+
+    def hub_in_reach(self) -> None:
+        """Try what has failed at once: what it lacked may be back, too."""
+        self._failures.hasten(self._clock.monotonic())
+
+    async def close(self) -> None:
+        """Break off what is being done; modules stay as they are then."""
+        tasks = [doing.task for doing in self._doing.values() if doing.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # A pass.
+
+    async def run(self, *, may_disown: bool) -> Pass:
+        """Make one pass.
+
+        Args:
+            may_disown: identities of modules that are in no deployment may be deleted: the
+                deployment is the hub's latest, not one kept on the device.
+        """
+        # What is being done while engines are asked may come out either way, so it is left out.
+        busy = set(self._doing)
+        found, problems = await self._find()
+        busy |= set(self._doing)
+        self._found = found
+        deployment = self._deployment
+        if deployment is None:
+            return Pass(modules=(), settled=True, problems=tuple(problems.values()))
+        targets = {
+            name: self._target(wanted, deployment)
+            for name, wanted in deployment.modules.items()
+            if wanted.runtime not in problems
+        }
+        self._observe(deployment, [one for one in found if one.module.name not in busy])
+        steps = plan(
+            {name: target for name, target in targets.items() if name not in busy},
+            [one for one in found if one.module.name not in busy],
+            self._memory.history(),
+            self._constants.restarts,
+            self._clock.now(),
+            all_pulls_first=self._constants.all_pulls_first,
+        )
+        waiting = self._begin_what_may(steps, targets)
+        failures = self._failures.messages()
+        settled = not waiting and all(
+            doing.step.kind in _IMPATIENT for doing in self._doing.values()
+        )
+        if settled and may_disown:
+            self._disown(deployment)
+        self._failures.keep(
+            {name for name in failures if name.startswith(_IDENTITY)}
+            | {step.name for step in steps}
+            | set(self._doing)
+        )
+        return Pass(
+            modules=tuple(self._reported(deployment)),
+            settled=settled,
+            problems=(
+                *problems.values(),
+                *(
+                    f"module {name}: {message}"
+                    for name, message in sorted(self._failures.messages().items())
+                    if not name.startswith(_IDENTITY)
+                ),
+            ),
+        )
+
+    async def _find(self) -> tuple[list[Found], dict[str, str]]:
+        async def ask(engine: Engine) -> list[Module]:
+            async with asyncio.timeout(ACT_TIMEOUT_S):
+                return await engine.modules()
+
+        answers = await asyncio.gather(
+            *(ask(engine) for engine in self._engines.values()), return_exceptions=True
+        )
+        found: list[Found] = []
+        problems: dict[str, str] = {}
+        for runtime, answer in zip(self._engines, answers, strict=True):
+            if isinstance(answer, list):
+                found += [Found(runtime=runtime, module=module) for module in answer]
+            elif isinstance(answer, EngineError | OSError | TimeoutError):
+                problems[runtime] = f"runtime {runtime}: {str(answer) or 'does not answer'}"
+            else:
+                raise answer
+        return found, problems
+
+    def _target(self, wanted: WantedModule, deployment: Deployment) -> Target:
+        identity = self._identities.get(wanted.name)
+        if identity is None:
+            return Target(wanted=wanted)
+        engine = self._engines[wanted.runtime]
+        socket = self._workload.socket(wanted.name)
+        spec = specification(wanted, identity, socket, deployment.runtime, self._facts)
+        try:
+            return Target(wanted=wanted, spec=spec, fingerprint=engine.fingerprint(spec))
+        except EngineError:
+            # It is said when the module is made, and nothing that runs is touched till then.
+            return Target(wanted=wanted, spec=spec)
+
+    def _observe(self, deployment: Deployment, found: Sequence[Found]) -> None:
+        for one in found:
+            name = one.module.name
+            if one.module.status is Status.RUNNING:
+                self._memory.saw_running(name)
+            wanted = deployment.modules.get(name)
+            if wanted is not None and wanted.status.value == Status.STOPPED.value:
+                self._memory.holds(name)
+
+    def _reported(self, deployment: Deployment) -> list[ReportedModule]:
+        reported = {}
+        for one in self._found:
+            wanted = deployment.modules.get(one.module.name)
+            if wanted is not None and wanted.runtime == one.runtime:
+                restarts = self._memory.restarts(wanted.name)
+                reported[wanted.name] = ReportedModule(
+                    wanted=wanted,
+                    module=one.module,
+                    status=runtime_status(one.module, wanted, restarts, self._constants.restarts),
+                    restarts=restarts,
+                )
+        return [reported[name] for name in sorted(reported)]
+
+    # Steps.
+
+    def _begin_what_may(self, steps: tuple[Step, ...], targets: dict[str, Target]) -> list[Step]:
+        """Begin steps in order; return those that wait for others."""
+        now = self._clock.monotonic()
+        waiting: list[Step] = []
+        for step in steps:
+            if not self._failures.may_try(step.name, now):
+                continue
+            if step.kind not in _IMPATIENT and (
+                self._is_held_up(step, now) or any(_rank(one) < _rank(step) for one in waiting)
+            ):
+                waiting.append(step)
+                continue
+            target = None if step.kind is Kind.REMOVE else targets[step.name]
+            doing = Doing(step, target, now)
+            self._begin(doing, self._take(doing))
+        return waiting
+
+    def _begin(self, doing: Doing, work: Coroutine[Any, Any, None]) -> None:
+        name = doing.step.name
+        self._doing[name] = doing
+        doing.task = spawn(work, f"step of {name}")
+        # Not in the coroutine: one that is cancelled before it begins does nothing at all.
+        doing.task.add_done_callback(lambda _: self._ended(name))
+
+    def _ended(self, name: str) -> None:
+        del self._doing[name]
+        self._changed()
+
+    def _is_held_up(self, step: Step, now: float) -> bool:
+        return any(
+            _rank(doing.step) < _rank(step)
+            and doing.step.kind not in _IMPATIENT
+            and now - doing.since < ORDER_PATIENCE_S
+            for doing in self._doing.values()
+        )
+
+    async def _take(self, doing: Doing) -> None:
+        step = doing.step
+        _log.info("step begins", module=step.name, step=step.kind.name.lower())
+        try:
+            await self._performer.perform(doing)
+        except StepError as error:
+            self._failures.note(step.name, str(error), self._clock.monotonic())
+            _log.warning(
+                "step failed",
+                module=step.name,
+                step=step.kind.name.lower(),
+                act=doing.act.name.lower(),
+                error=str(error),
+            )
+        else:
+            self._failures.forget(step.name)
+
+    async def restart(self, name: str) -> None:
+        """Stop a module and start it, whatever its deployment says.
+
+        Raises:
+            LookupError: there is no such module.
+            StepError: it could not be done.
+        """
+        found, _ = await self._find()
+        runtime = next((one.runtime for one in found if one.module.name == name), None)
+        if runtime is None:
+            raise LookupError(name)
+        if name in self._doing:
+            raise StepError("the module is being changed; try again in a moment")
+        step = Step(
+            name=name, runtime=runtime, order=0, kind=Kind.RESTART, acts=(Act.STOP, Act.START)
+        )
+        doing = Doing(step, None, self._clock.monotonic())
+        self._doing[name] = doing
+        try:
+            await self._performer.perform(doing)
+        finally:
+            self._ended(name)
+
+    # Identities of modules that are gone.
+
+    def _disown(self, deployment: Deployment) -> None:
+        kept = deployment.modules.keys() | {one.module.name for one in self._found}
+        now = self._clock.monotonic()
+        for module_id in self._identities.orphans(kept):
+            name = f"{_IDENTITY}{module_id}"
+            if name in self._doing or not self._failures.may_try(name, now):
+                continue
+            step = Step(name=name, runtime="", order=0, kind=Kind.HEALTHY, acts=(Act.FORGET,))
+            self._begin(Doing(step, None, now), self._delete(name, module_id))
+
+    async def _delete(self, name: str, module_id: str) -> None:
+        try:
+            async with asyncio.timeout(ACT_TIMEOUT_S):
+                await self._identities.remove(module_id)
+        except (HubError, NoLinkError, OSError, TimeoutError) as error:
+            self._failures.note(name, str(error), self._clock.monotonic())
+            _log.warning("an identity is not deleted", module=module_id, error=str(error))
+        else:
+            _log.info("identity deleted", module=module_id)
+            self._failures.forget(name)
+
+
+def _rank(step: Step) -> tuple[int, bool]:
+    """Return where a step stands: by startup order, and in each group what makes room first."""
+    return step.order, step.kind not in _EMPTYING
