@@ -9,8 +9,6 @@ far as `openssl verify -x509_strict` and Python's `VERIFY_X509_STRICT` check it.
 from __future__ import annotations
 
 import datetime as dt
-import ipaddress
-import re
 from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
@@ -20,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from muster.auth import certificate_parts as parts
 from muster.auth import private_file
 from muster.clock import Clock, SystemClock
 from muster.errors import InvalidArgumentError
@@ -34,14 +33,6 @@ SERVER_LIFETIME: Final = dt.timedelta(days=397)
 """From start to end of validity."""
 RENEW_BEFORE: Final = dt.timedelta(days=30)
 """How long before its end a server certificate is replaced."""
-_BACKDATED: Final = dt.timedelta(days=1)
-"""Certificates start in the past: the clocks of devices and servers are seldom equal."""
-
-_HOST_NAME: Final = re.compile(
-    r"(?=.{1,253}\Z)(?:\*\.)?[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-    r"(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*"
-)
-_MAX_COMMON_NAME: Final = 64
 
 
 class ServerCertificate(msgspec.Struct, frozen=True):
@@ -111,9 +102,9 @@ class CertificateAuthority:
             key = _read_key(key_path)
         else:
             key = ec.generate_private_key(ec.SECP256R1())
-            private_file.replace(key_path, _key_pem(key), 0o600)
+            private_file.replace(key_path, parts.key_pem(key), 0o600)
         root = _make_root(key, clock.now(), randomness)
-        private_file.replace(path, _certificate_pem(root), 0o644)
+        private_file.replace(path, parts.certificate_pem(root), 0o644)
         return cls(directory, root, clock, randomness)
 
     @property
@@ -136,7 +127,7 @@ class CertificateAuthority:
                 `invalid-host-name`); the root's key is missing or other users can read a key
                 file.
         """
-        wanted = _general_names(names)
+        wanted = parts.general_names(names)
         chain_file, key_file = self._directory / "server.pem", self._directory / "server.key"
         present = self._present(chain_file, key_file)
         now = self._clock.now()
@@ -150,8 +141,8 @@ class CertificateAuthority:
             )
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = self._sign_server(key.public_key(), wanted, now)
-        private_file.replace(key_file, _key_pem(key), 0o600)
-        private_file.replace(chain_file, _certificate_pem(certificate), 0o644)
+        private_file.replace(key_file, parts.key_pem(key), 0o600)
+        private_file.replace(chain_file, parts.certificate_pem(certificate), 0o644)
         return ServerCertificate(chain_file, key_file, certificate.not_valid_after_utc, issued=True)
 
     def _present(self, chain_file: Path, key_file: Path) -> x509.Certificate | None:
@@ -182,20 +173,22 @@ class CertificateAuthority:
                 "move ca.pem and ca.key away to get a new one, and let devices trust it",
                 code="invalid-certificate-file",
             )
-        start = now - _BACKDATED
+        start = now - parts.BACKDATED
         common_name = next(
             (name.value for name in names if isinstance(name, x509.DNSName)), str(names[0].value)
         )
         builder = (
             x509.CertificateBuilder()
-            .subject_name(_name(common_name if len(common_name) <= _MAX_COMMON_NAME else "Muster"))
+            .subject_name(
+                parts.name(common_name if len(common_name) <= parts.MAX_COMMON_NAME else "Muster")
+            )
             .issuer_name(self._root.subject)
             .public_key(public_key)
-            .serial_number(_serial_number(self._randomness))
+            .serial_number(parts.serial_number(self._randomness))
             .not_valid_before(start)
             .not_valid_after(min(start + SERVER_LIFETIME, self._root.not_valid_after_utc))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage(digital_signature=True), critical=True)
+            .add_extension(parts.key_usage(digital_signature=True), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
@@ -214,44 +207,21 @@ def _make_root(
 ) -> x509.Certificate:
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     # The ID tells the roots of several installations apart in a device's trust store.
-    name = _name(f"Muster CA {identifier.digest[:4].hex()}")
-    start = now - _BACKDATED
+    name = parts.name(f"Muster CA {identifier.digest[:4].hex()}")
+    start = now - parts.BACKDATED
     return (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
-        .serial_number(_serial_number(randomness))
+        .serial_number(parts.serial_number(randomness))
         .not_valid_before(start)
         .not_valid_after(start + ROOT_LIFETIME)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True)
+        .add_extension(parts.key_usage(key_cert_sign=True, crl_sign=True), critical=True)
         .add_extension(identifier, critical=False)
         .sign(key, hashes.SHA256())
     )
-
-
-def _general_names(names: Iterable[str]) -> list[x509.GeneralName]:
-    wanted: list[x509.GeneralName] = []
-    for given in names:
-        text = given.strip().removeprefix("[").removesuffix("]").rstrip(".").lower()
-        name: x509.GeneralName
-        try:
-            name = x509.IPAddress(ipaddress.ip_address(text))
-        except ValueError:
-            if not _HOST_NAME.fullmatch(text):
-                raise InvalidArgumentError(
-                    f"{given[:255]!a} is neither a host name nor an IP address",
-                    code="invalid-host-name",
-                ) from None
-            name = x509.DNSName(text)
-        if name not in wanted:
-            wanted.append(name)
-    if not wanted:
-        raise InvalidArgumentError(
-            "A server certificate needs at least one name", code="invalid-host-name"
-        )
-    return wanted
 
 
 def _names_of(certificate: x509.Certificate) -> frozenset[x509.GeneralName]:
@@ -261,43 +231,6 @@ def _names_of(certificate: x509.Certificate) -> frozenset[x509.GeneralName]:
         )
     except x509.ExtensionNotFound:
         return frozenset()
-
-
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-
-
-def _key_usage(
-    *, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False
-) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=digital_signature,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=key_cert_sign,
-        crl_sign=crl_sign,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _serial_number(randomness: Randomness) -> int:
-    # 127 random bits; the top one keeps the number positive and its length the same.
-    return int.from_bytes(randomness.token_bytes(16)) >> 1 | 1 << 126
-
-
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-
-
-def _certificate_pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def _read_certificate(path: Path) -> x509.Certificate:
