@@ -78,7 +78,7 @@ class Agent:
         self._parent: Final = settings.parent_hostname
         self._around: Final = around
         self._clock: Final = around.clock
-        self._store: Final = AgentStore(settings.home / "agent")
+        self._store: Final = AgentStore(settings.home)
         self._memory: Final = Memory(self._store, around.clock)
         self._identities: Final = KnownIdentities(around.identities)
         self._wake: Final = asyncio.Event()

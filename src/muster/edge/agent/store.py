@@ -1,53 +1,49 @@
 """What the agent keeps on the device: the last good deployment, and restarts (edge.md 5.3).
 
-Two files that only their owner reads, for deployments carry credentials. Each is written whole or
-not at all, and only when its content changes. One that is damaged is set aside and never trusted:
-the device then keeps what it runs until the hub says what it should.
+Deployments carry credentials, so nobody else reads these files. One that is damaged is put aside
+and never trusted: the device then keeps what it runs until the hub says what it should.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from datetime import datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import msgspec
 import structlog
 
-from muster.auth import private_file
 from muster.edge.agent.restarts import Restarts
-from muster.errors import InvalidArgumentError
+from muster.edge.state import StateDirectory
 
 JsonObject: TypeAlias = dict[str, Any]
+
+_DIRECTORY: Final = "agent"
+_DEPLOYMENT: Final = "deployment.json"
+_RESTARTS: Final = "restarts.json"
 
 _log = structlog.get_logger(__name__)
 
 
-class _Sealed(msgspec.Struct):
-    """A file's content, which its digest must match."""
+class _SavedDeployment(msgspec.Struct, frozen=True, kw_only=True):
+    """A deployment whose every bit counts: JSON that has lost one may still be JSON."""
 
-    content: msgspec.Raw
+    owner: str
+    desired: msgspec.Raw
     digest: str
 
 
-class _SavedDeployment(msgspec.Struct):
-    owner: str
-    desired: JsonObject
-
-
-class _SavedRestarts(msgspec.Struct):
-    count: int
-    last_at: datetime | None = None
-
-
 class AgentStore:
-    """The two files. Calls block: keep them off the event loop."""
+    """The agent's files. Calls block: keep them off the event loop.
 
-    def __init__(self, directory: Path) -> None:
-        self._deployment: Final = directory / "deployment.json"
-        self._restarts: Final = directory / "restarts.json"
-        self._directory: Final = directory
+    Args:
+        home: directory of all state of the device.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._home: Final = home
 
     def load_deployment(self, owner: str) -> JsonObject | None:
         """Return the desired properties last saved.
@@ -58,10 +54,17 @@ class AgentStore:
         Returns:
             `None` where there are none, or none that can be trusted.
         """
-        saved: _SavedDeployment | None = self._load(self._deployment, _SavedDeployment)
-        if saved is None or saved.owner != owner:
+        directory = self._directory()
+        saved = directory and directory.read(_DEPLOYMENT, _SavedDeployment)
+        if directory is None or saved is None or saved.owner != owner:
             return None
-        return saved.desired
+        if _digest(saved.desired) == saved.digest:
+            with contextlib.suppress(msgspec.MsgspecError):
+                return msgspec.json.decode(saved.desired, type=dict[str, Any])
+        _log.error("the deployment kept on the device is damaged, and put aside")
+        with contextlib.suppress(OSError):
+            (directory.home / _DEPLOYMENT).replace(directory.home / f"{_DEPLOYMENT}.bad")
+        return None
 
     def save_deployment(self, owner: str, desired: JsonObject) -> None:
         """Keep desired properties that are a deployment.
@@ -69,48 +72,33 @@ class AgentStore:
         Raises:
             OSError: they could not be written; what was there before still is.
         """
-        self._save(self._deployment, _SavedDeployment(owner, desired))
+        content = msgspec.json.encode(desired)
+        saved = _SavedDeployment(owner=owner, desired=msgspec.Raw(content), digest=_digest(content))
+        self._made().write(_DEPLOYMENT, saved)
 
     def load_restarts(self) -> dict[str, Restarts]:
         """Return the restarts last saved, by module; none where they are lost."""
-        saved = self._load(self._restarts, dict[str, _SavedRestarts]) or {}
-        return {name: Restarts(one.count, one.last_at) for name, one in saved.items()}
+        directory = self._directory()
+        return (directory and directory.read(_RESTARTS, dict[str, Restarts])) or {}
 
-    def save_restarts(self, restarts: dict[str, Restarts]) -> None:
+    def save_restarts(self, restarts: Mapping[str, Restarts]) -> None:
         """Keep restarts.
 
         Raises:
             OSError: as above.
         """
-        self._save(
-            self._restarts,
-            {name: _SavedRestarts(one.count, one.last_at) for name, one in restarts.items()},
-        )
+        self._made().write(_RESTARTS, dict(restarts))
 
-    def _save(self, file: Path, value: Any) -> None:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        content = msgspec.json.encode(value)
-        sealed = _Sealed(msgspec.Raw(content), hashlib.sha256(content).hexdigest())
-        private_file.replace(file, msgspec.json.encode(sealed), 0o600)
-
-    def _load(self, file: Path, kind: Any) -> Any:
+    def _directory(self) -> StateDirectory | None:
         try:
-            sealed = msgspec.json.decode(private_file.read_private(file), type=_Sealed)
-            content = bytes(sealed.content)
-            if hashlib.sha256(content).hexdigest() == sealed.digest:
-                return msgspec.json.decode(content, type=kind)
-            problem = "its digest does not match"
-        except FileNotFoundError:
-            return None
-        except msgspec.MsgspecError as error:
-            problem = str(error)
-        except (OSError, InvalidArgumentError) as error:
-            _log.error("a file of the agent cannot be read", file=str(file), error=str(error))
-            return None
-        aside = file.with_suffix(".damaged")
-        _log.error("a file of the agent is damaged", file=str(file), kept=str(aside), error=problem)
-        try:
-            file.replace(aside)
+            return self._made()
         except OSError as error:
-            _log.warning("it could not be set aside", file=str(file), error=str(error))
-        return None
+            _log.error("the agent's files cannot be read", error=str(error))
+            return None
+
+    def _made(self) -> StateDirectory:
+        return StateDirectory(self._home / _DIRECTORY)
+
+
+def _digest(content: bytes | msgspec.Raw) -> str:
+    return hashlib.sha256(content).hexdigest()

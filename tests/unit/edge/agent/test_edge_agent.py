@@ -250,9 +250,7 @@ async def test_long_create_options_are_reported_in_pieces(device: Device) -> Non
 
 
 async def test_nothing_is_reported_before_the_hub_has_spoken(device: Device) -> None:
-    AgentStore(device.home / "agent").save_deployment(
-        "hub.example:8443/dev-1", desired(1, a=docker_module())
-    )
+    AgentStore(device.home).save_deployment("hub.example:8443/dev-1", desired(1, a=docker_module()))
     device.session.link = Link.CONNECTED
     await device.agent.start()
     await until(lambda: device.docker.running() == {"a"})
@@ -400,7 +398,7 @@ async def test_a_bad_deployment_is_not_kept(device: Device) -> None:
     await device.agent.start()
     device.session.connect()
     await device.reported(6, 412)
-    kept = AgentStore(device.home / "agent").load_deployment("hub.example:8443/dev-1")
+    kept = AgentStore(device.home).load_deployment("hub.example:8443/dev-1")
     assert kept is not None
     assert kept["$version"] == 5
 
