@@ -25,6 +25,7 @@ from muster.edge.upstream.errors import RefusedError, UnreachableError
 from muster.edge.upstream.hub_time import HubTime
 from muster.edge.upstream.registration import Registrar
 from muster.ids import Randomness
+from support.certificates import ClientCertificate, self_signed
 from support.device import unique
 from support.edge import ProvisioningOwner, SessionOwner, ShiftedClock, gateway, until
 from support.secrets import derive, new_key
@@ -416,3 +417,28 @@ def _manual(instance: Instance, device_id: str, key: str) -> DeviceIdentity:
     return DeviceIdentity(
         hub_host=instance.place.hubs[0], device_id=device_id, key=base64.b64decode(key)
     )
+
+
+async def test_a_device_with_a_certificate_makes_its_modules(
+    instance: Instance, tmp_path: Path
+) -> None:
+    device_id = unique("edge-x509")
+    made = ClientCertificate.make(tmp_path, device_id)
+    body = {"deviceId": device_id, "authentication": self_signed(made.sha256), **EDGE}
+    instance.hub().must("PUT", f"/devices/{device_id}", body)
+    identity = DeviceIdentity(
+        hub_host=instance.place.hubs[0],
+        device_id=device_id,
+        certificate=made.file,
+        private_key=made.file,
+    )
+    edge = EdgeDevice(instance, identity, gateway(instance), tmp_path / "state")
+    agent = await edge.modules.ensure("$edgeAgent")
+    # Modules have keys all the same.
+    session = edge.hub.module_session(agent, SessionOwner())
+    session.open()
+    await until(lambda: session.link is Link.CONNECTED)
+    await session.close()
+    await edge.modules.ensure("mine")
+    await edge.modules.remove("mine")
+    await edge.hub.close()
