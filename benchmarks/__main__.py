@@ -11,11 +11,14 @@ from benchmarks import (
     amqp,
     connections,
     convergence,
+    devicebound,
     events,
     fleet,
+    jobs,
     methods,
     queries,
     report,
+    transports,
     twins,
 )
 from benchmarks.place import BenchmarkError
@@ -32,6 +35,9 @@ _BENCHMARKS: Final[dict[str, Callable[..., list[report.Row]]]] = {
     "twins": twins.twins,
     "events": events.events,
     "amqp": amqp.amqp,
+    "devicebound": devicebound.devicebound,
+    "transports": transports.transports,
+    "jobs": jobs.jobs,
 }
 
 

@@ -12,6 +12,7 @@ from benchmarks.load.job import Device, Result
 from benchmarks.place import directory, find, load
 from benchmarks.report import Row, cost
 from benchmarks.service import muster
+from benchmarks.transports import memory
 
 _Start = Callable[[Path, Path], AbstractContextManager[peers.Peer]]
 
@@ -95,12 +96,12 @@ def idle(*, quick: bool) -> list[Row]:
             devices = service.devices(count)
         with muster(data) as service:
             ours = load(service.job("idle", devices=devices, sources=sources))
-        rows = [_memory(what, "muster", ours)]
+        rows = [memory(what, "muster", ours)]
         if find("mosquitto"):
             anonymous = [Device(each.client_id) for each in devices]
             with peers.mosquitto(work, data / "ca") as peer:
                 theirs = load(peer.job("idle", devices=anonymous, sources=sources))
-            row = _memory(what, "mosquitto", theirs)
+            row = memory(what, "mosquitto", theirs)
             row.ratio, row.goal = rows[0].value / row.value, "<= 1.5"
             rows.append(row)
     return rows
@@ -119,9 +120,3 @@ def _beside(ours: Row, subject: str, results: list[Result], goal: str = "") -> l
     row = cost(ours.what, subject, results)
     row.ratio, row.goal = row.value / ours.value, goal
     return [row]
-
-
-def _memory(what: str, subject: str, result: Result) -> Row:
-    note = f"failures: {result.failures}" if result.failures else ""
-    value = result.server_memory / result.operations / 1_024
-    return Row(what=what, subject=subject, value=value, unit="KiB/connection", note=note)

@@ -51,8 +51,10 @@ def version(program: str) -> str:
 
 
 @contextlib.contextmanager
-def mosquitto(work: Path, ca: Path, *, responder: bool = False) -> Iterator[Peer]:
-    """Run mosquitto without persistence; on request with a responder behind it."""
+def mosquitto(
+    work: Path, ca: Path, *, responder: bool = False, websockets: bool = False
+) -> Iterator[Peer]:
+    """Run mosquitto without persistence; on request with a responder, or for WebSockets."""
     secure, plain = free_port(), free_port()
     config = work / "mosquitto.conf"
     config.write_text(
@@ -60,6 +62,7 @@ def mosquitto(work: Path, ca: Path, *, responder: bool = False) -> Iterator[Peer
         f"max_queued_messages 0\nmax_inflight_messages 0\nset_tcp_nodelay true\n"
         f"listener {plain} {ADDRESS}\n"
         f"listener {secure} {ADDRESS}\ncertfile {ca}/server.pem\nkeyfile {ca}/server.key\n"
+        f"{'protocol websockets' if websockets else ''}\n"
     )
     command: list[str | Path] = [find("mosquitto") or "mosquitto", "-c", config]
     with contextlib.ExitStack() as stack:
@@ -74,6 +77,11 @@ def mosquitto(work: Path, ca: Path, *, responder: bool = False) -> Iterator[Peer
             )
             pids.append(process.pid)
         yield Peer(pids, secure, ca / "ca.pem")
+
+
+def mosquitto_websockets(work: Path, ca: Path) -> contextlib.AbstractContextManager[Peer]:
+    """Run mosquitto for MQTT over WebSockets."""
+    return mosquitto(work, ca, websockets=True)
 
 
 @contextlib.contextmanager

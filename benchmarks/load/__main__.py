@@ -8,7 +8,7 @@ import sys
 import msgspec
 import uvloop
 
-from benchmarks.load import amqp, methods, registration, telemetry, twins
+from benchmarks.load import amqp, devicebound, methods, registration, telemetry, twins
 from benchmarks.load.job import Job, Result
 
 
@@ -20,6 +20,8 @@ async def _run(job: Job) -> Result:
         "nats": methods.run_nats,
         "twins": twins.run,
         "amqp": amqp.run,
+        "amqp-idle": amqp.run_idle,
+        "devicebound": devicebound.run,
     }
     async with asyncio.timeout(job.timeout_s):
         return await kinds.get(job.kind, registration.run)(job)

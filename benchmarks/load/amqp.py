@@ -8,7 +8,7 @@ import struct
 from collections import Counter
 from typing import Final
 
-from benchmarks.load import meter
+from benchmarks.load import idle, meter
 from benchmarks.load.job import Device, Job, Result
 from benchmarks.load.link import Dialler, Link
 from muster.clock import SystemClock
@@ -141,16 +141,24 @@ class Sender(Link):
             if not self.ready.done():
                 self.ready.set_result(None)
 
+    def payload(self, number: int) -> bytes:
+        """Return the message with a number."""
+        return self._payload
+
+    def limit(self) -> int:
+        """Return how many messages may have been sent by now, whatever the credit."""
+        return self._acked + self._job.window
+
     def _room(self) -> int:
         if not self.ready.done() or not self._tally["started"]:
             return 0
-        return min(self._acked + self._job.window, self._credit) - self._next
+        return min(self.limit(), self._credit) - self._next
 
     def _send(self, count: int) -> None:
-        payload = self._payload
-        size = _SIZE + len(payload)
         parts = []
         for number in range(self._next, self._next + count):
+            payload = self.payload(number)
+            size = _SIZE + len(payload)
             parts += (
                 _transfer(
                     *(size, 2, 0, 0, b"\0\x53\x14", 0xC0, _SIZE - 13, 5),
@@ -162,17 +170,28 @@ class Sender(Link):
         self.write(b"".join(parts))
 
 
-async def run(job: Job) -> Result:
-    """Send telemetry for the window."""
-    tally: Counter[str] = Counter()
+async def _connect(job: Job, devices: list[Device], tally: Counter[str]) -> list[Sender]:
     dialler = Dialler(job)
     senders: list[Sender] = []
-    for start in range(0, len(job.devices), _DIALLING):
-        some = job.devices[start : start + _DIALLING]
+    for start in range(0, len(devices), _DIALLING):
+        some = devices[start : start + _DIALLING]
         wave = [Sender(dialler, job, device, tally) for device in some]
         await asyncio.gather(*(dialler.open(sender) for sender in wave))
         await asyncio.gather(*(sender.ready for sender in wave))
         senders += wave
+    return senders
+
+
+async def run_idle(job: Job) -> Result:
+    """Connect everybody, each with a link to send on, and see how the server's memory has grown."""
+    tally: Counter[str] = Counter()
+    return await idle.measure(job, tally, lambda devices: _connect(job, devices, tally))
+
+
+async def run(job: Job) -> Result:
+    """Send telemetry for the window."""
+    tally: Counter[str] = Counter()
+    senders = await _connect(job, job.devices, tally)
     tally["started"] = 1
     for sender in senders:
         sender.start()

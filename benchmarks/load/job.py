@@ -18,11 +18,12 @@ class Job(msgspec.Struct, kw_only=True):
     """A job.
 
     Attributes:
-        kind: `registration`, `telemetry`, `idle`, `http`, `methods`, `nats`, `twins` or
-            `amqp`.
+        kind: `registration`, `telemetry`, `idle`, `http`, `methods`, `nats`, `twins`, `amqp`,
+            `amqp-idle` or `devicebound`.
         address, port, host: where the server is, and its name in TLS.
         ca_file: whom to trust.
         pids: processes whose CPU time counts as the server's.
+        websocket: path and subprotocol, when the connections carry a WebSocket.
         connections: at a time.
         warm_up_s, seconds: before the measured window, and the window.
         count: operations in all, instead of a window; 0 for a window.
@@ -34,6 +35,8 @@ class Job(msgspec.Struct, kw_only=True):
         picks: registration numbers to use instead of 0, 1, 2, …
         devices: who sends telemetry, stays idle, answers methods or reports properties.
         https_port, authorization: where methods are called, and as whom.
+        backend, amqp_port: who sends messages to the devices over AMQP, and where; nobody stands
+            for a plain broker, where they are sent over MQTT.
         batch, window: messages in one write, and how many may be unacknowledged.
         payload_bytes: size of a telemetry message.
         offline_subscriber: leave a persistent subscription behind first, so that a broker that
@@ -46,6 +49,7 @@ class Job(msgspec.Struct, kw_only=True):
     host: str
     ca_file: str
     pids: list[int]
+    websocket: tuple[str, str] | None = None
     connections: int = 32
     warm_up_s: float = 1.0
     seconds: float = 4.0
@@ -59,6 +63,8 @@ class Job(msgspec.Struct, kw_only=True):
     devices: list[Device] = msgspec.field(default_factory=list)
     https_port: int = 0
     authorization: str = ""
+    backend: Device | None = None
+    amqp_port: int = 0
     batch: int = 1
     window: int = 1
     payload_bytes: int = 256

@@ -17,7 +17,7 @@ class Subscriber(Link):
     """One device; `ready` when its subscription is there."""
 
     __slots__ = ("_decoder", "_device", "ready")
-    topic_filter: ClassVar[str]
+    topic_filter: ClassVar[str] = ""
 
     def __init__(self, dialler: Dialler, device: Device) -> None:
         super().__init__(*dialler.link_arguments())
@@ -43,9 +43,13 @@ class Subscriber(Link):
             elif isinstance(packet, Connack) and packet.return_code:
                 self.closed(f"CONNACK {packet.return_code}")
             elif isinstance(packet, Connack):
-                self.write(codec.encode(Subscribe(1, [(self.topic_filter, 0)])))
+                self.write(codec.encode(Subscribe(1, [self.subscription()])))
             elif isinstance(packet, Suback):
                 self.ready.set_result(None)
+
+    def subscription(self) -> tuple[str, int]:
+        """Return topic filter and QoS."""
+        return self.topic_filter, 0
 
     def published(self, packet: Publish) -> None:
         """Take what was published."""

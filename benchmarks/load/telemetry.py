@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from typing import Final
 
-from benchmarks.load import meter
+from benchmarks.load import idle, meter
 from benchmarks.load.job import Device, Job, Result
 from benchmarks.load.link import Dialler, Link
 from muster.clock import SystemClock
@@ -15,7 +15,6 @@ from muster.wire.mqtt import codec
 from muster.wire.mqtt.packets import Connack, Connect, Disconnect, Pingreq, Suback, Subscribe
 
 CLOCK: Final = SystemClock()
-_SETTLE_S: Final = 2.0
 _ACK_BYTES: Final = 4
 _DIALLING: Final = 100
 
@@ -155,28 +154,6 @@ async def run(job: Job) -> Result:
 
 
 async def run_idle(job: Job) -> Result:
-    """Connect everybody and see how the server's memory has grown.
-
-    The first tenth is not counted: it pays for what a server has once, not per connection.
-    """
+    """Connect everybody and see how the server's memory has grown."""
     tally: Counter[str] = Counter()
-    tenth = len(job.devices) // 10
-    start = CLOCK.monotonic()
-    sessions = await _connect(job, job.devices[:tenth], tally)
-    await asyncio.sleep(_SETTLE_S)
-    memory, server = meter.memory(job.pids), meter.cpu_s(job.pids)
-    sessions += await _connect(job, job.devices[tenth:], tally)
-    await asyncio.sleep(_SETTLE_S)
-    grown = meter.memory(job.pids) - memory
-    spent = [after - before for before, after in zip(server, meter.cpu_s(job.pids), strict=True)]
-    lost = tally["closed"]
-    for session in sessions:
-        session.transport.abort()
-    return Result(
-        operations=len(sessions) - tenth,
-        wall_s=CLOCK.monotonic() - start,
-        server_cpu_s=spent,
-        client_cpu_s=0.0,
-        server_memory=grown,
-        failures={"connection lost": lost} if lost else {},
-    )
+    return await idle.measure(job, tally, lambda devices: _connect(job, devices, tally))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 BATCH: Final = 100
 """Devices in one transaction, so that the event loop is never busy with it for long."""
-PAGE: Final = 4 * BATCH
+PAGE: Final = 8 * BATCH
 """Devices at a time: while one batch is being written, the next one is computed."""
 PASS_EVERY_S: Final = 300.0
 RETRY_S: Final = 1.0
@@ -47,10 +47,12 @@ class _Sweep(Struct):
         newcomers: it has come to the twins the configuration targets but is nothing to yet; before
             that come those it is something to.
         after: the last one that is done.
+        ahead: the page after that, being looked for while the one before is written.
     """
 
     newcomers: bool = False
     after: Position = ("", "")
+    ahead: asyncio.Future[list[Position]] | None = None
 
 
 @final
@@ -146,13 +148,17 @@ class Convergence:
         hub, configuration_id = key
         sweep = self._sweeps[key]
         find = self._targets.newcomers if sweep.newcomers else self._targets.holders
-        found = await find(hub, configuration_id, sweep.after, PAGE)
+        ahead, sweep.ahead = sweep.ahead, None
+        found = await (ahead or find(hub, configuration_id, sweep.after, PAGE))
+        if len(found) == PAGE:
+            ahead = asyncio.ensure_future(find(hub, configuration_id, found[-1], PAGE))
+            ahead.add_done_callback(_look)
         await self._converge(hub, list(dict.fromkeys(each[0] for each in found)))
         if self._sweeps.get(key) is not sweep:
             # It was changed meanwhile and begins again.
             return
         if len(found) == PAGE:
-            sweep.after = found[-1]
+            sweep.after, sweep.ahead = found[-1], ahead
         elif not sweep.newcomers:
             sweep.newcomers, sweep.after = True, ("", "")
         else:
@@ -183,3 +189,9 @@ class Convergence:
         if matters:
             self._changed[ref.hub, ref.device_id] = None
             self._wake.set()
+
+
+def _look(future: asyncio.Future[list[Position]]) -> None:
+    if not future.cancelled():
+        # Looked at, so that a failure is not reported as forgotten: who waits for it hears of it.
+        future.exception()

@@ -9,6 +9,7 @@ Sources: hub-service.md 6.2, 6.4, 6.5; edge.md 9.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 import msgspec
@@ -19,6 +20,7 @@ from muster.hub import module_rows, registry, twin_rows
 from muster.hub.changes import IdentityChanged, IdentityEvent, SectionChange, TwinChanged
 from muster.hub.deployment_work import (
     Goal,
+    Goals,
     Names,
     Outcome,
     State,
@@ -26,7 +28,6 @@ from muster.hub.deployment_work import (
     add,
     arrival,
     outcome,
-    wanted_modules,
 )
 from muster.hub.registry import ATTEMPTS, GenerationIds, LostRaceError, device_not_found
 from muster.model import twin as twin_rules
@@ -176,8 +177,9 @@ class Deployer:
                 return
 
     async def _converge(self, hub: int, device_ids: Sequence[str]) -> None:
-        targeting = await self._targets.matching(hub, device_ids)
-        devices = await self._states(hub, device_ids)
+        targeting, devices = await asyncio.gather(
+            self._targets.matching(hub, device_ids), self._states(hub, device_ids)
+        )
         work = Work(hub, self._clock.now())
         for states in devices.values():
             found = targeting.get(states[""].device_id, {})
@@ -185,7 +187,7 @@ class Deployer:
             key = (*((name, *each) for name, each in found.items()), tuple(states))
             goals = work.goals.get(key)
             if goals is None:
-                goals = work.goals[key] = self._goals(hub, found, states)
+                goals = work.goals[key] = Goals(self._goals(hub, found, states), states)
             self._decide(states, goals, work)
         await self._write(work)
 
@@ -247,10 +249,10 @@ class Deployer:
             self._plans[hub, names] = plan
         return names, plan
 
-    def _decide(self, states: dict[str, State], goals: dict[str, Goal], work: Work) -> None:
+    def _decide(self, states: dict[str, State], goals: Goals, work: Work) -> None:
         """Add to the work what one device needs."""
         for module_id, state in states.items():
-            goal = goals[module_id]
+            goal = goals.of[module_id]
             key = (goal.key, state.desired, state.metadata, state.desired_version, state.managed)
             found = work.outcomes.get(key)
             if found is None:
@@ -265,10 +267,10 @@ class Deployer:
             self._tell_full(work.hub, state, goal, found.error)
         return found
 
-    def _add_modules(self, states: dict[str, State], goals: dict[str, Goal], work: Work) -> None:
+    def _add_modules(self, states: dict[str, State], goals: Goals, work: Work) -> None:
         """Add to the work the modules that deployments want and the device does not have."""
-        for module_id in sorted(wanted_modules(goals) - states.keys()):
-            goal = goals.get(module_id)
+        for module_id in goals.missing:
+            goal = goals.of.get(module_id)
             key = (module_id, goal.key if goal else None)
             made = work.arrivals.get(key)
             if made is None:
@@ -294,23 +296,25 @@ class Deployer:
         self, hub: int, device_id: str, states: dict[str, State], modules: dict[str, Settings]
     ) -> None:
         work = Work(hub, self._clock.now())
-        goals = {
-            module_id: Goal((module_id, (), ()), {}, found, {})
-            for module_id, found in modules.items()
-        }
+        goals = Goals(
+            {
+                module_id: Goal((module_id, (), ()), {}, found, {})
+                for module_id, found in modules.items()
+            },
+            states,
+        )
         for module_id, state in states.items():
-            if module_id in goals:
-                goal = goals[module_id]
+            if module_id in goals.of:
+                goal = goals.of[module_id]
                 present = _decode(state.configurations)
                 goal.statuses = {each: Status(present[each]["status"]) for each in present}
                 found = work.outcomes[module_id] = self._outcome(state, goal, work)
                 add(state, found, work)
         self._add_modules(states, goals, work)
-        named = wanted_modules(goals)
         gone = [
             IdentityRef(hub, device_id, module_id)
             for module_id in states
-            if module_id and module_id not in named and module_id not in SYSTEM_MODULES
+            if module_id and module_id not in goals.modules and module_id not in SYSTEM_MODULES
         ]
         removals = [step for ref in gone for step in module_rows.removal(ref)]
         await self._write(work, removals)

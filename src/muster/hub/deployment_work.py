@@ -5,6 +5,7 @@ Nothing in here reads or writes anything; `muster.hub.deployer` does.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final, TypeAlias
 
@@ -68,6 +69,27 @@ class Goal(Struct):
     own: Settings
 
 
+class Goals:
+    """What the twins of a device should be.
+
+    Attributes:
+        of: by module ID, `''` for the device's own twin.
+        modules: those that deployments want on the device, system modules aside.
+        missing: those of them that it does not have, in order.
+    """
+
+    __slots__ = ("missing", "modules", "of")
+
+    def __init__(self, of: dict[str, Goal], present: Iterable[str]) -> None:
+        modules = {module_id for module_id, goal in of.items() if goal.edge and module_id}
+        agent = of.get(EDGE_AGENT)
+        if agent is not None and agent.edge:
+            modules |= set(deployed_modules(agent.edge.get((), {})))
+        self.of = of
+        self.modules = modules - set(SYSTEM_MODULES)
+        self.missing = sorted(self.modules.difference(present))
+
+
 class Outcome(Struct):
     """What becomes of a twin, and of all others that are the same and shall be the same.
 
@@ -129,7 +151,7 @@ class Work(Struct):
 
     hub: int
     now: datetime
-    goals: dict[object, dict[str, Goal]] = {}
+    goals: dict[object, Goals] = {}
     outcomes: dict[object, Outcome] = {}
     arrivals: dict[object, Arrival] = {}
     applied: list[Applied] = []
@@ -193,15 +215,6 @@ def arrival(module_id: str, goal: Goal | None, now: datetime) -> Arrival:
         # Layers that are too much together; said when the twin is looked at again.
         return Arrival(module_id, twin_rules.new(None, None, now), "{}")
     return Arrival(module_id, twin, _encode(_Managed(_paths(settings))).decode())
-
-
-def wanted_modules(goals: dict[str, Goal]) -> set[str]:
-    """Return the modules that deployments want on a device."""
-    names = {module_id for module_id, goal in goals.items() if goal.edge and module_id}
-    agent = goals.get(EDGE_AGENT)
-    if agent is not None and agent.edge:
-        names |= set(deployed_modules(agent.edge.get((), {})))
-    return names - set(SYSTEM_MODULES)
 
 
 def _section(statuses: dict[str, Status]) -> str:

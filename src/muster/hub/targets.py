@@ -78,6 +78,8 @@ class Targets:
         self._engine = engine
         self._prepared: dict[int, dict[str, _Prepared]] = {}
         self._statements: dict[int, list[_Statement]] = {}
+        self._kinds: dict[int, frozenset[Kind]] = {}
+        self._reported: set[int] = set()
         self._numbers = 0
 
     # -- configurations ------------------------------------------------------------------------
@@ -130,24 +132,24 @@ class Targets:
             of_hub.pop(configuration.id, None)
         else:
             of_hub[configuration.id] = prepared
-        self._statements.pop(hub, None)
+        self._note(hub)
 
     def forget(self, hub: int, configuration_id: str) -> None:
         """Leave a configuration out from now on."""
         self._prepared.get(hub, {}).pop(configuration_id, None)
-        self._statements.pop(hub, None)
+        self._note(hub)
 
     def conditions(self) -> list[Condition]:
         """Return the target conditions of all hubs."""
         return [each.parsed for of_hub in self._prepared.values() for each in of_hub.values()]
 
-    def kinds(self, hub: int) -> set[Kind]:
+    def kinds(self, hub: int) -> frozenset[Kind]:
         """Return of which kinds there are configurations that target anything."""
-        return {each.kind for each in self._prepared.get(hub, {}).values()}
+        return self._kinds.get(hub, frozenset())
 
     def look_at_reported(self, hub: int) -> bool:
         """Tell whether any condition looks at reported properties."""
-        return any(each.reported for each in self._prepared.get(hub, {}).values())
+        return hub in self._reported
 
     # -- devices -------------------------------------------------------------------------------
 
@@ -201,6 +203,15 @@ class Targets:
         """Return the twins a configuration is anything to, behind a position."""
         params = _place(hub, configuration_id, after, limit)
         return cast("list[Position]", await self._engine.read(_SQL["holders"], params))
+
+    def _note(self, hub: int) -> None:
+        """Keep what every change of a twin is measured by."""
+        prepared = self._prepared.get(hub, {}).values()
+        self._statements.pop(hub, None)
+        self._kinds[hub] = frozenset(each.kind for each in prepared)
+        self._reported.discard(hub)
+        if any(each.reported for each in prepared):
+            self._reported.add(hub)
 
     def _statements_of(self, hub: int) -> list[_Statement]:
         found = self._statements.get(hub)
