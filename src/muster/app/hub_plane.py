@@ -71,6 +71,7 @@ from muster.hub.targets import Targets
 from muster.hub.telemetry import Telemetry
 from muster.hub.transfers import Transfers
 from muster.hub.twin_batches import TwinBatches
+from muster.hub.twin_catch_up import TwinCatchUp
 from muster.hub.twins import Twins
 from muster.local_hub import LocalHubs
 from muster.model.job import JobType
@@ -126,7 +127,8 @@ class HubPlane:
         modules = Modules(
             engine, keyring, clock, randomness, connections=self.connections, changes=changes
         )
-        twins = Twins(engine, clock, self.connections, changes)
+        self.twin_catch_up = TwinCatchUp(engine, self.hubs)
+        twins = Twins(engine, clock, self.connections, changes, self.twin_catch_up)
         methods = Methods(identities, modules, self.connections, bus)
         authenticator = Authenticator(engine, keyring, clock)
         self.local = LocalHubs(
@@ -162,6 +164,7 @@ class HubPlane:
             targets=targets,
             connections=self.connections,
             changes=changes,
+            catch_up=self.twin_catch_up,
         )
         self.convergence = Convergence(
             self.configurations, targets, deployer, self._query_indexes, changes
@@ -172,7 +175,7 @@ class HubPlane:
             engine,
             clock,
             queries=queries,
-            twins=TwinBatches(engine, clock, self.connections, changes),
+            twins=TwinBatches(engine, clock, self.connections, changes, self.twin_catch_up),
             methods=methods,
             error_names=job_error,
             more={
@@ -228,6 +231,7 @@ class HubPlane:
             subscriptions=Subscriptions(engine),
             telemetry=telemetry,
             twins=twins,
+            twin_catch_up=self.twin_catch_up,
             cloud_to_device=self.messaging.cloud_to_device,
             decisions=decisions,
             clock=clock,
@@ -264,6 +268,7 @@ class HubPlane:
         """Load what is stored; the first run makes nothing, `Instance` decides which hubs."""
         await self.hubs.open()
         await self.faults.open()
+        await self.twin_catch_up.open()
         await self.connections.open()
         await self._query_indexes.open()
         self._method_calls.open()

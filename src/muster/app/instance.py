@@ -42,6 +42,7 @@ from muster.errors import UnavailableError
 from muster.hub.endpoints.admin_http import HubAdminEndpoint
 from muster.hub.endpoints.faults_http import FaultsHttpEndpoint
 from muster.hub.endpoints.routing_admin_http import RoutingAdminEndpoint
+from muster.hub.endpoints.twin_catch_up_http import TwinCatchUpHttpEndpoint
 from muster.hub.hubs import Hub, Hubs
 from muster.hub.routing_endpoints import Status
 from muster.ids import Randomness
@@ -152,6 +153,7 @@ class Instance:
         self._measure(hubs)
         await hubs.open()
         self._open.callback(hubs.messaging.close)
+        self._open.push_async_callback(hubs.twin_catch_up.write_down)
         self._open.push_async_callback(hubs.connections.close)
         provisioning = ProvisioningPlane(
             engine=engine,
@@ -168,6 +170,7 @@ class Instance:
         for name, upkeep in (
             ("connection upkeep", hubs.connections.run()),
             ("queue upkeep", hubs.messaging.run()),
+            ("twin catch-up", hubs.twin_catch_up.run()),
             ("deployments", hubs.convergence.run()),
             ("jobs", hubs.scheduling.run()),
             ("blob upkeep", hubs.blobs.run()),
@@ -304,6 +307,12 @@ class Instance:
                 twins=hubs.sender_twins,
                 default_retention=hubs.retention,
                 clock=self._clock,
+                authorize_admin=administration.authorize,
+                group=admin,
+            ),
+            TwinCatchUpHttpEndpoint(
+                hubs=hubs.hubs,
+                twin_catch_up=hubs.twin_catch_up,
                 authorize_admin=administration.authorize,
                 group=admin,
             ),

@@ -11,6 +11,7 @@ from muster.cli.enrollment_fields import ALLOCATION_POLICIES
 from muster.cli.examples import examples
 from muster.cli.failures import FailedError, RefusedError
 from muster.cli.hub_retention import retention
+from muster.cli.hub_twin_catch_up import twin_catch_up
 from muster.cli.options import confirm, read_text, service_command, yes_option
 from muster.cli.output import remark, show_json, show_record, show_table, warn, without_secrets
 from muster.errors import InvalidArgumentError
@@ -28,6 +29,7 @@ def hub() -> None:
 
 
 hub.add_command(retention)
+hub.add_command(twin_catch_up)
 
 _weight = click.option(
     "--allocation-weight",

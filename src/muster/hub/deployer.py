@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from muster.hub.configurations import Configurations
     from muster.hub.connections import Connections
     from muster.hub.targets import Targets
+    from muster.hub.twin_catch_up import TwinCatchUp
     from muster.ids import Randomness
     from muster.store.engine import Engine
 
@@ -85,6 +86,7 @@ class Deployer:
         targets: knows which device which of them targets.
         connections: tells devices what changed.
         changes: is told of every write.
+        catch_up: keeps what is removed, for clients that are away.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Deployer:
         targets: Targets,
         connections: Connections,
         changes: Changes,
+        catch_up: TwinCatchUp,
     ) -> None:
         self._engine = engine
         self._clock = clock
@@ -105,6 +108,7 @@ class Deployer:
         self._targets = targets
         self._connections = connections
         self._changes = changes
+        self._catch_up = catch_up
         self._generations = GenerationIds(clock)
         self._plans: dict[tuple[int, Names], Plan] = {}
         self._told_full: set[tuple[int, str]] = set()
@@ -328,6 +332,7 @@ class Deployer:
         statements = [*more, *self._updates(work), *self._arrivals(work)]
         if not statements:
             return
+        statements += self._removals(work)
         await self._engine.write(*statements)
         # One notification for all twins that became the same.
         bodies: dict[int, bytes] = {}
@@ -390,3 +395,16 @@ class Deployer:
             }
             for name in ("insert_modules", "insert_module_twins"):
                 yield Statement(_SQL[name], common, expect=len(made.owners), otherwise=lost)
+
+    def _removals(self, work: Work) -> list[Statement]:
+        """Return the steps that keep what is removed, for clients that are away."""
+        if not self._catch_up.on(work.hub):
+            return []
+        return [
+            step
+            for each in work.applied
+            if each.outcome.section is not None
+            for step in self._catch_up.removals(
+                each.ref, _decode(each.before), each.outcome.section
+            )
+        ]

@@ -114,11 +114,19 @@ class Outcome(Struct):
 
 
 class Applied(Struct):
-    """A write that is to be told about after the commit."""
+    """A write that is to be told about after the commit.
+
+    Attributes:
+        ref: whose twin.
+        version: of the twin after the write.
+        outcome: what became of it.
+        before: the desired properties that were written over, JSON.
+    """
 
     ref: IdentityRef
     version: int
     outcome: Outcome
+    before: str
 
 
 class Arrival(Struct):
@@ -195,7 +203,7 @@ def add(state: State, outcome: Outcome, work: Work) -> None:
     if outcome.section is not None:
         outcome.twins.append((state.device_id, state.revision))
         ref = IdentityRef(work.hub, state.device_id, state.module_id)
-        work.applied.append(Applied(ref, state.version + 1, outcome))
+        work.applied.append(Applied(ref, state.version + 1, outcome, state.desired))
     elif outcome.configurations != state.configurations or outcome.managed != state.managed:
         outcome.twins.append((state.device_id, state.revision))
 

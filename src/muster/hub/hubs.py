@@ -78,9 +78,20 @@ class Hub:
         policies: by name.
         retention: of its telemetry.
         faults: what is injected into its traffic; `None` while fault injection is off.
+        twin_catch_up: whether clients are sent the desired properties they missed: 0 for no,
+            else another number each time it was switched on.
     """
 
-    __slots__ = ("created_at", "faults", "host", "id", "names", "policies", "retention")
+    __slots__ = (
+        "created_at",
+        "faults",
+        "host",
+        "id",
+        "names",
+        "policies",
+        "retention",
+        "twin_catch_up",
+    )
 
     def __init__(self, number: int, host: str, created_at: float) -> None:
         self.id = number
@@ -90,6 +101,7 @@ class Hub:
         self.policies: dict[str, AccessPolicy] = {}
         self.retention = Retention()
         self.faults: HubFaults | None = None
+        self.twin_catch_up = 0
 
     @property
     def name(self) -> str:

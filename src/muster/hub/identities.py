@@ -495,6 +495,8 @@ def _removal(names: dict[str, str | int]) -> list[Statement]:
         Statement(SQL["delete_twins"], names),
         Statement(SQL["delete_presences"], names),
         Statement(SQL["delete_sessions"], names),
+        Statement(SQL["delete_deliveries"], names),
+        Statement(SQL["delete_removals"], names),
         Statement(SQL["delete_messages"], names),
         Statement(SQL["delete_feedback"], names),
     ]

@@ -100,5 +100,7 @@ def removal(ref: IdentityRef) -> list[Statement]:
         Statement(SQL["delete_module_twin"], names),
         Statement(SQL["delete_module_presence"], names),
         Statement(SQL["delete_module_session"], names),
+        Statement(SQL["delete_module_deliveries"], names),
+        Statement(SQL["delete_module_removals"], names),
         Statement(SQL["delete_module_messages"], names),
     ]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from muster.clock import Clock
     from muster.hub.changes import Changes
     from muster.hub.connections import Connections
+    from muster.hub.twin_catch_up import TwinCatchUp
     from muster.model.twin import JsonObject, Twin
     from muster.store.engine import Engine, Params
 
@@ -59,15 +60,22 @@ class TwinBatches:
         clock: for `$lastUpdated`.
         connections: tells devices what changed.
         changes: is told of every write.
+        catch_up: keeps what is removed, for clients that are away.
     """
 
     def __init__(
-        self, engine: Engine, clock: Clock, connections: Connections, changes: Changes
+        self,
+        engine: Engine,
+        clock: Clock,
+        connections: Connections,
+        changes: Changes,
+        catch_up: TwinCatchUp,
     ) -> None:
         self._engine = engine
         self._clock = clock
         self._connections = connections
         self._changes = changes
+        self._catch_up = catch_up
 
     async def patch(
         self,
@@ -114,6 +122,7 @@ class TwinBatches:
         outcomes: Outcomes = {ref: _gone(ref) for ref in refs}
         written: list[tuple[IdentityRef, Twin]] = []
         updates: list[Params] = []
+        removals: list[Statement] = []
         now = self._clock.now()
         for row in rows:
             ref = IdentityRef(hub, *cast("tuple[str, str]", row[:2]))
@@ -129,7 +138,10 @@ class TwinBatches:
             outcomes[ref] = None
             written.append((ref, after))
             updates.append({**twin_rows.to_params(ref, after), "expected": revision})
-        steps = list(also(outcomes))
+            if patch.desired is not None:
+                before_it = before.desired.properties
+                removals += self._catch_up.removals(ref, before_it, after.desired)
+        steps = [*removals, *also(outcomes)]
         if updates:
             lost = LostRaceError("A twin was changed by another.")
             update = Statement(SQL["update"], updates, expect=len(updates), otherwise=lost)

@@ -9,7 +9,7 @@ order of their versions. Sources: hub-service.md 1.1 rows 11-13, 1.4; hub-device
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast, final
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -34,9 +34,12 @@ from muster.model.identity import (
 from muster.store.engine import Statement
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from muster.clock import Clock
     from muster.hub.changes import Changes
     from muster.hub.connections import Connections
+    from muster.hub.twin_catch_up import TwinCatchUp
     from muster.model.twin import JsonObject, Twin
     from muster.store.engine import Engine, Row
 
@@ -97,6 +100,18 @@ class ServiceTwin(Struct, rename="camel", kw_only=True):
     configurations: dict[str, Any] | UnsetType = UNSET
 
 
+class DeviceView(NamedTuple):
+    """A twin as its device sees it.
+
+    Attributes:
+        document: JSON.
+        desired_version: of the desired properties in it.
+    """
+
+    document: bytes
+    desired_version: int
+
+
 @final
 class Twins:
     """The twins of all devices and modules.
@@ -106,15 +121,22 @@ class Twins:
         clock: for `$lastUpdated`.
         connections: knows who is connected, and tells them what changed.
         changes: is told of every write.
+        catch_up: keeps what is removed, for clients that are away.
     """
 
     def __init__(
-        self, engine: Engine, clock: Clock, connections: Connections, changes: Changes
+        self,
+        engine: Engine,
+        clock: Clock,
+        connections: Connections,
+        changes: Changes,
+        catch_up: TwinCatchUp,
     ) -> None:
         self._engine = engine
         self._clock = clock
         self._connections = connections
         self._changes = changes
+        self._catch_up = catch_up
         self._lines: Lines[IdentityRef] = Lines()
 
     # -- services ------------------------------------------------------------------------------
@@ -187,8 +209,12 @@ class Twins:
                 )
                 if after is before:
                     return self._shown(ref, row)
+                removals: Sequence[Statement] = ()
+                if desired is not None:
+                    removed_from = before.desired.properties
+                    removals = self._catch_up.removals(ref, removed_from, after.desired)
                 try:
-                    await self._write(ref, after, revision)
+                    await self._write(ref, after, revision, removals)
                 except LostRaceError:
                     continue
                 if desired is not None:
@@ -209,8 +235,8 @@ class Twins:
 
     # -- devices -------------------------------------------------------------------------------
 
-    async def device_view(self, ref: IdentityRef) -> bytes:
-        """Return the JSON text a device gets for a twin GET: no tags, no metadata.
+    async def device_view(self, ref: IdentityRef) -> DeviceView:
+        """Return what a device gets for a twin GET: no tags, no metadata.
 
         Raises:
             NotFoundError: codes `device-not-found`, `module-not-found`.
@@ -222,10 +248,11 @@ class Twins:
             "tuple[str, int, str, int]", rows[0]
         )
         # The stored texts are objects without `$version`: it is added without decoding them.
-        return (
+        document = (
             f'{{"desired":{_with_version(desired, desired_version)},'
             f'"reported":{_with_version(reported, reported_version)}}}'
-        ).encode()
+        )
+        return DeviceView(document.encode(), desired_version)
 
     async def report(
         self, ref: IdentityRef, patch: JsonObject, expected_version: int | None = None
@@ -302,14 +329,17 @@ class Twins:
             raise module_not_found(ref)
         return rows[0]
 
-    async def _write(self, ref: IdentityRef, twin: Twin, revision: int) -> None:
+    async def _write(
+        self, ref: IdentityRef, twin: Twin, revision: int, also: Sequence[Statement] = ()
+    ) -> None:
         await self._engine.write(
             Statement(
                 SQL["update"],
                 {**twin_rows.to_params(ref, twin), "expected": revision},
                 expect=1,
                 otherwise=LostRaceError("The twin was changed by another."),
-            )
+            ),
+            *also,
         )
 
     def _tell(self, ref: IdentityRef, desired: JsonObject, version: int) -> None:

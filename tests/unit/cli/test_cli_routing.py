@@ -224,3 +224,17 @@ def test_several_hubs_must_be_told_apart(run: Run, service: CliService) -> None:
     assert "--hub" in run("route", "list", code=2).stderr
     service.on("GET", "/admin/v1/routing/hubs/b.example/routes", refusal(404, 404000, "No hub"))
     assert "No hub" in run("route", "list", "--hub", "b.example", code=1).stderr
+
+
+def test_twin_catch_up(run: Run, service: CliService) -> None:
+    path = f"/admin/v1/hubs/{HUB}/twin-catch-up"
+    service.on("GET", path, {"enabled": False})
+    service.on("PUT", path, {"enabled": True})
+    assert run("hub", "twin-catch-up").stdout.splitlines() == ["Twin catch-up  off"]
+    assert not service.sent("PUT", path)
+    assert run("hub", "twin-catch-up", HUB, "--on").stdout.splitlines() == ["Twin catch-up  on"]
+    run("hub", "twin-catch-up", "--off")
+    assert [call.body for call in service.sent("PUT", path)] == [
+        {"enabled": True},
+        {"enabled": False},
+    ]

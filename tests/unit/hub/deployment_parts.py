@@ -36,6 +36,7 @@ class Deploying:
             targets=self.targets,
             connections=parts.connections,
             changes=parts.changes,
+            catch_up=parts.twin_catch_up,
         )
         self.indexes = QueryIndexes(parts.engine)
         self.convergence = Convergence(

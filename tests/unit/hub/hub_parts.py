@@ -58,6 +58,7 @@ from muster.hub.subscriptions import Subscriptions
 from muster.hub.telemetry import Telemetry
 from muster.hub.transfers import Transfers
 from muster.hub.twin_batches import TwinBatches
+from muster.hub.twin_catch_up import TwinCatchUp
 from muster.hub.twins import Twins
 from muster.ids import Randomness
 from muster.model import message as messages
@@ -112,7 +113,8 @@ class Parts:
         told = {"connections": self.connections, "changes": self.changes}
         self.identities = Identities(*shared, **told)
         self.modules = Modules(*shared, **told)
-        self.twins = Twins(engine, clock, self.connections, self.changes)
+        self.twin_catch_up = TwinCatchUp(engine, self.hubs)
+        self.twins = Twins(engine, clock, self.connections, self.changes, self.twin_catch_up)
         self.query_indexes = QueryIndexes(engine)
         self.queries = Queries(engine, self.twins, self.connections, self.query_indexes)
         self.method_calls = MethodCalls(self.connections, self.bus, self.randomness)
@@ -126,7 +128,7 @@ class Parts:
             engine,
             clock,
             queries=self.queries,
-            twins=TwinBatches(engine, clock, self.connections, self.changes),
+            twins=TwinBatches(engine, clock, self.connections, self.changes, self.twin_catch_up),
             methods=self.methods,
             error_names=job_error,
             more={
@@ -176,6 +178,7 @@ class Parts:
             subscriptions=self.subscriptions,
             telemetry=self.telemetry,
             twins=self.twins,
+            twin_catch_up=self.twin_catch_up,
             cloud_to_device=self.messaging.cloud_to_device,
             decisions=self.decisions,
             clock=clock,
@@ -219,6 +222,7 @@ class Parts:
     async def open(self) -> None:
         await self.hubs.open()
         await self.faults.open()
+        await self.twin_catch_up.open()
         await self.connections.open()
         self.method_calls.open()
         await self.messaging.open()

@@ -274,7 +274,9 @@ async def test_who_was_being_called_when_it_was_cut_off_is_not_called_again(
 async def test_a_twin_that_others_change_costs_the_others_nothing(parts: Parts, rest: Rest) -> None:
     refs = [await parts.device(f"d{number}") for number in range(5)]
     told: dict[IdentityRef, Any] = {}
-    batches = TwinBatches(Meddling(parts, "d3"), parts.clock, parts.connections, parts.changes)
+    batches = TwinBatches(
+        Meddling(parts, "d3"), parts.clock, parts.connections, parts.changes, parts.twin_catch_up
+    )
 
     def note(outcomes: dict[IdentityRef, Any]) -> list[Any]:
         told.update(outcomes)
@@ -311,7 +313,9 @@ class Meddling:
 @pytest.mark.usefixtures("_running")
 async def test_an_etag_is_compared_and_absent_twins_are_told(parts: Parts, rest: Rest) -> None:
     ref = await parts.device()
-    twins = TwinBatches(parts.engine, parts.clock, parts.connections, parts.changes)
+    twins = TwinBatches(
+        parts.engine, parts.clock, parts.connections, parts.changes, parts.twin_catch_up
+    )
     outcomes: dict[IdentityRef, Any] = {}
 
     def note(found: dict[IdentityRef, Any]) -> list[Any]:
@@ -448,7 +452,9 @@ def scheduling(parts: Parts) -> Scheduling:
         parts.engine,
         parts.clock,
         queries=parts.queries,
-        twins=TwinBatches(parts.engine, parts.clock, parts.connections, parts.changes),
+        twins=TwinBatches(
+            parts.engine, parts.clock, parts.connections, parts.changes, parts.twin_catch_up
+        ),
         methods=parts.methods,
         error_names=job_error,
         more={},

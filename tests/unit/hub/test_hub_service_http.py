@@ -423,7 +423,7 @@ async def test_numbers_and_texts_come_back_exactly(rest: Rest, parts: Parts) -> 
         "l": [],
     }
     await rest.must("PATCH", "/twins/d1", {"properties": {"desired": desired}})
-    view = json.loads(await parts.twins.device_view(IdentityRef(parts.hub.id, "d1")))
+    view = json.loads((await parts.twins.device_view(IdentityRef(parts.hub.id, "d1"))).document)
     assert view["desired"] == desired | {"$version": 2}
 
 

@@ -113,7 +113,14 @@ class AmqpDevices:
                 # It did not wait; it must not take over the connection that is there.
                 raise UnavailableError("The client is gone.")
             stamp = Stamp(ref.device_id, ref.module_id, login.generation_id, login.scope, model_id)
-            device = AmqpDevice(self, client, grant.hub, ref, encode_stamp(stamp))
+            device = AmqpDevice(
+                self,
+                client,
+                grant.hub,
+                ref,
+                generation_id=login.generation_id,
+                stamp=encode_stamp(stamp),
+            )
             older = connections.get(ref)
             taken_over = older is not None and older.link.alive
             connection = connections.attach(attempt, device, login.expires_at)
@@ -139,6 +146,7 @@ class AmqpDevice:
         ref: who.
         stamp: the first part of every record it sends.
         connection: its live session; `None` when that is over.
+        feed: keeps it from missing changes of its twin; `None` where that is off.
         methods: how its methods reach it.
         twin: how changes of its twin do.
     """
@@ -148,6 +156,7 @@ class AmqpDevice:
         "_links",
         "client",
         "connection",
+        "feed",
         "hub",
         "methods",
         "ref",
@@ -157,7 +166,14 @@ class AmqpDevice:
     )
 
     def __init__(
-        self, devices: AmqpDevices, client: AmqpClient, hub: Hub, ref: IdentityRef, stamp: bytes
+        self,
+        devices: AmqpDevices,
+        client: AmqpClient,
+        hub: Hub,
+        ref: IdentityRef,
+        *,
+        generation_id: str,
+        stamp: bytes,
     ) -> None:
         self._devices = devices
         self._links: set[Link] = set()
@@ -169,6 +185,9 @@ class AmqpDevice:
         self.connection: Connection | None = None
         self.methods = MethodChannel()
         self.twin = TwinChannel()
+        self.feed = devices.services.feed(
+            hub, ref, generation_id, send=self._send_desired, heard_at=self._heard_at
+        )
 
     # For the handlers of its links.
 
@@ -253,8 +272,10 @@ class AmqpDevice:
 
     def desired_changed(self, body: bytes, version: int) -> None:
         """Send a change of desired properties to a client that subscribed."""
-        if not self.twin.changed(body, version):
-            self.ended(f"{SLOW_READER}, too many changes of the twin wait")
+        if self.feed is None:
+            self._send_desired(body, version)
+        elif self.twin.subscribed is not None:
+            self.feed.changed(body, version)
 
     def takes_method(self, name: str) -> bool:
         """Tell whether the client may be sent a direct method; there is no choice of names."""
@@ -271,10 +292,19 @@ class AmqpDevice:
         if self.connection is not None:
             self.connection.renew(expires_at)
 
+    def _send_desired(self, body: bytes, version: int) -> None:
+        if not self.twin.changed(body, version):
+            self.ended(f"{SLOW_READER}, too many changes of the twin wait")
+
+    def _heard_at(self) -> float:
+        return self.client.peer.last_received
+
     def _end(self) -> None:
         connection, self.connection = self.connection, None
         if connection is None:
             return
+        if self.feed is not None:
+            self.feed.close()
         connection.detach()
         self._devices.forget(self)
         self.client.grants.let_go(self.ref, self)

@@ -192,7 +192,10 @@ class _TwinLink(LinkHandler):
         operation = str(annotations.get("operation") or "").upper()
         resource = str(annotations.get("resource") or "").lower()
         if operation == "GET":
-            return _Answer(200, await twins.device_view(device.ref))
+            document, desired_version = await twins.device_view(device.ref)
+            if device.feed is not None:
+                device.feed.has(desired_version)
+            return _Answer(200, document)
         if operation == "PATCH" and resource == _REPORTED:
             patch: dict[str, Any] = decode_json(request.data, dict[str, Any])
             expected = annotations.get("version")
@@ -203,6 +206,8 @@ class _TwinLink(LinkHandler):
         if resource == _NOTIFICATIONS and operation in {"PUT", "DELETE"}:
             subscribed = operation == "PUT"
             device.twin.subscribed = device.twin.pairs.beside(self._link) if subscribed else None
+            if device.feed is not None and device.twin.subscribed is not None:
+                device.feed.subscribed()
             return _Answer(200)
         raise InvalidArgumentError(
             "There is no such operation on a twin.", code="invalid-operation"

@@ -159,6 +159,7 @@ class HubMqttEndpoint:
             services,
             hub,
             ref,
+            generation_id=login.generation_id,
             stamp=encode_stamp(stamp),
             peer=peer,
             filters=login.filters,

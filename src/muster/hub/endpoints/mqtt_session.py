@@ -70,6 +70,7 @@ class DeviceSession:
         services: shared by all sessions.
         hub: where the identity lives.
         ref: who it is.
+        generation_id: of the identity.
         stamp: the first part of every record of this connection.
         peer: the connection.
         filters: the stored subscriptions, `None` for none.
@@ -82,6 +83,7 @@ class DeviceSession:
         "_arrival",
         "_devicebound",
         "_faults",
+        "_feed",
         "_filters",
         "_head",
         "_hub",
@@ -112,6 +114,7 @@ class DeviceSession:
         hub: Hub,
         ref: IdentityRef,
         *,
+        generation_id: str,
         stamp: bytes,
         peer: MqttPeer,
         filters: TopicFilters | None,
@@ -124,6 +127,9 @@ class DeviceSession:
         self.peer = peer
         self.clean = clean
         self.connection: Connection | None = None
+        self._feed = services.feed(
+            hub, ref, generation_id, send=self._send_desired, heard_at=self._heard_at
+        )
         self._filters = filters
         self._will = will
         self._stamp = stamp
@@ -162,7 +168,10 @@ class DeviceSession:
     def desired_changed(self, body: bytes, version: int) -> None:
         """Send a change of desired properties to a client that subscribed."""
         if self._filters and TWIN_DESIRED in self._filters:
-            self.peer.write(device_twins.desired(body, version))
+            if self._feed is not None:
+                self._feed.changed(body, version)
+            else:
+                self._send_desired(body, version)
 
     def takes_method(self, name: str) -> bool:
         """Tell whether the client may be sent a direct method."""
@@ -180,6 +189,7 @@ class DeviceSession:
         if self.connection is not None:
             self.connection.takes_methods()
         self._follow_messages()
+        self._catch_up()
 
     def received(self, packets: list[Packet]) -> None:
         """Take a batch of packets; see the module."""
@@ -221,6 +231,8 @@ class DeviceSession:
         """The connection is over: publish the will of a device that died, stop all work."""
         if self._faults is not None:
             self._faults.let_go()
+        if self._feed is not None:
+            self._feed.close()
         connection, self.connection = self.connection, None
         if connection is None:
             return
@@ -430,7 +442,7 @@ class DeviceSession:
             self.connection.touch(self._services.clock.time())
 
     async def _serve_twin(self, request: Publish, acknowledgement: Acknowledgement | None) -> None:
-        answer = await mqtt_twins.answer(self._services, self._hub, self.ref, request)
+        answer = await mqtt_twins.answer(self._services, self._hub, self.ref, request, self._feed)
         if acknowledgement is not None:
             self._acks.give(acknowledgement)
         self.peer.write(answer)
@@ -463,6 +475,19 @@ class DeviceSession:
         if self.connection is not None:
             self.connection.takes_methods()
         self._follow_messages()
+        if TWIN_DESIRED in after and TWIN_DESIRED not in before:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Send the changes of desired properties that the client missed, if it subscribed."""
+        if self._feed is not None and self._filters and TWIN_DESIRED in self._filters:
+            self._feed.subscribed()
+
+    def _send_desired(self, body: bytes, version: int) -> None:
+        self.peer.write(device_twins.desired(body, version))
+
+    def _heard_at(self) -> float:
+        return self.peer.last_received
 
     def _follow_messages(self) -> None:
         """Begin or cease to deliver cloud-to-device messages, as the client has subscribed."""

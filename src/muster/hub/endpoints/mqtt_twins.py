@@ -13,13 +13,20 @@ from muster.wire.mqtt import device_names, device_twins
 from muster.wire.mqtt.device_names import TWIN_GET, TWIN_PATCH
 
 if TYPE_CHECKING:
+    from muster.hub.desired_feed import DesiredFeed
     from muster.hub.endpoints.session_services import SessionServices
     from muster.hub.hubs import Hub
     from muster.model.identity import IdentityRef
     from muster.wire.mqtt.packets import Publish
 
 
-async def answer(services: SessionServices, hub: Hub, ref: IdentityRef, request: Publish) -> bytes:
+async def answer(
+    services: SessionServices,
+    hub: Hub,
+    ref: IdentityRef,
+    request: Publish,
+    feed: DesiredFeed | None = None,
+) -> bytes:
     """Do what a twin request asks and return the PUBLISH that answers it.
 
     What it changed is durable by then. The answer goes out also without a subscription to answers:
@@ -31,6 +38,7 @@ async def answer(services: SessionServices, hub: Hub, ref: IdentityRef, request:
         hub: where the twin is.
         ref: whose twin.
         request: with a topic that begins with `TWIN_GET` or `TWIN_PATCH`.
+        feed: is told what the client is answered, `None` for none.
     """
     reading = request.topic.startswith(TWIN_GET)
     tail = request.topic[len(TWIN_GET if reading else TWIN_PATCH) :]
@@ -40,7 +48,9 @@ async def answer(services: SessionServices, hub: Hub, ref: IdentityRef, request:
         if hub.faults is not None:
             hub.faults.check(ref, REQUEST_FAULTS, FaultTransport.MQTT)
         if reading:
-            body = await services.twins.device_view(ref)
+            body, desired_version = await services.twins.device_view(ref)
+            if feed is not None:
+                feed.has(desired_version)
         else:
             patch: dict[str, Any] = decode_json(request.payload, dict[str, Any])
             version = await services.twins.report(ref, patch, parameters.version())

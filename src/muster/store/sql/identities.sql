@@ -176,6 +176,14 @@ DELETE FROM presence WHERE hub = :hub AND device_id = :device_id AND module_id =
 -- name: delete_module_session
 DELETE FROM mqtt_sessions WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id
 
+-- name: delete_module_deliveries
+DELETE FROM desired_deliveries
+ WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id
+
+-- name: delete_module_removals
+DELETE FROM desired_removals
+ WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id
+
 -- name: delete_module_messages
 DELETE FROM queued_messages
  WHERE hub = :hub AND device_id = :device_id AND kind = 0 AND module_id = :module_id
@@ -192,6 +200,12 @@ DELETE FROM presence WHERE hub = :hub AND device_id = :device_id
 
 -- name: delete_sessions
 DELETE FROM mqtt_sessions WHERE hub = :hub AND device_id = :device_id
+
+-- name: delete_deliveries
+DELETE FROM desired_deliveries WHERE hub = :hub AND device_id = :device_id
+
+-- name: delete_removals
+DELETE FROM desired_removals WHERE hub = :hub AND device_id = :device_id
 
 -- name: delete_messages
 -- The device's own and all its modules'.
