@@ -20,6 +20,7 @@ from muster.net.tls import TlsShared, TlsStream
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
+    from pathlib import Path
 
 _log = structlog.get_logger(__name__)
 
@@ -68,12 +69,7 @@ class Listener:
         Raises:
             OSError: the address cannot be bound.
         """
-        limits = limits or Limits()
-        open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        if open_files != resource.RLIM_INFINITY:
-            ceiling = max(open_files - _SPARE_FILES, 1)
-            if ceiling < limits.connections:
-                limits = msgspec.structs.replace(limits, connections=ceiling)
+        limits = _within_open_files(limits or Limits())
         shared = (
             Shared(protocol_factory, limits)
             if context is None
@@ -82,6 +78,31 @@ class Listener:
         listener = cls(await _bind(address, port), shared)
         if isinstance(shared, TlsShared):
             shared.pause_accepting = listener._pause
+        await listener._start()
+        shared.wheel.start(listener, shared.loop.time() + _CHECK_S)
+        return listener
+
+    @classmethod
+    async def listen_unix(
+        cls,
+        path: Path,
+        mode: int,
+        protocol_factory: Callable[[], asyncio.Protocol],
+        limits: Limits | None = None,
+    ) -> Listener:
+        """Start accepting on a Unix socket.
+
+        Args:
+            path: of the socket; what is there gives way.
+            mode: permission bits of the socket: who may write to it may connect.
+            protocol_factory: makes the application protocol of one connection.
+            limits: what peers may take.
+
+        Raises:
+            OSError: the path cannot be bound; it may have 107 bytes.
+        """
+        shared = Shared(protocol_factory, _within_open_files(limits or Limits()))
+        listener = cls([_bind_path(path, mode)], shared)
         await listener._start()
         shared.wheel.start(listener, shared.loop.time() + _CHECK_S)
         return listener
@@ -95,6 +116,10 @@ class Listener:
     def connections(self) -> int:
         """The number of open connections, those in their handshake included."""
         return len(self._shared.streams)
+
+    @property
+    def _name(self) -> str:
+        return str(self._sockets[0].getsockname())
 
     def use_context(self, context: ssl.SSLContext) -> None:
         """Serve new connections with another certificate; open ones keep theirs."""
@@ -131,7 +156,7 @@ class Listener:
         if self._servers:
             if not all(_is_open(server) for server in self._servers):
                 # uvloop closes a listening socket whose accept fails, without a word.
-                _log.error("listening socket was lost, opening it again", port=self.port)
+                _log.error("listening socket was lost, opening it again", at=self._name)
                 self._stop()
                 self._start_soon()
             return now + _CHECK_S
@@ -153,8 +178,13 @@ class Listener:
                 return
             # A duplicate, because the loop closes what it is given when accepting is paused, and
             # those who wait in the kernel's queue must not be thrown out by that.
+            create = (
+                loop.create_unix_server
+                if accepting.family == socket.AF_UNIX
+                else loop.create_server
+            )
             self._servers.append(
-                await loop.create_server(self._accepted, sock=accepting.dup(), backlog=_BACKLOG)
+                await create(self._accepted, sock=accepting.dup(), backlog=_BACKLOG)
             )
 
     def _start_soon(self) -> None:
@@ -228,6 +258,28 @@ def _bind_one(
         accepting.close()
         raise
     return accepting
+
+
+def _bind_path(path: Path, mode: int) -> socket.socket:
+    accepting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        accepting.setblocking(False)
+        path.unlink(missing_ok=True)
+        # Nobody gets in between binding and setting the mode: nobody listens yet.
+        accepting.bind(str(path))
+        path.chmod(mode)
+    except OSError:
+        accepting.close()
+        raise
+    return accepting
+
+
+def _within_open_files(limits: Limits) -> Limits:
+    open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if open_files == resource.RLIM_INFINITY:
+        return limits
+    ceiling = max(open_files - _SPARE_FILES, 1)
+    return msgspec.structs.replace(limits, connections=min(limits.connections, ceiling))
 
 
 def _is_open(server: asyncio.AbstractServer) -> bool:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import struct
 from functools import partial
-from socket import SO_LINGER, SOL_SOCKET
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from socket import AF_UNIX, SO_LINGER, SO_PEERCRED, SOL_SOCKET
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 import msgspec
 import structlog
@@ -42,6 +42,19 @@ The key of an ASGI scope, too."""
 
 class DoesNotReadError(ConnectionError):
     """What `connection_lost` gets when a peer was owed too much for too long."""
+
+
+PEER_PROCESS: Final = "muster.peer_process"
+"""What `get_extra_info` gives the `PeerProcess` of a connection over a Unix socket under."""
+_CREDENTIALS: Final = struct.Struct("iII")
+
+
+class PeerProcess(NamedTuple):
+    """Who connected to a Unix socket, as the kernel says it (`SO_PEERCRED`, unix(7))."""
+
+    pid: int
+    user: int
+    group: int
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -309,6 +322,8 @@ class Stream(asyncio.Transport, asyncio.Protocol):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return `peername` and `sockname` as (address, port), other names as the raw transport.
 
+        `PEER_PROCESS` is there on Unix sockets.
+
         The socket itself is not given away.
         """
         if name == "peername":
@@ -317,6 +332,8 @@ class Stream(asyncio.Transport, asyncio.Protocol):
             return default
         if name == "sockname":
             return _address(self._raw.get_extra_info(name))
+        if name == PEER_PROCESS:
+            return _peer_process(self._raw, default)
         return self._raw.get_extra_info(name, default)
 
     # Within.
@@ -411,6 +428,15 @@ class Stream(asyncio.Transport, asyncio.Protocol):
         except Exception:  # noqa: BLE001 - one connection's failure must not touch the others
             self._broken(where)
             return None
+
+
+def _peer_process(raw: asyncio.Transport, default: Any) -> Any:
+    connected: TransportSocket = raw.get_extra_info("socket")
+    if connected.family != AF_UNIX:
+        return default
+    return PeerProcess(
+        *_CREDENTIALS.unpack(connected.getsockopt(SOL_SOCKET, SO_PEERCRED, _CREDENTIALS.size))
+    )
 
 
 def _address(name: object) -> tuple[str, int]:

@@ -103,6 +103,11 @@ class RememberedModules:
             await self._remember({module.module_id: _known(module) for module in found})
         return [self._identity(known) for known in self._known.values()]
 
+    def known(self, module_id: str) -> ModuleIdentity | None:
+        """Return the identity last known, without asking anybody; `None` where there was none."""
+        known = self._known.get(module_id)
+        return None if known is None else self._identity(known)
+
     async def ensure(self, module_id: str) -> ModuleIdentity:
         """Make an identity, or bring it up to date; the one last known while the hub is away.
 

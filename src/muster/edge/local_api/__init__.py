@@ -1,0 +1,1 @@
+"""The local APIs over Unix sockets: management for people, workload for modules (edge.md 3)."""
