@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import sys
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -19,12 +20,14 @@ from muster.edge.engine.base import (
     Status,
 )
 from muster.edge.engine.docker import DockerEngine
+from muster.edge.engine.process.engine import ProcessEngine
 from muster.edge.settings import ContainerEngine
 from support.run import Run
 from support.secrets import CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from support.docker import DockerHost
 
@@ -83,6 +86,38 @@ class DockerHarness:
         await self.engine.start_up()
 
     async def end(self) -> None:
+        for engine in self._engines:
+            await engine.close()
+
+
+class ProcessHarness:
+    """Programs of this machine, run by the Python of the tests."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._engines: list[ProcessEngine] = []
+        self.engine: Engine = self._new()
+
+    def _new(self) -> ProcessEngine:
+        engine = ProcessEngine(self._home)
+        self._engines.append(engine)
+        return engine
+
+    def spec(self, name: str, script: str, **fields: Any) -> ModuleSpec:
+        settings = {"command": [sys.executable, "-u", "-c", script], **fields.pop("settings", {})}
+        return ModuleSpec(name=name, module_id=name, settings=settings, **fields)
+
+    def missing(self, name: str) -> ModuleSpec:
+        settings = {"command": "not-on-this-device --at-all"}
+        return ModuleSpec(name=name, module_id=name, settings=settings)
+
+    async def begin_anew(self) -> None:
+        self.engine = self._new()
+        await self.engine.start_up()
+
+    async def end(self) -> None:
+        for module in await self.engine.modules():
+            await self.engine.remove(module.name)
         for engine in self._engines:
             await engine.close()
 

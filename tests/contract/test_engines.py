@@ -425,10 +425,11 @@ async def test_facts_and_usage(harness: Harness) -> None:
     assert facts["version"]
     assert facts["os"] == "linux"
     assert facts["architecture"]
-    await run_module(harness, harness.spec("used", RUNS))
+    work = "import time\nwhile time.process_time() < 0.2: pass\n"
+    await run_module(harness, harness.spec("used", work + RUNS))
     await wait_for_log(engine, "used", b"up")
     (usage,) = [found for found in await engine.usage() if found["name"].strip("/") == "used"]
     assert usage["memory_stats"]["usage"] > 1 << 20
-    assert usage["cpu_stats"]["cpu_usage"]["total_usage"] > 0
+    assert usage["cpu_stats"]["cpu_usage"]["total_usage"] > 100_000_000
     assert usage["pids_stats"]["current"] >= 1
     assert "used" in str(await engine.inspect("used"))

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from support.docker import BASE_IMAGE, DockerHost, EngineTroubleError, Registry, why_none
 from support.run import Run
+from support.secrets import CLOCK
 
 _PROJECT = Path(__file__).parents[2]
 _CONSTRAINTS = _PROJECT / "requirements" / "constraints.txt"
@@ -38,17 +39,29 @@ def base_registry() -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "muster-tests"
     cache.mkdir(parents=True, exist_ok=True)
     recipe = hashlib.sha256()
-    for part in (Path(__file__).read_bytes(), _CONSTRAINTS.read_bytes(), _release().encode()):
-        recipe.update(part)
+    for part in (Path(__file__).read_text(), _pinned(), _release()):
+        recipe.update(part.encode())
     done = cache / f"base-image-{platform.machine()}-{recipe.hexdigest()[:16]}"
     with (cache / "base-image.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
-            for old in cache.glob("base-image-*-*"):
-                shutil.rmtree(old, ignore_errors=True)
+            _remove_old(cache)
             with tempfile.TemporaryDirectory(dir=cache) as work:
                 _make(Path(work)).rename(done)
+        os.utime(done)
     return done
+
+
+def _pinned() -> str:
+    lines = _CONSTRAINTS.read_text().splitlines()
+    return next(line for line in lines if line.startswith("azure-iot-device="))
+
+
+def _remove_old(cache: Path) -> None:
+    """Remove images of other recipes that nobody has used for a month."""
+    for old in cache.glob("base-image-*-*"):
+        if CLOCK.time() - old.stat().st_mtime > 30 * 86400:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _make(work: Path) -> Path:

@@ -19,5 +19,14 @@ def _docker(settings: Settings) -> Engine:
     return DockerEngine(settings.engine)
 
 
-BUILT_IN: Final[dict[str, Callable[[Settings], Engine]]] = {"docker": _docker}
+def _process(settings: Settings) -> Engine:
+    from muster.edge.engine.process.engine import ProcessEngine  # noqa: PLC0415 - as the other
+
+    return ProcessEngine(settings.home / "modules")
+
+
+BUILT_IN: Final[dict[str, Callable[[Settings], Engine]]] = {
+    "docker": _docker,
+    "process": _process,
+}
 """How each runtime is made, by the `type` of its modules in deployments."""

@@ -1,0 +1,1 @@
+"""Modules that are programs of this device, each under a supervisor that outlives the daemon."""

@@ -1,0 +1,175 @@
+"""What a deployment says of a process module: `settings` of modules with `type: "process"`.
+
+| Setting | Is | Default |
+|---|---|---|
+| `command` | program and arguments, a list, or a text that is split as a shell would | required |
+| `workingDirectory` | absolute path | a directory of its own, which goes when the module goes |
+| `user` | `name`, `name:group`, or the numbers | that of the daemon; another one needs root |
+| `limits.memory` | bytes, or `64m`: what each of its processes may write to | none |
+| `limits.cpuSeconds` | processor time of each of its processes | none |
+| `limits.openFiles` | of each of its processes | the daemon's |
+| `limits.processes` | of its user, in all | none |
+| `limits.log` | bytes, or `10m`: of its log on disk | `10m` |
+
+`image` may stand there, because tools of the official runtime ask for it; nothing is done with it.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import re
+import shlex
+from typing import Any, Final
+
+import msgspec
+
+from muster.edge.engine.base import EngineError, ModuleSpec
+
+_LOG_BYTES: Final = 10 << 20
+_LEAST_LOG_BYTES: Final = 64 << 10
+_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SIZE: Final = re.compile(r"(\d+)\s*([kmg]?)b?", re.IGNORECASE)
+_FACTORS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+_KEYS: Final = {"command", "workingDirectory", "user", "limits", "image"}
+_LIMITS: Final = {
+    "memory": "memory",
+    "cpuSeconds": "cpu",
+    "openFiles": "files",
+    "processes": "processes",
+    "log": "log",
+}
+_SIZES: Final = ("memory", "log")
+
+
+class User(msgspec.Struct, frozen=True, kw_only=True):
+    """Who a module runs as.
+
+    Attributes:
+        name: as the system knows it; the number where it knows none.
+        uid: number of the user.
+        gid: number of the group.
+        groups: numbers of all groups.
+    """
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
+class Program(msgspec.Struct, frozen=True, kw_only=True):
+    """A process module, checked.
+
+    Attributes:
+        command: program and arguments.
+        directory: to run in; `None` for its own.
+        user: `None` for the daemon's.
+        limits: as the supervisor takes them.
+        env: all of it but what depends on where the module is.
+    """
+
+    command: tuple[str, ...]
+    directory: str | None
+    user: User | None
+    limits: dict[str, int]
+    env: dict[str, str]
+
+
+def parse(spec: ModuleSpec) -> Program:
+    """Check the settings of a module.
+
+    Raises:
+        EngineError: 400, they are not what the table above says.
+    """
+    try:
+        return _parse(spec)
+    except ValueError as error:
+        raise EngineError(f"module {spec.name}: {error}", 400) from error
+
+
+def _parse(spec: ModuleSpec) -> Program:
+    settings = spec.settings
+    if unknown := sorted(settings.keys() - _KEYS):
+        raise ValueError(f"settings.{unknown[0]} is nothing that a process module has")
+    if spec.create_options:
+        raise ValueError("createOptions are of containers; a process module has settings.limits")
+    directory = settings.get("workingDirectory")
+    if directory is not None and not (isinstance(directory, str) and directory.startswith("/")):
+        raise ValueError("settings.workingDirectory must be an absolute path")
+    command = _command(settings.get("command"))
+    texts = (*command, directory or "", *spec.env, *spec.env.values())
+    if any("\0" in text for text in texts) or any("=" in key for key in spec.env):
+        raise ValueError("the command and the environment must be without zero bytes")
+    user = _user(settings.get("user"))
+    return Program(
+        command=command,
+        directory=directory,
+        user=user,
+        limits=_limits(settings.get("limits") or {}),
+        env={
+            "PATH": _PATH,
+            "LANG": "C.UTF-8",
+            "USER": user.name if user else pwd.getpwuid(os.geteuid()).pw_name,
+            **spec.env,
+        },
+    )
+
+
+def _command(said: Any) -> tuple[str, ...]:
+    if isinstance(said, str):
+        said = shlex.split(said)
+    if not isinstance(said, list) or not said or not all(isinstance(part, str) for part in said):
+        raise ValueError("settings.command must be a program and its arguments, as list or text")
+    if not said[0]:
+        raise ValueError("settings.command must begin with a program")
+    return tuple(said)
+
+
+def _limits(said: Any) -> dict[str, int]:
+    if not isinstance(said, dict):
+        raise ValueError("settings.limits must be an object")  # noqa: TRY004 - one kind is caught
+    limits = {"log": _LOG_BYTES}
+    for key, value in said.items():
+        if key not in _LIMITS:
+            raise ValueError(f"settings.limits.{key} is no limit; there are {', '.join(_LIMITS)}")
+        match = _SIZE.fullmatch(value) if isinstance(value, str) and key in _SIZES else None
+        if match is not None:
+            limits[_LIMITS[key]] = int(match[1]) * _FACTORS[match[2].lower()]
+        elif isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            limits[_LIMITS[key]] = value
+        else:
+            what = "bytes, for example 64m" if key in _SIZES else "a number greater than 0"
+            raise ValueError(f"settings.limits.{key} must be {what}")
+    limits["log"] = max(limits["log"], _LEAST_LOG_BYTES)
+    return limits
+
+
+def _user(said: Any) -> User | None:
+    if said is None:
+        return None
+    if not isinstance(said, str | int) or isinstance(said, bool) or not str(said):
+        raise ValueError("settings.user must be a name, name:group, or numbers")
+    name, _, group = str(said).partition(":")
+    try:
+        known = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+    except KeyError:
+        if not name.isdecimal():
+            raise ValueError(f"settings.user: this device has no user {name}") from None
+        known = pwd.struct_passwd((name, "x", int(name), int(name), "", "/", ""))
+    try:
+        gid = _group(group) if group else known.pw_gid
+    except KeyError:
+        raise ValueError(f"settings.user: this device has no group {group}") from None
+    if os.geteuid() != 0:
+        if known.pw_uid != os.geteuid():
+            raise ValueError(f"settings.user: a daemon that is not root cannot be {name}")
+        return None
+    groups = (gid,) if group else tuple(os.getgrouplist(known.pw_name, gid))
+    return User(name=known.pw_name, uid=known.pw_uid, gid=gid, groups=groups)
+
+
+def _group(said: str) -> int:
+    return int(said) if said.isdecimal() else grp.getgrnam(said).gr_gid
