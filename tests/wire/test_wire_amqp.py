@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 import pytest
 
-from muster.wire.amqp.performatives import Close
+from muster.hub.endpoints.amqp_client import MAX_ANSWERS
+from muster.wire.amqp.performatives import Close, Detach
 from muster.wire.amqp.types import Int, Symbol, ULong
 from support.amqp import AmqpClient
 from support.device import hub_token, unique
@@ -186,3 +187,15 @@ def test_a_client_that_says_it_leaves_is_answered(instance: Instance) -> None:
         client.log_in(policy_token(instance))
         client.send(Close())
         assert client.expect_closed()[-1] == Close()
+
+
+def test_answers_that_nobody_takes_are_not_kept(instance: Instance) -> None:
+    with client_of(instance) as client:
+        client.open()
+        asks, hears = client.sender("$cbs"), client.receiver("$cbs", credit=0)
+        for _ in range(MAX_ANSWERS + 1):
+            client.outcome(client.transfer(asks, b"\0garbage"))
+        lost = client.find(Detach)
+        assert lost.handle == hears
+        assert lost.error is not None
+        assert lost.error.condition == "amqp:resource-limit-exceeded"

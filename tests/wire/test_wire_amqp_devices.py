@@ -649,3 +649,33 @@ def test_sessions_of_a_pool(instance: Instance) -> None:
         assert answer.name == "h"
     for device_id, _ in who:
         events_of(instance, device_id, 1)
+
+
+def test_devices_whose_ids_differ_in_case_share_a_connection(instance: Instance) -> None:
+    name = unique("case")
+    who = [(each, instance.hub().create_device(each)[0]) for each in (name, name.upper())]
+    with connected(instance, *who) as client:
+        for device_id, _ in who:
+            link = client.sender(f"/devices/{device_id}/messages/events")
+            assert client.outcome(client.transfer(link, text())).state == Accepted()
+
+
+def test_a_client_that_takes_no_answers_loses_the_link(instance: Instance) -> None:
+    device_id, key = created(instance)
+    with connected(instance, (device_id, key)) as client:
+        channel = {Symbol("com.microsoft:channel-correlation-id"): "twin:1"}
+        asks = client.sender(f"/devices/{device_id}/twin", properties=channel)
+        hears = client.receiver(f"/devices/{device_id}/twin", 0, properties=channel)
+        ask = messages.encode(
+            Message(
+                Data([b" "]),
+                Properties(correlation_id="a"),
+                message_annotations={"operation": "GET"},
+            )
+        )
+        for _ in range(101):
+            assert client.outcome(client.transfer(asks, ask)).state == Accepted()
+        lost = client.find(Detach)
+    assert lost.handle == hears
+    assert lost.error is not None
+    assert lost.error.condition == "amqp:resource-limit-exceeded"

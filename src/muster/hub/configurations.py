@@ -136,7 +136,7 @@ class Configurations:
             created_at=now,
             updated_at=now,
         )
-        self._targets.check(made)
+        await self._targets.check(made)
         await self._engine.write(
             Statement(_SQL["insert"], _params(hub.id, made), expect=1, otherwise=exists)
         )
@@ -173,7 +173,7 @@ class Configurations:
             updated_at=self._clock.time(),
             counter=before.counter + 1,
         )
-        self._targets.check(after)
+        await self._targets.check(after)
         await self._engine.write(
             Statement(
                 _SQL["update"],

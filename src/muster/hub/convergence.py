@@ -149,11 +149,17 @@ class Convergence:
         sweep = self._sweeps[key]
         find = self._targets.newcomers if sweep.newcomers else self._targets.holders
         ahead, sweep.ahead = sweep.ahead, None
-        found = await (ahead or find(hub, configuration_id, sweep.after, PAGE))
-        if len(found) == PAGE:
-            ahead = asyncio.ensure_future(find(hub, configuration_id, found[-1], PAGE))
-            ahead.add_done_callback(_look)
-        await self._converge(hub, list(dict.fromkeys(each[0] for each in found)))
+        try:
+            found = await (ahead or find(hub, configuration_id, sweep.after, PAGE))
+            if len(found) == PAGE:
+                ahead = asyncio.ensure_future(find(hub, configuration_id, found[-1], PAGE))
+                ahead.add_done_callback(_look)
+            await self._converge(hub, list(dict.fromkeys(each[0] for each in found)))
+        except Exception:
+            # The others must not wait for it.
+            if self._sweeps.get(key) is sweep:
+                self._sweeps[key] = self._sweeps.pop(key)
+            raise
         if self._sweeps.get(key) is not sweep:
             # It was changed meanwhile and begins again.
             return

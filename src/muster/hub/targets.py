@@ -38,6 +38,9 @@ Position: TypeAlias = tuple[str, str]
 _SQL: Final = load("configurations")
 _COLUMNS: Final = 400
 """Conditions in one statement; SQLite allows for 2,000 columns."""
+_PARAMETERS: Final = 5_000
+"""Values in them. SQLite allows for 32,766, but the time to read a statement grows with the square
+of their number."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -84,14 +87,22 @@ class Targets:
 
     # -- configurations ------------------------------------------------------------------------
 
-    def check(self, configuration: Configuration) -> None:
+    async def check(self, configuration: Configuration) -> None:
         """Check target condition and metrics.
 
         Raises:
             InvalidArgumentError: codes `invalid-target-condition`,
                 `invalid-configuration-metric`.
         """
-        _prepare(configuration, 0)
+        prepared = _prepare(configuration, 0)
+        if prepared is not None:
+            try:
+                # One that the database refuses would hold up all others.
+                await self._newcomers(prepared, _place(0, "", ("", ""), 0))
+            except InvalidArgumentError as refused:
+                raise InvalidArgumentError(
+                    f"Target condition: {refused.message}", code="invalid-target-condition"
+                ) from None
         if len(configuration.metrics) > MAX_METRICS:
             raise InvalidArgumentError(
                 f"A configuration has at most {MAX_METRICS} metrics.",
@@ -182,6 +193,9 @@ class Targets:
         prepared = self._prepared.get(hub, {}).get(configuration_id)
         if prepared is None:
             return []
+        return await self._newcomers(prepared, _place(hub, configuration_id, after, limit))
+
+    async def _newcomers(self, prepared: _Prepared, params: dict[str, str | int]) -> list[Position]:
         condition = prepared.condition
         sql = (
             f"SELECT t.device_id, t.module_id "  # noqa: S608 - values are parameters
@@ -194,8 +208,8 @@ class Targets:
             "ORDER BY t.device_id, t.module_id LIMIT :limit"
         )
         query = Query(f"targets.newcomers.{prepared.kind.name}", sql, scan=True)
-        params = {**condition.params, **_place(hub, configuration_id, after, limit)}
-        return cast("list[Position]", await self._engine.read(query, params))
+        rows = await self._engine.read(query, {**condition.params, **params})
+        return cast("list[Position]", rows)
 
     async def holders(
         self, hub: int, configuration_id: str, after: Position, limit: int
@@ -279,8 +293,7 @@ def _assemble(kind: Kind, prepared: dict[str, _Prepared]) -> list[_Statement]:
     """Return the statements that answer all conditions of a kind for a batch of devices."""
     own = [(name, each.condition) for name, each in prepared.items() if each.kind is kind]
     statements: list[_Statement] = []
-    for start in range(0, len(own), _COLUMNS):
-        part = own[start : start + _COLUMNS]
+    for part in _parts(own):
         columns = ", ".join(condition.sql for _, condition in part)
         tables = frozenset().union(*(condition.tables for _, condition in part))
         sql = (
@@ -293,3 +306,17 @@ def _assemble(kind: Kind, prepared: dict[str, _Prepared]) -> list[_Statement]:
         query = Query(f"targets.matching.{kind.name}", sql)
         statements.append(_Statement(query, params, [name for name, _ in part]))
     return statements
+
+
+def _parts(conditions: list[tuple[str, Compiled]]) -> Iterable[list[tuple[str, Compiled]]]:
+    """Split conditions into as many as one statement takes."""
+    part: list[tuple[str, Compiled]] = []
+    values = 0
+    for name, condition in conditions:
+        values += len(condition.params)
+        if part and (len(part) == _COLUMNS or values > _PARAMETERS):
+            yield part
+            part, values = [], len(condition.params)
+        part.append((name, condition))
+    if part:
+        yield part

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 MAX_DEPTH: Final = 24
 """Expressions inside each other."""
 MAX_TOP: Final = 2**31 - 1
+MAX_ITEMS: Final = 500
+"""Members that are selected, and paths that are grouped by. Each may be two columns in SQL."""
 
 _CONSTANTS: Final[dict[str, Any]] = {
     "TRUE": True,
@@ -122,14 +124,14 @@ class _Parser:
             top = token.value
         items: tuple[Item, ...] = ()
         if not self._take("*"):
-            items = self._many(self._item)
+            items = self._several(self._item)
         self._expect_word("FROM")
         self._next()
         condition = self.condition() if self._take_word("WHERE") else TRUE
         group_by: tuple[Path, ...] = ()
         if self._take_word("GROUP"):
             self._expect_word("BY")
-            group_by = self._many(self._path)
+            group_by = self._several(self._path)
         query = Query(collection, items, top, condition, group_by)
         if collection is collections.JOBS and (items or group_by):
             raise wrong(f"of {collection.name} only * can be selected", start)
@@ -306,6 +308,13 @@ class _Parser:
         while self._take(","):
             found.append(one())
         return tuple(found)
+
+    def _several(self, one: Callable[[], Any]) -> tuple[Any, ...]:
+        token = self._peek()
+        found = self._many(one)
+        if len(found) > MAX_ITEMS:
+            raise wrong(f"more than {MAX_ITEMS} names are listed", token.position)
+        return found
 
     def _enter(self, token: Token) -> None:
         self._depth += 1

@@ -27,6 +27,8 @@ HISTORY_S: Final = 30 * 86_400
 NOTHING: Final = b"null"
 """JSON of an action that is not there."""
 EXPIRED_TEXT: Final = "The job has expired."
+_END_OF_TIME: Final = datetime.max.replace(tzinfo=UTC).timestamp()
+"""Unix seconds from which on no time can be written."""
 
 
 class JobType(enum.StrEnum):
@@ -203,7 +205,7 @@ def start_of(text: str | None, now: float) -> float:
     """Read the start time; one without a time zone is UTC, and none is now.
 
     Raises:
-        InvalidArgumentError: it is no time; code `invalid-job`.
+        InvalidArgumentError: it is no time, or behind the last one there is; code `invalid-job`.
     """
     if not text:
         return now
@@ -211,7 +213,10 @@ def start_of(text: str | None, now: float) -> float:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise InvalidArgumentError("startTime is no ISO 8601 time.", code="invalid-job") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    start_at = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    if start_at >= _END_OF_TIME:
+        raise InvalidArgumentError("startTime is too far in the future.", code="invalid-job")
+    return start_at
 
 
 def execution_s(seconds: int | None) -> int:

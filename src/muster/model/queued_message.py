@@ -135,6 +135,13 @@ def check(message: QueuedMessage, now: float) -> float:
                 f"A message ID or correlation ID has at most {MAX_ID_LENGTH} characters.",
                 code="invalid-message-id",
             )
+    for text in (message.content_type, message.content_encoding):
+        if text is not None and not text.isascii():
+            # AMQP has symbols for them.
+            raise InvalidArgumentError(
+                "A content type or content encoding has ASCII characters only.",
+                code="invalid-property",
+            )
     _check_size(message)
     if message.expires_at is None:
         return now + DEFAULT_TTL_S

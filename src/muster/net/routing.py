@@ -44,7 +44,8 @@ TRANSPORT: Final = "muster.transport"
 """Key of an ASGI scope: the transport of the connection."""
 
 _MAX_JSON_DEPTH: Final = 100
-_JSON_NESTING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[]}]', re.DOTALL)
+# A string without an end reaches to the end of the body: it must not be looked for at every quote.
+_JSON_NESTING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[]}]', re.DOTALL)
 _RANDOMNESS: Final = "muster.randomness"
 
 

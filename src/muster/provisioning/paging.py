@@ -10,7 +10,7 @@ from muster.model import paging
 from muster.model.paging import Page
 
 _T = TypeVar("_T")
-_QUERY: Final = re.compile(r"\s*select\s+\*(\s+from\s+[\w.]+)?\s*;?\s*", re.IGNORECASE)
+_QUERY: Final = re.compile(r"select\s+\*(\s+from\s+[\w.]+)?(\s*;)?", re.IGNORECASE)
 
 
 def check_query(text: str) -> None:
@@ -19,7 +19,7 @@ def check_query(text: str) -> None:
     Raises:
         InvalidArgumentError: any other; code `unsupported-query`.
     """
-    if not _QUERY.fullmatch(text):
+    if not _QUERY.fullmatch(text.strip()):
         raise InvalidArgumentError(
             "Only the query 'SELECT *' is supported here", code="unsupported-query"
         )

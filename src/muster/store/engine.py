@@ -74,6 +74,8 @@ class Engine(Protocol):
         """Run a query and return all its rows; sees every write that has returned.
 
         Raises:
+            InvalidArgumentError: it is more than the database takes, which only happens to queries
+                that are made of what somebody wrote; code `query-too-complex`.
             UnavailableError: the store is closing or cannot be read; code `store-unavailable`.
         """
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
@@ -27,12 +28,19 @@ from typing import Final, Self, TypeAlias, final
 import structlog
 from msgspec import Struct
 
-from muster.errors import AlreadyExistsError, ConflictError, UnavailableError
+from muster.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    InvalidArgumentError,
+    UnavailableError,
+)
 from muster.store import migrations
 from muster.store.engine import Params, Query, Row, Statement
 from muster.store.worker import Turn, Worker
 
 _BUSY_MS: Final = 10_000
+_MAX_PARAMETERS: Final = 32_766
+"""Of a statement: SQLite's own default."""
 _MAX_READS_AT_ONCE: Final = 128
 _MAX_WRITES_AT_ONCE: Final = 2_000
 _COMMIT_PAUSE_S: Final = 0.002
@@ -51,6 +59,8 @@ _SHRINK_PAGES: Final = 1_024
 """A database that shrinks does so when so many of its pages are free, and at least half of all."""
 
 # What a statement can get wrong by itself. Everything else is the disk's or the file's doing.
+_TOO_COMPLEX: Final = re.compile(r"too (?:large|many|big)|stack overflow")
+"""How SQLite says that a statement is over one of its limits: of depth, columns, parameters."""
 _MISTAKES: Final = frozenset(
     {
         sqlite3.SQLITE_ERROR,
@@ -142,6 +152,7 @@ class SqliteEngine:
         """Run a query and return all its rows; sees every write that has returned.
 
         Raises:
+            InvalidArgumentError: the query is more than SQLite takes; code `query-too-complex`.
             UnavailableError: the store is closing or cannot be read; code `store-unavailable`.
             Exception: the query or its parameters are wrong.
         """
@@ -382,6 +393,8 @@ def _rows(connection: sqlite3.Connection, query: Query, params: Params) -> list[
     try:
         return connection.execute(query.sql, params).fetchall()
     except sqlite3.Error as error:
+        if _TOO_COMPLEX.search(str(error)):
+            return InvalidArgumentError("The condition is too complex.", code="query-too-complex")
         if _is_mistake(error):
             return error
         _log.error("the database cannot be read", query=query.name, reason=str(error))
@@ -438,6 +451,8 @@ def _connect(path: Path, profile: Profile) -> sqlite3.Connection:
         path, isolation_level=None, check_same_thread=False, cached_statements=256
     )
     try:
+        # Some builds allow for more; what works here must work everywhere.
+        connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, _MAX_PARAMETERS)
         for pragma in (
             f"busy_timeout = {_BUSY_MS}",
             "journal_mode = WAL",

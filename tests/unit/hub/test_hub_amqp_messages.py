@@ -46,6 +46,9 @@ def kept(payload: bytes) -> tuple[list[tuple[str, str | None]], bytes]:
         (b"ok", "ok"),
         (b"\xff\xfe", "//4="),
         (Timestamp(1_500), "1970-01-01T00:00:01.5Z"),
+        # Beyond what a calendar has.
+        (Timestamp(1 << 62), str(1 << 62)),
+        (Timestamp(-(1 << 62)), str(-(1 << 62))),
         (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
         ([1], "[1]"),
     ],

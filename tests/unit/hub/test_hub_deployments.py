@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -369,6 +370,12 @@ async def test_create_update_delete(deploying: Deploying) -> None:
             {"content": Content(device_content={f"{DESIRED}.a$b": 1})},
             "invalid-configuration-content",
         ),
+        (
+            # More than the database takes: it would hold up all others.
+            "x",
+            {"target_condition": f"CONCAT({', '.join(['tags.a'] * 1_000)}) = 'x'"},
+            "invalid-target-condition",
+        ),
         ("x", {"content": Content(modules_content={})}, "invalid-configuration-content"),
         (
             "x",
@@ -394,6 +401,43 @@ async def test_what_is_refused(
         await deploying.configurations.create(deploying.parts.hub, name, request)
     assert refused.value.code == code
     assert deploying.configurations.all(deploying.parts.hub.id) == []
+
+
+async def test_very_many_values_in_conditions(deploying: Deploying) -> None:
+    await deploying.edge("e1", site="a")
+    hub = deploying.parts.hub
+    many = f"tags.site IN [{', '.join(map(str, range(1_400)))}]"
+    # Together more than SQLite takes in one statement.
+    conditions = [*[many] * 25, "tags.site = 'a'"]
+    for number, condition in enumerate(conditions):
+        request = ConfigurationRequest(content=base(), target_condition=condition)
+        await deploying.configurations.create(hub, f"c{number}", request)
+    found = await deploying.targets.matching(hub.id, ["e1"])
+    assert found == {"e1": {"$edgeAgent": ["c25"]}}
+
+
+async def test_one_that_cannot_be_applied_lets_the_others(
+    deploying: Deploying, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await deploying.edge()
+    newcomers = deploying.targets.newcomers
+
+    async def broken(hub: int, configuration_id: str, *others: Any) -> Any:
+        if configuration_id == "broken":
+            raise RuntimeError("as it may happen")
+        return await newcomers(hub, configuration_id, *others)
+
+    monkeypatch.setattr(deploying.targets, "newcomers", broken)
+    hub = deploying.parts.hub
+    await deploying.configurations.create(hub, "broken", ConfigurationRequest(content=base("a:1")))
+    await deploying.configurations.create(
+        hub, "sound", ConfigurationRequest(content=base("a:2"), target_condition="*")
+    )
+    with contextlib.suppress(RuntimeError):
+        await deploying.settle()
+    with contextlib.suppress(RuntimeError):
+        await deploying.settle()
+    assert await deploying.image() == "a:2"
 
 
 # Why.

@@ -263,6 +263,10 @@ async def test_blocks_become_a_blob(parts: Parts, rest: Rest, directory: Path) -
         b"<BlockList><Other>YQ==</Other></BlockList>",
         b"<BlockList><Latest>&x;</Latest></BlockList>",
         b'<!DOCTYPE a [<!ENTITY x "y">]><BlockList/>',
+        b"<BlockList/></BlockList>",
+        # Read in one go, or it takes days.
+        b"<BlockList>" + b" " * 4_000_000,
+        b"<BlockList>" + b"<Latest>YQ==" * 300_000,
     ],
 )
 async def test_block_lists_that_are_none(parts: Parts, rest: Rest, body: bytes) -> None:

@@ -425,6 +425,9 @@ async def test_refusals(parts: Parts, rest: Rest) -> None:
         {**UPDATE, "updateTwin": {"tags": {"a b": 1}}},
         {**UPDATE, "updateTwin": {"tags": []}},
         {**UPDATE, "startTime": "tomorrow"},
+        # Their seconds are those of a year that cannot be written.
+        {**UPDATE, "startTime": "9999-12-31T23:59:59.9999999Z"},
+        {**UPDATE, "startTime": "9999-12-31T23:59:59-12:00"},
         {**UPDATE, "maxExecutionTimeInSeconds": -1},
         {"type": "scheduleDeviceMethod"},
         {**CALL, "cloudToDeviceMethod": {"methodName": "a b"}},
@@ -440,6 +443,8 @@ async def test_refusals(parts: Parts, rest: Rest) -> None:
         412,
         "JobRunPreconditionFailed",
     )
+    listed = await rest.must("GET", "/jobs/v2/query")
+    assert [each["jobId"] for each in listed] == ["j1"]
     reply = await rest.call("GET", "/jobs/v2/j1", policy="device")
     assert reply.status == 401
     query = "api-version=2021-04-12&jobStatus=no"

@@ -54,6 +54,9 @@ async def test_limits(parts: Parts) -> None:
         assert (type(late), late.code) == (InvalidArgumentError, "invalid-expiry")
     assert (await refusal(parts, ref, message_id="x" * 129)).code == "invalid-message-id"
     assert (await refusal(parts, ref, properties={"": "x"})).code == "invalid-property"
+    # It would never leave for a device on AMQP, nor let the next one pass.
+    for name in ("content_type", "content_encoding"):
+        assert (await refusal(parts, ref, **{name: "n\u00fc"})).code == "invalid-property"
     await parts.messaging.cloud_to_device.send(
         ref, QueuedMessage(body=bytes(65_536 - 3), message_id="abc", expires_at=now + MAX_TTL_S)
     )

@@ -277,6 +277,10 @@ async def test_a_continuation_survives_changes(parts: Parts, rest: Rest) -> None
         ({"query": ""}, {}),
         ({"query": "SELECT * FROM devices WHERE"}, {}),
         ({"query": "SELECT properties, COUNT() FROM devices GROUP BY properties"}, {}),
+        # More than the database takes.
+        ({"query": f"SELECT {', '.join(['a'] * 1_100)} FROM devices"}, {}),
+        ({"query": f"SELECT COUNT() FROM devices GROUP BY {', '.join(['a'] * 1_100)}"}, {}),
+        ({"query": f"SELECT * FROM devices WHERE CONCAT({', '.join(['a'] * 1_100)}) = ''"}, {}),
         ({"query": "SELECT * FROM devices"}, {"x-ms-max-item-count": "many"}),
         ({"query": "SELECT * FROM devices"}, {"x-ms-continuation": "?"}),
         ({"query": "SELECT * FROM devices"}, {"x-ms-continuation": paging.token("5/5")}),

@@ -309,6 +309,10 @@ def test_decode_json() -> None:
     assert decode_json(deepest) is not None
     assert decode_json(b'{"a":"' + b"[" * 500 + b'\\"[["}') is not None
     assert len(decode_json(b"[" + b"[]," * 1_000 + b"[]]")) == 1_001
+    # A string that never ends is looked at once, not at each of its quotation marks: that would
+    # take hours.
+    with pytest.raises(InvalidArgumentError):
+        decode_json(b"[" * 50 + b"]," * 50 + b"[" * 60 + b'"' + b'\\"' * 500_000)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 from muster.errors import (
     AlreadyExistsError,
     ConflictError,
+    InvalidArgumentError,
     PreconditionFailedError,
     UnavailableError,
 )
@@ -120,6 +121,17 @@ async def test_a_duplicate_says_so_or_what_it_was_told_to(engine: SqliteEngine) 
         await engine.write(add("b"), add("a", otherwise=refusal))
     assert caught.value is refusal
     assert await keys(engine) == {"a": 0}
+
+
+async def test_what_sqlite_finds_too_complex_is_told_from_mistakes(engine: SqliteEngine) -> None:
+    for text in (
+        "SELECT " + " || ".join(["'a'"] * 2_000),
+        "SELECT " + "(" * 2_000 + "1" + ")" * 2_000,
+        "SELECT " + ", ".join(["1"] * 3_000),
+    ):
+        with pytest.raises(InvalidArgumentError) as refused:
+            await engine.read(Query("complex", text), {})
+        assert refused.value.code == "query-too-complex"
 
 
 async def test_other_violations_are_mistakes_and_never_pass_for_duplicates(

@@ -75,9 +75,16 @@ class _Requests(LinkHandler):
     def received(self, deliveries: list[Delivery]) -> None:
         """Take requests, in order."""
         for delivery in deliveries:
+            self._client.request_began()
             spawn(self._serve(delivery), "amqp put-token")
 
     async def _serve(self, delivery: Delivery) -> None:
+        try:
+            await self._put(delivery)
+        finally:
+            self._client.request_ended()
+
+    async def _put(self, delivery: Delivery) -> None:
         client = self._client
         status, text, delay_s, message_id, sas = 200, "OK", 0.0, None, ""
         try:
@@ -106,7 +113,7 @@ class _Requests(LinkHandler):
             Properties(correlation_id=message_id),  # type: ignore[arg-type]
             {"status-code": Int(status), "status-description": text},
         )
-        link.send(messages.encode(answer), settled=True)
+        self._client.answer(link, answer)
 
     def _reply_link(self) -> SendingLink | None:
         """Return where the answer goes: the client's newest receiver on `$cbs`.

@@ -23,8 +23,11 @@ from muster.net.amqp import CLOSED_BY_OWNER
 from muster.net.peer import ORDINARY_ENDS
 from muster.net.tasks import spawn
 from muster.net.timers import NO_SLOT, running_wheel
+from muster.wire.amqp import messages
 from muster.wire.amqp.deliveries import Delivery
+from muster.wire.amqp.errors import RESOURCE_LIMIT_EXCEEDED
 from muster.wire.amqp.events import CreditChanged, LinkAttached, LinkDetached, OutcomeReceived
+from muster.wire.amqp.link import SendingLink
 from muster.wire.amqp.performatives import Error, Open, SaslInit, SaslResponse
 from muster.wire.amqp.sasl import PLAIN, SYS_TEMP, PlainCredentials, plain_credentials
 
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from muster.wire.amqp.connection import ServerConnection
     from muster.wire.amqp.events import Event
     from muster.wire.amqp.link import Link
+    from muster.wire.amqp.messages import Message
     from muster.wire.amqp.session import Session
 
 PROOF_S: Final = 60.0
@@ -50,6 +54,12 @@ ATTACH_PACE: Final = Pace(rate=500.0, burst=1_000)
 
 ATTACHES_AT_ONCE: Final = 32
 """Attaches of one connection that are looked at together."""
+
+MAX_REQUESTS: Final = 100
+"""Requests of one connection, tokens too, that are looked at together; until there are fewer, it is
+not read from. Whoever has not brought a token yet must not fill our memory."""
+MAX_ANSWERS: Final = 100
+"""Answers to such requests that may wait for a client's credit."""
 
 _EXPIRY_CHECK_S: Final = 1.0
 """Seconds between two looks at what expires, at least."""
@@ -77,6 +87,7 @@ class AmqpClient:
         "_attaching",
         "_closed",
         "_pauses",
+        "_requests",
         "_services",
         "_waiting",
         "connection",
@@ -96,6 +107,7 @@ class AmqpClient:
         self._attaching = asyncio.Semaphore(ATTACHES_AT_ONCE)
         self._closed = False
         self._pauses = 0
+        self._requests = 0
         self._waiting: list[Callable[[], None]] = []
         self.connection = connection
         self.peer = peer
@@ -179,6 +191,30 @@ class AmqpClient:
     def when_writable(self, callback: Callable[[], None]) -> None:
         """Call back once when `peer.congested`, which was true, is not any more."""
         self._waiting.append(callback)
+
+    def request_began(self) -> None:
+        """Note that a request is looked at; `request_ended` must follow."""
+        self._requests += 1
+        if self._requests == MAX_REQUESTS:
+            self.pause()
+
+    def request_ended(self) -> None:
+        """Note that one is answered."""
+        self._requests -= 1
+        if self._requests == MAX_REQUESTS - 1:
+            self.resume()
+
+    def answer(self, link: SendingLink, answer: Message) -> None:
+        """Send an answer to a request, settled; a client that takes none loses the link."""
+        waiting = sum(
+            each.queued
+            for each, handler in self.handlers.items()
+            if handler.auxiliary and isinstance(each, SendingLink)
+        )
+        if waiting < MAX_ANSWERS:
+            link.send(messages.encode(answer), settled=True)
+        else:
+            self.detach(link, Error(RESOURCE_LIMIT_EXCEEDED, "Too many answers wait."))
 
     async def put_token(self, text: str) -> Grant:
         """Take a token, when it is the caller's turn; see `Grants.put`."""

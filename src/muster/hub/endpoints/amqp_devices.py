@@ -293,7 +293,7 @@ class AmqpDevice:
             self.connection.renew(expires_at)
 
     def _send_desired(self, body: bytes, version: int) -> None:
-        if not self.twin.changed(body, version):
+        if not self.twin.changed(self.client, body, version):
             self.ended(f"{SLOW_READER}, too many changes of the twin wait")
 
     def _heard_at(self) -> float:

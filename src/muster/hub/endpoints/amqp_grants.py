@@ -155,7 +155,9 @@ class Grants:
                 authenticate(token, policies=hub.policy, now=self._services.clock.time())
             except UnauthorizedError as error:
                 raise self._explained(error, token, hub) from None
-        key = (hub.id, token.resource.lower(), token.key_name)
+        # Two IDs may differ in nothing but their case.
+        resource = token.resource if ref is not None else token.resource.lower()
+        key = (hub.id, resource, token.key_name)
         grant = self._grants.get(key)
         if grant is not None:
             grant.token, grant.text = token, text

@@ -137,7 +137,7 @@ def text_of(value: Any) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Timestamp):
-        return wire_time(value / 1000)
+        return _time(value)
     if isinstance(value, bytes):
         try:
             return value.decode()

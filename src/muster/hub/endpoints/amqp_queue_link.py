@@ -103,7 +103,7 @@ class QueueLink(LinkHandler):
             found = await self._receiver.take(room)
             for delivery in found:
                 await self._send(delivery)
-        except MusterError as error:
+        except Exception as error:  # noqa: BLE001 - `fail` raises what was not meant to happen
             client.fail(link, error)
             return False
         if len(found) == room:

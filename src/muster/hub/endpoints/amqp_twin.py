@@ -13,10 +13,11 @@ from muster.hub.endpoints import amqp_faults, errors
 from muster.hub.endpoints.amqp_link import LinkHandler
 from muster.hub.endpoints.amqp_pairs import Pairs
 from muster.hub.endpoints.request_pace import MAX_WAITING, REQUEST_PACE
+from muster.net.peer import SLOW_READER
 from muster.net.routing import decode_json
 from muster.net.tasks import spawn
 from muster.wire.amqp import messages
-from muster.wire.amqp.errors import RemoteProtocolError
+from muster.wire.amqp.errors import RESOURCE_LIMIT_EXCEEDED, RemoteProtocolError
 from muster.wire.amqp.link import ReceivingLink
 from muster.wire.amqp.messages import Data, Message, Properties
 from muster.wire.amqp.performatives import Error
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 _MAX_REQUEST: Final = 128 * 1024
 """Bytes of a request; a section of a twin has 32 KB when it is measured, more as JSON."""
 _MAX_QUEUED: Final = 100
-"""Changes that may wait for a client's credit."""
+"""Answers and changes that may wait for a client's credit."""
 _TAIL: Final = "twin"
 _REPORTED: Final = "/properties/reported"
 _DESIRED: Final = "/properties/desired"
@@ -88,25 +89,17 @@ class TwinChannel:
         self.pairs = Pairs()
         self.subscribed: SendingLink | None = None
 
-    def changed(self, body: bytes, version: int) -> bool:
+    def changed(self, client: AmqpClient, body: bytes, version: int) -> bool:
         """Send a change of desired properties; see `Link.desired_changed`.
 
         Returns:
-            False when the link was detached instead, because too many of them wait.
+            False when the link was detached instead, because too many messages wait.
         """
-        link = self.subscribed
-        if link is None:
+        if self.subscribed is None:
             return True
-        if link.queued >= _MAX_QUEUED:
-            # A client that grants nothing; it reads the whole twin when it comes back.
-            self.subscribed = None
-            link.detach(Error("amqp:resource-limit-exceeded", "Too many changes wait."))
-            return False
-        message = Message(
-            Data([body]), message_annotations={"resource": _DESIRED, "version": version}
-        )
-        link.send(messages.encode(message), settled=True)
-        return True
+        annotations: dict[Any, Any] = {"resource": _DESIRED, "version": version}
+        message = Message(Data([body]), message_annotations=annotations)
+        return _send(client, self.subscribed, message)
 
 
 @final
@@ -181,7 +174,8 @@ class _TwinLink(LinkHandler):
             Properties(correlation_id=request.properties.correlation_id),
             message_annotations=annotations,
         )
-        link.send(messages.encode(reply), settled=True)
+        if not _send(device.client, link, reply):
+            device.ended(f"{SLOW_READER}, too many answers about the twin wait")
 
     async def _answer(self, request: Message) -> _Answer:
         device = self._device
@@ -212,3 +206,18 @@ class _TwinLink(LinkHandler):
         raise InvalidArgumentError(
             "There is no such operation on a twin.", code="invalid-operation"
         )
+
+
+def _send(client: AmqpClient, link: SendingLink, message: Message) -> bool:
+    """Send to the client, settled; one that grants no credit loses the link.
+
+    It reads the whole twin when it comes back.
+
+    Returns:
+        Whether the link is still there.
+    """
+    if link.queued < _MAX_QUEUED:
+        link.send(messages.encode(message), settled=True)
+        return True
+    client.detach(link, Error(RESOURCE_LIMIT_EXCEEDED, "Too many messages wait."))
+    return False

@@ -46,9 +46,8 @@ _MAX_BLOCK_LIST: Final = 8 << 20
 """Bytes of a block list: 50,000 IDs of 64 bytes in base64, in their tags."""
 
 _BLOCK: Final = re.compile(rb"<(Latest|Uncommitted|Committed)>\s*([A-Za-z0-9+/=]+)\s*</\1>\s*")
-_BLOCK_LIST: Final = re.compile(
-    rb"\s*(?:<\?xml[^<>]*\?>\s*)?<BlockList\s*(?:/>|>\s*(.*)</BlockList>)\s*", re.DOTALL
-)
+_LIST_BEGINS: Final = re.compile(rb"\s*(?:<\?xml[^<>]*\?>\s*)?<BlockList\s*(/?)>\s*")
+_LIST_ENDS: Final = b"</BlockList>"
 _RANGE: Final = re.compile(r"bytes=([0-9]{1,15})-([0-9]{0,15})")
 
 
@@ -267,8 +266,12 @@ class BlobsHttpEndpoint:
 
 
 def _blocks(body: bytes) -> list[str]:
-    found = _BLOCK_LIST.fullmatch(body.removeprefix(b"\xef\xbb\xbf"))
-    entries = (found[1] or b"") if found else b"?"
+    body = body.removeprefix(b"\xef\xbb\xbf").rstrip()
+    begins = _LIST_BEGINS.match(body)
+    entries = b"?"
+    if begins is not None:
+        rest, end = body[begins.end() :], b"" if begins[1] else _LIST_ENDS
+        entries = rest.removesuffix(end) if rest.endswith(end) else b"?"
     # IDs are base64, so there is nothing to unescape; and nothing else may stand between them.
     if _BLOCK.sub(b"", entries):
         raise InvalidArgumentError("The block list is not valid.", code="invalid-block-list")

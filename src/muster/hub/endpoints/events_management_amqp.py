@@ -145,9 +145,16 @@ class _Requests(LinkHandler):
     def received(self, deliveries: list[Delivery]) -> None:
         """Answer requests, each when it can be."""
         for delivery in deliveries:
+            self._client.request_began()
             spawn(self._serve(delivery), "amqp management")
 
     async def _serve(self, delivery: Delivery) -> None:
+        try:
+            await self._read(delivery)
+        finally:
+            self._client.request_ended()
+
+    async def _read(self, delivery: Delivery) -> None:
         request = Message()
         status, description, condition = 200, "OK", ""
         body: Value = None
@@ -181,7 +188,7 @@ class _Requests(LinkHandler):
         if condition:
             properties["error-condition"] = Symbol(condition)
         answer = Message(AmqpValue(body), Properties(correlation_id=asked.message_id), properties)
-        link.send(messages.encode(answer), settled=True)
+        self._client.answer(link, answer)
 
     def _reply_link(self, reply_to: str | None) -> SendingLink | None:
         """Return where the answer goes: the link that is named, else the newest of the session."""

@@ -88,6 +88,8 @@ class _Sender(LinkHandler):
             delivery.reject(Error(error.condition, error.description))
         except MusterError as error:
             delivery.reject(self._client.error(error))
+        except Exception as error:  # noqa: BLE001 - `fail` raises it; the client must not wait
+            self._client.fail(delivery.link, error)
         else:
             delivery.accept()
 

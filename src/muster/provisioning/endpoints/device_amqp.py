@@ -22,7 +22,7 @@ from muster.provisioning.endpoints.device_http import BODY_LIMIT
 from muster.provisioning.registrations import RETRY_AFTER_S, Operation
 from muster.wire.amqp import messages
 from muster.wire.amqp.deliveries import Delivery
-from muster.wire.amqp.errors import RemoteProtocolError
+from muster.wire.amqp.errors import RESOURCE_LIMIT_EXCEEDED, RemoteProtocolError
 from muster.wire.amqp.events import LinkAttached, LinkDetached, OutcomeReceived
 from muster.wire.amqp.link import ReceivingLink, SendingLink
 from muster.wire.amqp.messages import Data, Message, Properties
@@ -187,8 +187,10 @@ class _Connection:
             self._replies = link
 
     def _take(self, delivery: Delivery) -> None:
-        if len(self._waiting) >= _MAX_WAITING:
-            self._connection.close(Error("amqp:resource-limit-exceeded", "Too much at once."))
+        replies = self._replies
+        # Answers wait for credit; a device that grants none asks in vain.
+        if max(len(self._waiting), 0 if replies is None else replies.queued) >= _MAX_WAITING:
+            self._connection.close(Error(RESOURCE_LIMIT_EXCEEDED, "Too much at once."))
             return
         self._waiting.append(delivery)
         if not self._answering:

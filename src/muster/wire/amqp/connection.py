@@ -97,6 +97,7 @@ class ConnectionLimits:
         outgoing_window: what clients are told of ours; nobody uses it.
         max_message_size: of a message, unless a link is accepted with less.
         partial_size: of all messages together of which only the first parts are there.
+        waiting_size: of all messages together that wait for the client's credit or window.
         idle_time_out: milliseconds of silence that clients are told to keep below; a half more is
             granted, as MQTT does.
     """
@@ -110,6 +111,7 @@ class ConnectionLimits:
     outgoing_window: int = 5_000
     max_message_size: int = 1024 * 1024
     partial_size: int = 8 * 1024 * 1024
+    waiting_size: int = 64 * 1024 * 1024
     idle_time_out: int = 240_000
 
 
@@ -153,6 +155,7 @@ class ServerConnection:
         "_state",
         "_suspended",
         "_unsent",
+        "_waiting_size",
         "_wake",
         "_woken",
         "limits",
@@ -188,6 +191,7 @@ class ServerConnection:
         self._links = 0
         self._attach_size = 0
         self._partial_size = 0
+        self._waiting_size = 0
         # For `tick`: whether anything came or went since the last one, and when something came.
         self._heard = True
         self._said = True
@@ -398,6 +402,12 @@ class ServerConnection:
         if held > self.limits.partial_size:
             _fail("too many unfinished messages", RESOURCE_LIMIT_EXCEEDED)
         self._partial_size = held
+
+    def hold_waiting(self, size: int) -> None:
+        """Account for messages that wait for the client; close when they are too many."""
+        self._waiting_size += size
+        if self._waiting_size > self.limits.waiting_size:
+            self.close(Error(RESOURCE_LIMIT_EXCEEDED, "Too many messages wait for the client."))
 
     # Within.
 

@@ -86,11 +86,13 @@ class Sent:
         payload: what is to be sent; empty when all is.
         message_format: as for `Delivery`.
         offset: bytes of the payload that are sent.
+        held: bytes for which the connection accounts while it waits.
     """
 
     __slots__ = (
         "context",
         "delivery_id",
+        "held",
         "link",
         "message_format",
         "offset",
@@ -119,6 +121,7 @@ class Sent:
         self.state: DeliveryState | None = None
         self.delivery_id: int | None = None
         self.offset = 0
+        self.held = 0
 
     def settle(self, state: DeliveryState | None = None) -> None:
         """Settle it from this side: in answer to an outcome that is not, or to give it up.

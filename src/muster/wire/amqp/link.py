@@ -43,6 +43,9 @@ ATTACHED: Final = 1
 DETACH_SENT: Final = 2
 DETACHED: Final = 3
 
+_SENT_SIZE: Final = 256
+"""Bytes that a message takes besides its payload, about."""
+
 SERIAL: Final = 0xFFFF_FFFF
 """Counters and ids are of 32 bits and wrap around (2.8.10)."""
 
@@ -422,8 +425,9 @@ class SendingLink(_Link):
     ) -> Sent:
         """Send a message, as soon as the client's credit allows.
 
-        Whoever has much to send looks at `credit` first and goes on at `CreditChanged`; what is
-        queued here is not bounded. Messages for a link that is detached are dropped.
+        Whoever has much to send looks at `credit` first and goes on at `CreditChanged`; a client
+        for which too much is queued loses its connection (`ConnectionLimits.waiting_size`).
+        Messages for a link that is detached are dropped.
 
         Args:
             payload: see `messages.encode`.
@@ -445,6 +449,9 @@ class SendingLink(_Link):
             self.waiting.append(sent)
             if self.state == ATTACHED:
                 self.session.pump(self)
+            if self.waiting and self.waiting[-1] is sent:
+                sent.held = len(payload) + _SENT_SIZE
+                self.session.connection.hold_waiting(sent.held)
         return sent
 
     def drained(self) -> None:
@@ -462,6 +469,7 @@ class SendingLink(_Link):
             return
         if sent.delivery_id is None:
             self.waiting.remove(sent)
+            self.session.connection.hold_waiting(-sent.held)
         else:
             self.session.unsettled.pop(sent.delivery_id, None)
             self.session.write_disposition(sent.delivery_id, state, from_receiver=False)
@@ -481,6 +489,7 @@ class SendingLink(_Link):
 
     def release(self) -> None:
         """Give back what it holds."""
+        self.session.connection.hold_waiting(-sum(sent.held for sent in self.waiting))
         self.waiting.clear()
         self.session.forget_sent(self)
 

@@ -266,6 +266,8 @@ class Session:
                 return
             sent.payload = b""
             waiting.popleft()
+            if sent.held:
+                self.connection.hold_waiting(-sent.held)
         self._waiting.pop(link, None)
 
     def forget_sent(self, link: SendingLink) -> None:

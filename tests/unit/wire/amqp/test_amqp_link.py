@@ -15,6 +15,7 @@ from muster.wire.amqp.performatives import (
     Accepted,
     Attach,
     Begin,
+    Close,
     Detach,
     Disposition,
     End,
@@ -540,6 +541,27 @@ class TestSending:
         ((channel, transfer, payload),) = client.frames()
         assert (channel, payload) == (0, PAYLOAD)
         assert transfer == Transfer(1, 0, bytes(16), 0, settled=False)
+
+    def test_what_waits_for_credit_is_bounded(self) -> None:
+        client = Client(waiting_size=10_000)
+        links = [client.receiver(0, handle) for handle in (1, 2)]
+        given_up, _ = [link.send(bytes(4_000)) for link in links]
+        # What is given up, detached or sent is not counted any more.
+        given_up.settle()
+        links[1].detach()
+        for _ in range(2):
+            links[0].send(bytes(4_000))
+        client.grant(2)
+        assert links[0].queued == 0
+        for _ in range(2):
+            links[0].send(bytes(4_000))
+        assert not client.connection.closed
+        links[0].send(bytes(4_000))
+        close = client.said()[-1]
+        assert isinstance(close, Close)
+        assert close.error is not None
+        assert close.error.condition == "amqp:resource-limit-exceeded"
+        assert client.connection.closed
 
     def test_settled_and_named(self) -> None:
         client = Client()
