@@ -5,7 +5,7 @@ A leaf or a nested edge device names its parent by the parent's device scope.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
 from muster.errors import InvalidArgumentError
 from muster.hub.registry import SQL
@@ -15,10 +15,7 @@ from muster.store.engine import Statement
 if TYPE_CHECKING:
     from muster.hub.registry import Device
     from muster.model.identity import DeviceRequest
-    from muster.store.engine import Engine
-
-MAX_LAYERS: Final = 100
-"""Edge devices above each other. Azure stops at 5; this only bounds the walk."""
+    from muster.store.engine import Engine, Params
 
 
 def wanted_parent(device: Device, request: DeviceRequest) -> str | None:
@@ -55,12 +52,14 @@ def wanted_parent(device: Device, request: DeviceRequest) -> str | None:
     return present
 
 
-async def parent_checks(engine: Engine, device: Device) -> list[Statement]:
+def parent_checks(device: Device) -> list[Statement]:
     """Return the steps that make a write fail when the parent is not what it should be.
 
+    Whoever else moves devices at the same moment, no device comes to be below itself.
+
     Raises:
-        InvalidArgumentError: the device would be below itself; code `invalid-device-scope`. The
-            same when the steps find that the parent is no edge device of this hub.
+        InvalidArgumentError: the scope is malformed; code `invalid-device-scope`. The same when the
+            steps find that the parent is no edge device of this hub, or below the device.
     """
     if device.parent_scope is None:
         return []
@@ -76,24 +75,20 @@ async def parent_checks(engine: Engine, device: Device) -> list[Statement]:
         code="invalid-device-scope",
         subject=ref.device_id,
     )
-    if parent_id == ref.device_id:
-        raise circular
-    above: str | None = device.parent_scope if device.iot_edge else None
-    for _ in range(MAX_LAYERS):
-        if above is None:
-            break
-        above_id, _generation = parse_device_scope(above)
-        if above_id == ref.device_id:
-            raise circular
-        rows = await engine.read(SQL["parent_of"], {"hub": ref.hub, "device_id": above_id})
-        above = cast("str | None", rows[0][2]) if rows else None
+    parent: Params = {"hub": ref.hub, "device_id": parent_id}
     return [
         Statement(
             SQL["hold_scope"],
-            {"hub": ref.hub, "device_id": parent_id, "generation_id": generation_id},
+            {**parent, "generation_id": generation_id},
             expect=1,
             otherwise=wrong,
-        )
+        ),
+        Statement(
+            SQL["hold_scope_beside"],
+            {**parent, "below": ref.device_id},
+            expect=1,
+            otherwise=circular,
+        ),
     ]
 
 

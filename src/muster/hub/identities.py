@@ -185,7 +185,7 @@ class Identities:
         """
         device = self._new(IdentityRef(hub, device_id), request)
         twin = twin_rules.new(tags, desired, self._clock.now())
-        statements = await edge_devices.parent_checks(self._engine, device)
+        statements = edge_devices.parent_checks(device)
         statements += self._insertion(device, twin)
         if device.iot_edge:
             statements += self._system_modules(device.ref)
@@ -432,7 +432,7 @@ class Identities:
     async def _write_update(self, before: Device, after: Device) -> None:
         statements: list[Statement] = []
         if after.parent_scope != before.parent_scope or after.iot_edge != before.iot_edge:
-            statements += await edge_devices.parent_checks(self._engine, after)
+            statements += edge_devices.parent_checks(after)
         statements.append(
             Statement(
                 SQL["update_device"],

@@ -80,6 +80,8 @@ class ImportWork:
         window: list[tuple[int, bytes]] = []
         async for line in _lines(self._blobs.content(source)):
             number += 1
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")  # noqa: PLW2901 - editors write it
             if number <= done:
                 continue
             window.append((number, line))

@@ -242,6 +242,25 @@ def check_desired(wanted: Settings, where: str) -> None:
             twin_rules.check_limits(document, "desired")
         except InvalidArgumentError as error:
             raise _invalid(f"{where}: {error.message}") from None
+    try:
+        twin_rules.check_size(_whole(wanted), "desired")
+    except InvalidArgumentError as error:
+        raise _invalid(f"{where}: {error.message}") from None
+
+
+def _whole(wanted: Settings) -> JsonObject:
+    """Return what settings make of an empty twin."""
+    whole: JsonObject = {}
+    for keys in sorted(wanted, key=len):
+        if not keys:
+            whole = dict(wanted[keys])
+            continue
+        holder = whole
+        for key in keys[:-1]:
+            inner = holder.get(key)
+            holder[key] = holder = dict(inner) if isinstance(inner, dict) else {}
+        holder[keys[-1]] = wanted[keys]
+    return whole
 
 
 def module_settings(content: Content) -> dict[str, Settings]:

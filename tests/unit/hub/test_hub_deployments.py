@@ -376,6 +376,16 @@ async def test_create_update_delete(deploying: Deploying) -> None:
             {"target_condition": f"CONCAT({', '.join(['tags.a'] * 1_000)}) = 'x'"},
             "invalid-target-condition",
         ),
+        (
+            # Together more than the desired properties of a twin.
+            "x",
+            {
+                "content": Content(
+                    device_content={f"{DESIRED}.a.k{n}": "v" * 4_000 for n in range(9)}
+                )
+            },
+            "invalid-configuration-content",
+        ),
         ("x", {"content": Content(modules_content={})}, "invalid-configuration-content"),
         (
             "x",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -289,6 +290,23 @@ async def test_parents(rest: Rest) -> None:
             "PUT", f"/devices/{device}", {"parentScopes": parents}, if_match="*"
         )
         assert reply.error == (400, "InvalidDeviceScope")
+    # Nor by two who do half of it each, at the same moment.
+    pair = [
+        await rest.must("PUT", f"/devices/ring-{n}", {"capabilities": {"iotEdge": True}})
+        for n in range(2)
+    ]
+    replies = await asyncio.gather(
+        *(
+            rest.call(
+                "PUT",
+                f"/devices/ring-{n}",
+                {**pair[n], "parentScopes": [pair[1 - n]["deviceScope"]]},
+                if_match="*",
+            )
+            for n in range(2)
+        )
+    )
+    assert sorted(reply.status for reply in replies) == [200, 400]
     for wrong in ("x", "ms-azure-iot-edge://leaf-1", f"{scope}1"):
         reply = await rest.call("PUT", "/devices/l2", {"deviceScope": wrong})
         assert reply.error == (400, "InvalidDeviceScope")

@@ -307,6 +307,7 @@ def test_decode_json() -> None:
     assert decode_json(b'\xef\xbb\xbf{"x": 1}', Point) == Point(1)
     deepest = b"[" * 100 + b"]" * 100
     assert decode_json(deepest) is not None
+    assert decode_json(b"[" + deepest[1:-1] + b"," + b'{"}":"["},' * 200 + b"1]") is not None
     assert decode_json(b'{"a":"' + b"[" * 500 + b'\\"[["}') is not None
     assert len(decode_json(b"[" + b"[]," * 1_000 + b"[]]")) == 1_001
     # A string that never ends is looked at once, not at each of its quotation marks: that would
@@ -325,6 +326,7 @@ def test_decode_json() -> None:
         b'"\xff"',
         b'{"x":1,"skipped":"\xff"}',
         b"[" * 101 + b"]" * 101,
+        b"[" * 50 + b'"]]",' + b'{"a":' * 51,
         b'{"a":' * 100_000,
         b'{"x":1,"skipped":' + b"[" * 5_000 + b"]" * 5_000 + b"}",
     ],

@@ -85,6 +85,21 @@ UPDATE devices SET etag = etag
 UPDATE devices SET etag = etag
  WHERE hub = :hub AND device_id = :device_id AND generation_id = :generation_id AND iot_edge = 1
 
+-- name: hold_scope_beside
+-- Changes nothing; as a step of a write it fails when the edge device of a scope is below another
+-- one, or that one itself. A scope is `ms-azure-iot-edge://`, the device's ID, `-` and digits.
+WITH RECURSIVE above(device_id) AS (
+  SELECT :device_id
+  UNION
+  SELECT substr(rtrim(d.parent_scope, '0123456789'), 21,
+                length(rtrim(d.parent_scope, '0123456789')) - 21)
+    FROM above JOIN devices d ON d.hub = :hub AND d.device_id = above.device_id
+   WHERE d.parent_scope IS NOT NULL
+)
+UPDATE devices SET etag = etag
+ WHERE hub = :hub AND device_id = :device_id
+   AND NOT EXISTS (SELECT 1 FROM above WHERE above.device_id = :below)
+
 -- name: parent_of
 -- What is needed to check a device scope: the edge device it names, and that one's own parent.
 SELECT generation_id, iot_edge, parent_scope
