@@ -67,7 +67,9 @@ class Place:
             ),
             payload=options.pop("payload", None),
         )
-        self.registrar = Registrar(settings, instance.ca_file, self.time, address)
+        self.registrar = Registrar(
+            settings, instance.ca_file, self.time, environment={}, address=address
+        )
         self.provisioner = Provisioner(
             settings,
             options.pop("mode", Reprovisioning.DYNAMIC),
@@ -211,7 +213,9 @@ async def test_nobody_there_and_nobody_to_trust(
             registration_id=registration_id, key=base64.b64decode(key)
         ),
     )
-    registrar = Registrar(settings, None, HubTime(ShiftedClock()), place.address)
+    registrar = Registrar(
+        settings, None, HubTime(ShiftedClock()), environment={}, address=place.address
+    )
     with pytest.raises(UnreachableError) as stranger:
         await in_time(registrar.register())
     await registrar.close()
@@ -303,6 +307,7 @@ class EdgeDevice:
             upstream_protocol=None,
             time=HubTime(ShiftedClock()),
             randomness=Randomness(),
+            environment={},
             gateway=where,
         )
         self.refusals: list[str] = []

@@ -11,6 +11,8 @@ import pytest
 from muster.edge.upstream import trust
 from muster.edge.upstream.backoff import Backoff
 from muster.edge.upstream.base import HubError, Link, Message, NoLinkError
+from muster.edge.upstream.errors import RefusedError
+from muster.edge.upstream.http import Https
 from muster.edge.upstream.hub_time import HubTime
 from muster.edge.upstream.login import Transport
 from muster.edge.upstream.session import MqttSession, Tuning
@@ -19,6 +21,7 @@ from muster.net.dial import Dialler
 from support.device import unique
 from support.edge import SessionOwner, ShiftedClock, gateway, login, until
 from support.events import events_of
+from support.proxy import ProxyServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -219,6 +222,34 @@ async def test_a_blocked_port_is_gone_round(
     await until(device.connected)
     await device.session.send(Message(body=b"over the WebSocket"))
     assert [link for link, _ in device.owner.links] == [Link.CONNECTED]
+
+
+async def test_where_only_a_proxy_leads_out(
+    instance: Instance, connect: Callable[..., Device]
+) -> None:
+    _, who = new_device(instance, "up-proxy")
+    async with ProxyServer().listening() as server:
+        blocked = msgspec.structs.replace(gateway(instance), mqtt_port=9, proxy=server.proxy)
+        device = connect(instance, who, gateway=blocked)
+        await until(device.connected)
+        await device.session.send(Message(body=b"through the proxy"))
+        https = Https(blocked, trust.context(instance.ca_file), HubTime(device.clock))
+        with pytest.raises(RefusedError) as unknown:  # the service's own answer, so it was reached
+            await https.call("GET", "/devices/nobody", who.token, expect=frozenset({200}))
+        assert unknown.value.status in {400, 401}
+        await https.close()
+        assert len(server.asked) == 2
+        await device.close()
+
+
+async def test_through_another_server_the_hub_is_still_named(
+    instance: Instance, connect: Callable[..., Device]
+) -> None:
+    """As an edge device below another one does: that one's name and certificate, the hub's user."""
+    _, who = new_device(instance, "up-parent")
+    device = connect(instance, who, gateway=gateway(instance, instance.place.hubs[1]))
+    await until(device.connected)
+    assert device.owner.links[0][1] == f"connected to {instance.place.hubs[1]}"
 
 
 async def test_the_token_is_renewed_when_its_time_is_over(

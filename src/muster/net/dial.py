@@ -14,9 +14,13 @@ from typing import TYPE_CHECKING, ClassVar, Final, final
 
 from muster.net.stream import CONNECTING, Limits
 from muster.net.tls import TlsShared, TlsStream, tls_reason
+from muster.net.tunnel import Tunnel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from muster.net.tunnel import Proxy
 
 DIALLER_LIMITS: Final = Limits(
     handshake_s=30.0, first_byte_s=60.0, write_stall_s=60.0, write_buffer=1024 * 1024
@@ -25,6 +29,8 @@ DIALLER_LIMITS: Final = Limits(
 (hub-device.md 2.2)."""
 
 _RESOLVED_FOR_S: Final = 30.0
+_NEXT_ADDRESS_S: Final = 5.0
+"""How long an address may take before the next one is tried."""
 
 
 class HandshakeError(ConnectionError):
@@ -75,7 +81,12 @@ class Dialler:
         self._resolved: dict[tuple[str, int], tuple[float, list[str]]] = {}
 
     async def open(
-        self, host: str, port: int, protocol: asyncio.Protocol, server_name: str | None = None
+        self,
+        host: str,
+        port: int,
+        protocol: asyncio.Protocol,
+        server_name: str | None = None,
+        proxy: Proxy | None = None,
     ) -> asyncio.Transport:
         """Connect, and leave the handshake and all that follows to `protocol`.
 
@@ -84,6 +95,7 @@ class Dialler:
             port: likewise.
             protocol: its `connection_made` comes after the handshake.
             server_name: what the server's certificate must be for; `host` unless told.
+            proxy: to go through, which then resolves the name; `None` for none.
 
         Returns:
             The connection, for whoever wants to give up before the handshake is finished.
@@ -91,19 +103,37 @@ class Dialler:
         Raises:
             OSError: nothing answers there. The protocol is told nothing.
         """
+        stream = DialledTlsStream(self._shared, protocol, server_name or host)
+        if proxy is None:
+            await self._connect(host, port, lambda: stream)
+            return stream
+        tunnel = Tunnel(proxy, host, port)
+        raw = await self._connect(proxy.host, proxy.port, lambda: tunnel)
+        try:
+            await tunnel.ready()
+        except BaseException:
+            raw.abort()
+            raise
+        raw.set_protocol(stream)
+        stream.connection_made(raw)
+        return stream
+
+    async def _connect(
+        self, host: str, port: int, protocol_factory: Callable[[], asyncio.Protocol]
+    ) -> asyncio.Transport:
+        """Connect to the first address that answers, in the order in which they are found."""
         loop = asyncio.get_running_loop()
         addresses = await self._addresses(host, port)
-        name = server_name or host
         for address in addresses:
+            last = address == addresses[-1]
             try:
-                _, stream = await loop.create_connection(
-                    lambda: DialledTlsStream(self._shared, protocol, name), address, port
-                )
-            except OSError:
-                if address == addresses[-1]:
+                # A network may swallow one family of addresses: the other is to have its turn.
+                async with asyncio.timeout(None if last else _NEXT_ADDRESS_S):
+                    raw, _ = await loop.create_connection(protocol_factory, address, port)
+                    return raw
+            except OSError:  # `TimeoutError` is one
+                if last:
                     raise
-            else:
-                return stream
         raise OSError(f"{host} has no address")
 
     async def close(self, drain_s: float) -> None:

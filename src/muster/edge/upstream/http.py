@@ -143,6 +143,8 @@ class Https:
         """Make a call; return also what time it is there."""
         proof = {} if token is None else {"Authorization": token}
         kind = {} if body is None else {"Content-Type": "application/json"}
+        proxy = self._gateway.proxy
+        allowed = None if proxy is None else proxy.authorization
         try:
             async with self._client().request(
                 method,
@@ -150,6 +152,8 @@ class Https:
                 data=None if body is None else msgspec.json.encode(body),
                 headers={**kind, **proof, **headers},
                 allow_redirects=False,
+                proxy=None if proxy is None else proxy.url,
+                proxy_headers=None if allowed is None else {"Proxy-Authorization": allowed},
             ) as response:
                 content = bytearray()
                 async for chunk in response.content.iter_chunked(65_536):
@@ -172,7 +176,6 @@ class Https:
                 ),
                 headers={"User-Agent": PRODUCT, "Accept": "application/json"},
                 cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=True,
             )
         return self._session
 
@@ -235,7 +238,9 @@ class _OneAddress(aiohttp.abc.AbstractResolver):
 
 
 def _resolver(gateway: Gateway) -> aiohttp.abc.AbstractResolver | None:
-    return None if gateway.address is None else _OneAddress(gateway.address)
+    if gateway.address is None or gateway.proxy is not None:
+        return None
+    return _OneAddress(gateway.address)
 
 
 def _complaint(body: bytes) -> _Complaint:

@@ -14,6 +14,7 @@ from muster.net.dial import Dialler
 from muster.net.stream import Limits
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from muster.edge.identity import DeviceIdentity, ModuleIdentity
@@ -41,10 +42,12 @@ class Hub:
         upstream_protocol: see `login.transports`.
         time: for tokens.
         randomness: spreads attempts.
+        environment: says the proxy, see `Proxy.of`.
         gateway: where it is, where that is not said by the names.
 
     Raises:
         OSError: a certificate or key cannot be read (`ssl.SSLError`: or used).
+        ValueError: what the environment says is no proxy.
     """
 
     def __init__(
@@ -56,10 +59,11 @@ class Hub:
         upstream_protocol: str | None,
         time: HubTime,
         randomness: Randomness,
+        environment: Mapping[str, str],
         gateway: Gateway | None = None,
     ) -> None:
         self._device = device
-        self._gateway = gateway or Gateway.of(device.hub_host, parent_hostname)
+        self._gateway = gateway or Gateway.of(device.hub_host, parent_hostname, environment)
         self._ways = transports(upstream_protocol)
         self._time = time
         self._randomness = randomness

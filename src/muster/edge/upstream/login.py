@@ -10,9 +10,12 @@ from urllib.parse import quote
 import msgspec
 
 from muster.auth import sas_token
+from muster.net.tunnel import Proxy
 from muster.wire.mqtt.packets import Connect
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from muster.edge.identity import DeviceIdentity, ModuleIdentity
 
 HTTPS_PORT: Final = 443
@@ -49,23 +52,35 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
         https_port: for HTTPS and WebSockets.
         mqtt_port: likewise.
         address: to connect to; `None` where the name is to be resolved.
+        proxy: for HTTPS and WebSockets; MQTT does not go through it. `None` for none.
     """
 
     host: str
     https_port: int = HTTPS_PORT
     mqtt_port: int = MQTT_PORT
     address: str | None = None
+    proxy: Proxy | None = None
 
     @classmethod
-    def of(cls, hub_host: str, parent_hostname: str | None = None) -> Gateway:
+    def of(
+        cls, hub_host: str, parent_hostname: str | None, environment: Mapping[str, str]
+    ) -> Gateway:
         """Return the server for a hub, which may have an HTTPS port behind its name.
 
         Args:
             hub_host: `host[:port]`, as the provisioning service said it.
             parent_hostname: of the edge device above; `None` for none.
+            environment: says the proxy, see `Proxy.of`.
+
+        Raises:
+            ValueError: what it says is no proxy.
         """
         host, _, port = (parent_hostname or hub_host).partition(":")
-        return cls(host=host, https_port=int(port) if port.isdecimal() else HTTPS_PORT)
+        return cls(
+            host=host,
+            https_port=int(port) if port.isdecimal() else HTTPS_PORT,
+            proxy=Proxy.of(host, environment),
+        )
 
 
 class Login(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any, Final, final
 from urllib.parse import quote, urlsplit
 
 import msgspec
-from cryptography import x509
-from cryptography.x509.oid import NameOID
 
 from muster.auth import sas_token
 from muster.edge.settings import SymmetricKeyAttestation, TpmAttestation, X509Attestation
 from muster.edge.upstream import trust
 from muster.edge.upstream.errors import NonsenseError, RefusedError, UnreachableError
 from muster.edge.upstream.http import Https
-from muster.edge.upstream.login import Gateway
+from muster.edge.upstream.login import HTTPS_PORT, Gateway
 from muster.errors import InvalidArgumentError
 from muster.ids import check_device_id, check_registration_id
+from muster.net.tunnel import Proxy
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from muster.edge.settings import DpsProvisioning
@@ -75,11 +75,12 @@ class Registrar:
         provisioning: what the configuration says.
         trust_bundle: further CAs to trust.
         time: for tokens.
+        environment: says the proxy, see `Proxy.of`.
         address: of the service, where its name is not to be resolved.
 
     Raises:
         InvalidArgumentError: it cannot be done as configured: codes `tpm-unsupported`,
-            `invalid-endpoint`, `invalid-registration-id`, `invalid-certificate`.
+            `invalid-endpoint`, `invalid-registration-id`, `invalid-certificate`, `invalid-proxy`.
     """
 
     def __init__(
@@ -87,6 +88,8 @@ class Registrar:
         provisioning: DpsProvisioning,
         trust_bundle: Path | None,
         time: HubTime,
+        *,
+        environment: Mapping[str, str],
         address: str | None = None,
     ) -> None:
         attestation = provisioning.attestation
@@ -108,7 +111,8 @@ class Registrar:
                 f"A certificate or key of the configuration cannot be used: {error}",
                 code="invalid-certificate",
             ) from None
-        self._https = Https(_gateway(provisioning.endpoint, address), context, time)
+        gateway = _gateway(provisioning.endpoint, environment, address)
+        self._https = Https(gateway, context, time)
         self._base = (
             f"/{quote(provisioning.id_scope, safe='')}"
             f"/registrations/{quote(self.registration_id, safe='')}"
@@ -180,6 +184,9 @@ def registration_id(provisioning: DpsProvisioning) -> str:
 
 
 def _common_name(certificate: Path) -> str:
+    from cryptography import x509  # noqa: PLC0415 - 10 MB that only few devices need here
+    from cryptography.x509.oid import NameOID  # noqa: PLC0415 - likewise
+
     try:
         found = x509.load_pem_x509_certificate(certificate.read_bytes())
     except (OSError, ValueError) as error:
@@ -190,7 +197,7 @@ def _common_name(certificate: Path) -> str:
     return str(names[0].value) if names else ""
 
 
-def _gateway(endpoint: str, address: str | None) -> Gateway:
+def _gateway(endpoint: str, environment: Mapping[str, str], address: str | None) -> Gateway:
     try:
         parts = urlsplit(endpoint)
         host, port = parts.hostname, parts.port
@@ -200,7 +207,11 @@ def _gateway(endpoint: str, address: str | None) -> Gateway:
         raise InvalidArgumentError(
             "provisioning.global_endpoint must be https://HOST[:PORT]", code="invalid-endpoint"
         )
-    return Gateway(host=host, https_port=port or 443, address=address)
+    try:
+        proxy = Proxy.of(host, environment)
+    except ValueError as error:
+        raise InvalidArgumentError(f"https_proxy: {error}", code="invalid-proxy") from None
+    return Gateway(host=host, https_port=port or HTTPS_PORT, address=address, proxy=proxy)
 
 
 def _document(path: Path) -> Any:

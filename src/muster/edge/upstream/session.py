@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from muster.edge.upstream.login import Gateway, Login
     from muster.ids import Randomness
     from muster.net.conversation import Conversation
+    from muster.net.tunnel import Proxy
 
 MAX_MESSAGE: Final = 262_144
 """Bytes of a message, its properties included (hub-device.md 2.2)."""
@@ -50,7 +51,12 @@ class Dial(Protocol):
     """Opens connections: `net.dial.Dialler`."""
 
     async def open(
-        self, host: str, port: int, protocol: asyncio.Protocol, server_name: str | None = None
+        self,
+        host: str,
+        port: int,
+        protocol: asyncio.Protocol,
+        server_name: str | None = None,
+        proxy: Proxy | None = None,
     ) -> asyncio.Transport:
         """See there."""
 
@@ -279,15 +285,15 @@ class MqttSession:
         accepted: asyncio.Future[Failure | None] = loop.create_future()
         self._connection, self._accepted, self._over = connection, accepted, loop.create_future()
         protocol: asyncio.Protocol = connection
-        port = gateway.mqtt_port
+        port, proxy = gateway.mqtt_port, None
         if way is Transport.WEBSOCKET:
-            port = gateway.https_port
+            port, proxy = gateway.https_port, gateway.proxy
             protocol = WebSocketLine(connection, gateway.host, port, _WEBSOCKET_PATH, _SUBPROTOCOL)
         stream: asyncio.Transport | None = None
         try:
             async with asyncio.timeout(tuning.dial_s):
                 stream = await self._dialler.open(
-                    gateway.address or gateway.host, port, protocol, gateway.host
+                    gateway.address or gateway.host, port, protocol, gateway.host, proxy
                 )
             async with asyncio.timeout(tuning.answer_s):
                 failure = await accepted

@@ -75,6 +75,7 @@ async def registrar(port: int, certificate: Certificate) -> AsyncIterator[Callab
     made: list[Registrar] = []
 
     def make(clock: ShiftedClock | None = None, **fields: Any) -> Registrar:
+        environment = fields.pop("environment", {})
         provisioning = DpsProvisioning(
             **{
                 "endpoint": f"https://localhost:{port}",
@@ -84,7 +85,11 @@ async def registrar(port: int, certificate: Certificate) -> AsyncIterator[Callab
             }
         )
         time = HubTime(clock or ShiftedClock())
-        made.append(Registrar(provisioning, certificate.certificate, time, HOST))
+        made.append(
+            Registrar(
+                provisioning, certificate.certificate, time, environment=environment, address=HOST
+            )
+        )
         return made[-1]
 
     yield make
@@ -263,6 +268,7 @@ async def test_a_time_that_is_none(
     [
         ({"attestation": TpmAttestation(registration_id="t")}, "tpm-unsupported"),
         ({"endpoint": "http://localhost"}, "invalid-endpoint"),
+        ({"environment": {"https_proxy": "socks5://proxy"}}, "invalid-proxy"),
         ({"endpoint": "localhost"}, "invalid-endpoint"),
         ({"endpoint": "https://[::1"}, "invalid-endpoint"),
         ({"endpoint": "https://localhost:port"}, "invalid-endpoint"),

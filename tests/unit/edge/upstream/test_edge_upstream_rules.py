@@ -107,7 +107,7 @@ def test_somebody_on_behalf_of_another_names_the_chain() -> None:
     ],
 )
 def test_where_the_hub_is(hub: str, parent: str | None, host: str, port: int) -> None:
-    gateway = Gateway.of(hub, parent)
+    gateway = Gateway.of(hub, parent, {})
     assert (gateway.host, gateway.https_port, gateway.mqtt_port) == (host, port, 8883)
 
 
