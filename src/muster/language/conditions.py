@@ -54,7 +54,7 @@ def parse_job(text: str) -> Condition:
     if [each.text for each in found] == ["*", ""]:
         return Condition(collections.DEVICES, TRUE)
     collection, rest = _behind_from(found)
-    return Condition(collection, condition_of(rest, collection.path))
+    return Condition(collection, condition_of(rest, collection.path, collection.knows))
 
 
 def parse_target(text: str, collection: Collection = collections.DEVICES) -> Condition | None:

@@ -123,13 +123,18 @@ def _paths_in_order(node: Expression) -> list[Path]:
 
 def _told(found: Found) -> str:
     if found.kind is Kind.UNDEFINED:
-        return f"{found.path} is not there"
+        return f"{found.path} is not there{_hyphen(found.path)}"
     if found.kind is Kind.NULL:
         return f"{found.path} is null"
     shown = json.dumps(found.value, ensure_ascii=False)
     if len(shown) > _MAX_SHOWN:
         shown = f"{shown[:_MAX_SHOWN]}…"
     return f"{found.path} is {_ARTICLES.get(found.kind, 'the')} {found.kind} {shown}"
+
+
+def _hyphen(path: str) -> str:
+    """Say what may have been meant by a name that is not there."""
+    return " (one name; to subtract takes spaces around the hyphen)" if "-" in path else ""
 
 
 def _mismatch(node: Expression, found: tuple[Found, ...]) -> str:

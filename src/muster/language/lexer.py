@@ -20,17 +20,27 @@ _LARGEST_INTEGER: Final = 2**63 - 1
 
 _BRACKETED: Final = r"\[\[(?:(?!\]\]).)+\]\]"
 _NAME: Final = r"[^\W\d][\w$]*|\$[\w$]+(?:-[^\W\d]\w*)*"
-_TOKEN: Final = re.compile(
-    rf"""
+_PART: Final = r"[\w$]+"
+_HYPHENS: Final = r"(?:-[\w$]+)*"
+
+
+def _pattern(name: str, part: str) -> re.Pattern[str]:
+    """Return what finds one token, given what finds a bare name, and one behind a dot."""
+    return re.compile(
+        rf"""
       (?P<blank>   \s+ | /\*.*?\*/ )
-    | (?P<path>    (?:{_BRACKETED}|{_NAME}) (?:\.(?:{_BRACKETED}|[\w$]+)|\[[0-9]{{1,9}}\])* )
+    | (?P<path>    (?:{_BRACKETED}|{name}) (?:\.(?:{_BRACKETED}|{part})|\[[0-9]{{1,9}}\])* )
     | (?P<hex>     0[xX][0-9a-fA-F]+ (?!\w) )
     | (?P<number>  (?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)? (?!\w) )
     | (?P<string>  '(?:[^'\\]|\\.|'')*' | "(?:[^"\\]|\\.|"")*" )
     | (?P<symbol>  <> | != | <= | >= | \[(?!\[) | /(?!\*) | [=<>()\],*+\-%] )
     """,
-    re.VERBOSE | re.DOTALL,
-)
+        re.VERBOSE | re.DOTALL,
+    )
+
+
+_TOKEN: Final = _pattern(_NAME, _PART)
+_HYPHENATED: Final = _pattern(rf"\$?[^\W\d][\w$]*{_HYPHENS}|\$[\w$]+{_HYPHENS}", _PART + _HYPHENS)
 _STEP: Final = re.compile(rf"\.?(?:({_BRACKETED})|\[([0-9]+)\]|([\w$-]+))", re.DOTALL)
 _ESCAPE: Final = re.compile(r"''|\"\"|\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _ESCAPED: Final = {
@@ -75,8 +85,13 @@ def wrong(problem: str, position: int) -> InvalidArgumentError:
     )
 
 
-def tokens(text: str) -> list[Token]:
+def tokens(text: str, *, hyphens: bool = False) -> list[Token]:
     """Split a text; the last token is of the kind `end`.
+
+    Args:
+        text: what to split.
+        hyphens: a hyphen between characters of names is part of the name, as in the conditions of
+            routes. Otherwise it is a minus.
 
     Raises:
         InvalidArgumentError: something is no token, or the text is too long; code
@@ -88,9 +103,10 @@ def tokens(text: str) -> list[Token]:
             code="invalid-query",
         )
     found: list[Token] = []
+    pattern = _HYPHENATED if hyphens else _TOKEN
     at = 0
     while at < len(text):
-        match = _TOKEN.match(text, at)
+        match = pattern.match(text, at)
         if match is None:
             raise _no_token(text, at)
         kind, part = match.lastgroup or "", match[0]

@@ -64,30 +64,37 @@ def parse_query(text: str) -> Query:
         (_collection(found[at + 1]) for at, each in enumerate(found) if each.word == "FROM"),
         collections.DEVICES,
     )
-    parser = _Parser(found, collection.path)
+    parser = _Parser(found, collection.path, collection.knows)
     query = parser.query(collection)
     parser.end()
     return query
 
 
-def parse_condition(
-    text: str, name: Callable[[tuple[str | int, ...]], Path] = collections.DEVICES.path
-) -> Expression:
+def parse_condition(text: str, collection: Collection = collections.DEVICES) -> Expression:
     """Read what stands behind WHERE.
-
-    Args:
-        text: the condition.
-        name: makes a path of the names in it.
 
     Raises:
         InvalidArgumentError: as `parse_query`.
     """
-    return condition_of(tokens(text), name)
+    return condition_of(tokens(text), collection.path, collection.knows)
 
 
-def condition_of(found: list[Token], name: Callable[[tuple[str | int, ...]], Path]) -> Expression:
-    """Read a condition from tokens; see `parse_condition`."""
-    parser = _Parser(found, name)
+def condition_of(
+    found: list[Token],
+    name: Callable[[tuple[str | int, ...]], Path],
+    knows: Callable[[Path], bool] | None = None,
+) -> Expression:
+    """Read a condition from tokens.
+
+    Args:
+        found: the tokens.
+        name: makes a path of the names in it.
+        knows: tells whether a path can lead anywhere; without it every one can.
+
+    Raises:
+        InvalidArgumentError: as `parse_query`.
+    """
+    parser = _Parser(found, name, knows)
     condition = parser.condition()
     parser.end()
     return condition
@@ -103,10 +110,16 @@ def _collection(token: Token) -> Collection:
 
 @final
 class _Parser:
-    def __init__(self, found: list[Token], name: Callable[[tuple[str | int, ...]], Path]) -> None:
+    def __init__(
+        self,
+        found: list[Token],
+        name: Callable[[tuple[str | int, ...]], Path],
+        knows: Callable[[Path], bool] | None,
+    ) -> None:
         self._tokens = found
         self._at = 0
         self._name = name
+        self._knows = knows
         self._depth = 0
 
     # -- queries -------------------------------------------------------------------------------
@@ -235,8 +248,29 @@ class _Parser:
         left = operand()
         while (token := self._peek()).kind == "symbol" and token.text in symbols:
             self._next()
-            left = Arithmetic(token.text, left, operand())
+            right = operand()
+            if token.text == "-" and isinstance(right, Path):
+                self._check_hyphen(token, right)
+            left = Arithmetic(token.text, left, right)
         return left
+
+    def _check_hyphen(self, minus: Token, right: Path) -> None:
+        """Refuse what is meant as a name with a hyphen, and could never be anything but undefined.
+
+        The language of twins has it in brackets (hub-service.md 5.1).
+        """
+        at = self._tokens.index(minus)
+        before, behind = self._tokens[at - 1], self._tokens[at + 1]
+        together = before.position + len(before.text) == behind.position - 1
+        if self._knows is None or self._knows(right) or before.kind != "path" or not together:
+            return
+        first, dot, last = before.text.rpartition(".")
+        name, more, rest = behind.text.partition(".")
+        raise wrong(
+            f"'{before.text}-{behind.text}' is a subtraction; a name with a hyphen stands in "
+            f"brackets: {first}{dot}[[{last}-{name}]]{more}{rest}",
+            before.position,
+        )
 
     def _factor(self) -> Expression:
         token = self._peek()

@@ -1,7 +1,8 @@
 """Routing conditions: the same language over a message instead of a twin (hub-service.md 7).
 
 A bare name is an application property, `$name` a system property, `$body.…` a part of the body
-and `$twin.…` of the twin of whoever sent it. Names of properties are found in any case.
+and `$twin.…` of the twin of whoever sent it. Names of properties are found in any case, and a
+hyphen in a name is part of it: `mqtt-retain = 'true'`; to subtract takes spaces.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import msgspec
 
 from muster.language import collections, explain
 from muster.language.evaluate import predicate
-from muster.language.parser import parse_condition
+from muster.language.lexer import tokens
+from muster.language.parser import condition_of
 from muster.language.tree import TRUE, Path, paths
 from muster.language.values import UNDEFINED, Value
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from muster.language.explain import Reason
+    from muster.language.tree import Expression
 
 _BODY: Final = "$body"
 _TWIN: Final = "$twin"
@@ -88,7 +91,7 @@ class Route:
 
     def __init__(self, text: str) -> None:
         """Use `parse`."""
-        expression = parse_condition(text, _path) if text.strip() else TRUE
+        expression = _expression(text)
         roots = {path.names[0] for path in paths(expression)}
         self.needs_twin = _TWIN in roots
         self.needs_body = _BODY in roots
@@ -107,6 +110,14 @@ def parse(text: str) -> Route:
         InvalidArgumentError: it is not one; code `invalid-query`.
     """
     return Route(text)
+
+
+def _expression(text: str) -> Expression:
+    if not text.strip():
+        return TRUE
+    # In the grammar of the official routing engine, which is published with its edge hub, a name
+    # is any run of characters but a few, and the longest token counts: `mqtt-retain` is a name.
+    return condition_of(tokens(text, hyphens=True), _path)
 
 
 def _path(names: tuple[str | int, ...]) -> Path:

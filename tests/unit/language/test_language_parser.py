@@ -362,3 +362,25 @@ def test_garbage_is_refused_or_read(garbage):
 def test_aggregates_are_names_elsewhere():
     for word in AGGREGATES:
         assert parse_condition(f"{word} = 1") == Comparison("=", path(word), Constant(1))
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("tags.cold-room = 'yes'", "tags.[[cold-room]]"),
+        ("NOT IS_DEFINED(tags.cold-room.door)", "tags.[[cold-room]].door"),
+        ("properties.reported.a.b-c > 3", "properties.reported.a.[[b-c]]"),
+        ("cold-room = 1", "[[cold-room]]"),
+    ],
+)
+def test_a_name_with_a_hyphen_is_told_to_stand_in_brackets(text: str, meant: str) -> None:
+    for wrong in (text, f"SELECT * FROM devices WHERE {text}"):
+        read = parse_query if wrong.startswith("SELECT") else parse_condition
+        with pytest.raises(InvalidArgumentError) as caught:
+            read(wrong)
+        assert f"stands in brackets: {meant}" in caught.value.message
+
+
+@pytest.mark.parametrize("text", ["tags.a-version > 3", "tags.a - tags.b > 3", "tags.a - b > 1"])
+def test_what_can_be_a_subtraction_is_one(text: str) -> None:
+    assert "-" in str(parse_condition(text))

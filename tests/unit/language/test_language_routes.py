@@ -13,13 +13,23 @@ SYSTEM = {
     "connectionDeviceId": "d1",
     "dt-dataschema": "dtmi:x;1",
 }
-BODY = b'{"temperature": 21.5, "a": {"b": [{"c": "x"}]}, "on": true}'
+BODY = b'{"temperature": 21.5, "a-b": 3, "a": {"b": [{"c": "x"}]}, "on": true}'
 TWIN = {"deviceId": "d1", "tags": {"site": "a"}, "properties": {"desired": {"$version": 3}}}
 
 
 def holds(condition: str, *, body: bytes = BODY, **system: str) -> bool:
     message = Message(
-        {"Level": "critical", "count": "5", "a.b": "dotted"}, SYSTEM | system, body, TWIN
+        {
+            "Level": "critical",
+            "count": "5",
+            "a.b": "dotted",
+            "mqtt-retain": "true",
+            "x-1": "one",
+            "a-b.c-d": "all",
+        },
+        SYSTEM | system,
+        body,
+        TWIN,
     )
     return parse(condition).matches(message)
 
@@ -40,6 +50,15 @@ def holds(condition: str, *, body: bytes = BODY, **system: str) -> bool:
         "$Twin.Properties.Desired.$version = 3",
         "starts_with(level, 'crit') AND NOT IS_DEFINED(other)",
         "IS_OBJECT($body)",
+        "mqtt-retain = 'true'",
+        "MQTT-Retain = 'true' AND NOT IS_DEFINED(mqtt-other)",
+        "[[mqtt-retain]] = 'true'",
+        "x-1 = 'one'",
+        "a-b.c-d = 'all'",
+        "$body.a-b = 3",
+        "AS_NUMBER(count) - 1 = 4",
+        "AS_NUMBER(count)-1 = 4",
+        "$body.temperature - $body.a-b = 18.5",
     ],
 )
 def test_holds(condition):
@@ -86,6 +105,12 @@ def test_what_is_needed():
 
 def test_without_a_twin():
     assert not parse("IS_DEFINED($twin.tags)").matches(Message({}, {}, b""))
+
+
+def test_a_name_with_a_hyphen_that_is_not_there_is_explained():
+    holds, (reason,) = parse("count-1 > 3").why(Message({"count": "5"}, {}, b""))
+    assert not holds
+    assert "to subtract takes spaces around the hyphen" in reason.sentence
 
 
 def test_errors():
