@@ -143,7 +143,7 @@ class HubPlane:
         )
         self._query_indexes = QueryIndexes(engine)
         queries = Queries(engine, twins, self.connections, self._query_indexes)
-        targets = Targets(engine)
+        targets = Targets(engine, self.connections)
         self.faults = FaultInjection(
             engine=engine,
             hubs=self.hubs,

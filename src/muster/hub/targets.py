@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from muster.errors import InvalidArgumentError
-from muster.hub.query_schema import DEVICES, JOINS, MODULES
+from muster.hub.query_schema import DEVICES, JOINS, MODULES, VOLATILE
 from muster.language import collections
 from muster.language.conditions import parse_target
 from muster.language.parser import parse_query
@@ -27,6 +27,7 @@ from muster.store.queries import load
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from muster.hub.connections import Connections
     from muster.language.conditions import Condition
     from muster.language.sql import Compiled
     from muster.model.configuration import Configuration
@@ -42,6 +43,7 @@ _PARAMETERS: Final = 5_000
 """Values in them. SQLite allows for 32,766, but the time to read a statement grows with the square
 of their number."""
 
+_BEGINNING: Final[Position] = ("", "")
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -53,12 +55,18 @@ class _Prepared(Struct):
         parsed: the condition.
         condition: the same as SQL, of rows of the kind's collection.
         reported: whether it looks at reported properties.
+        presence: whether it looks at who is connected.
+        volatile: whether it looks at anything that the database is told of late.
+        lively: whether it looks at when somebody was last heard of.
     """
 
     kind: Kind
     parsed: Condition
     condition: Compiled
     reported: bool
+    presence: bool
+    volatile: bool
+    lively: bool
 
 
 class _Statement(Struct):
@@ -75,14 +83,19 @@ class Targets:
 
     Args:
         engine: where devices and twins are.
+        connections: who is connected.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, connections: Connections) -> None:
         self._engine = engine
+        self._connections = connections
         self._prepared: dict[int, dict[str, _Prepared]] = {}
         self._statements: dict[int, list[_Statement]] = {}
         self._kinds: dict[int, frozenset[Kind]] = {}
+        # The hubs of which a condition looks there.
         self._reported: set[int] = set()
+        self._presence: set[int] = set()
+        self._volatile: set[int] = set()
         self._numbers = 0
 
     # -- configurations ------------------------------------------------------------------------
@@ -98,7 +111,7 @@ class Targets:
         if prepared is not None:
             try:
                 # One that the database refuses would hold up all others.
-                await self._newcomers(prepared, _place(0, "", ("", ""), 0))
+                await self._newcomers(prepared, _place(0, "", _BEGINNING, 0))
             except InvalidArgumentError as refused:
                 raise InvalidArgumentError(
                     f"Target condition: {refused.message}", code="invalid-target-condition"
@@ -162,6 +175,10 @@ class Targets:
         """Tell whether any condition looks at reported properties."""
         return hub in self._reported
 
+    def look_at_presence(self, hub: int) -> bool:
+        """Tell whether any condition looks at who is connected."""
+        return hub in self._presence
+
     # -- devices -------------------------------------------------------------------------------
 
     async def matching(
@@ -173,6 +190,8 @@ class Targets:
             By device ID, by module ID, the IDs of configurations: those of the device itself
             under `''`, deployments under `$edgeAgent`. What nothing targets is left out.
         """
+        if hub in self._volatile:
+            await self._connections.write_down(activity=False)
         found: dict[str, dict[str, list[str]]] = {}
         text = _encode(list(device_ids)).decode()
         for statement in self._statements_of(hub):
@@ -193,6 +212,10 @@ class Targets:
         prepared = self._prepared.get(hub, {}).get(configuration_id)
         if prepared is None:
             return []
+        if prepared.volatile:
+            # All activity once, at the beginning: that is a look at every connection.
+            activity = prepared.lively and after == _BEGINNING
+            await self._connections.write_down(activity=activity)
         return await self._newcomers(prepared, _place(hub, configuration_id, after, limit))
 
     async def _newcomers(self, prepared: _Prepared, params: dict[str, str | int]) -> list[Position]:
@@ -223,9 +246,14 @@ class Targets:
         prepared = self._prepared.get(hub, {}).values()
         self._statements.pop(hub, None)
         self._kinds[hub] = frozenset(each.kind for each in prepared)
-        self._reported.discard(hub)
-        if any(each.reported for each in prepared):
-            self._reported.add(hub)
+        for hubs, name in (
+            (self._reported, "reported"),
+            (self._presence, "presence"),
+            (self._volatile, "volatile"),
+        ):
+            hubs.discard(hub)
+            if any(getattr(each, name) for each in prepared):
+                hubs.add(hub)
 
     def _statements_of(self, hub: int) -> list[_Statement]:
         found = self._statements.get(hub)
@@ -283,10 +311,16 @@ def _prepare(configuration: Configuration, number: int) -> _Prepared | None:
     compiled = compile_condition(
         parsed.expression, MODULES if modules else DEVICES, prefix=f"c{number}_"
     )
-    reported = any(
-        path.names[:2] == ("properties", "reported") for path in paths(parsed.expression)
+    names = {path.names for path in paths(parsed.expression)}
+    return _Prepared(
+        kind,
+        parsed,
+        compiled,
+        reported=any(each[:2] == ("properties", "reported") for each in names),
+        presence=("connectionState",) in names,
+        volatile=bool(compiled.tables & VOLATILE),
+        lively=("lastActivityTime",) in names,
     )
-    return _Prepared(kind, parsed, compiled, reported)
 
 
 def _assemble(kind: Kind, prepared: dict[str, _Prepared]) -> list[_Statement]:

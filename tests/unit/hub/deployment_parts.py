@@ -26,7 +26,7 @@ DESIRED = "properties.desired"
 class Deploying:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self.targets = Targets(parts.engine)
+        self.targets = Targets(parts.engine, parts.connections)
         self.configurations = Configurations(parts.engine, parts.clock, self.targets)
         self.deployer = Deployer(
             parts.engine,

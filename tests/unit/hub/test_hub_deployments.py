@@ -7,16 +7,17 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
 
 from muster.errors import (
     AlreadyExistsError,
     InvalidArgumentError,
     NotFoundError,
     PreconditionFailedError,
+    UnavailableError,
 )
-from muster.hub import twin_rows
+from muster.hub import setbacks, twin_rows
 from muster.hub.configurations import Configurations, etag
-from muster.hub.targets import Targets
 from muster.hub.twins import TwinRequest
 from muster.model.configuration import ConfigurationRequest, Content, Queries
 from muster.model.identity import ANY, Capabilities, DeviceRequest, IdentityRef
@@ -25,6 +26,8 @@ from muster.wire.mqtt.packets import Publish, Subscribe
 from unit.hub.deployment_parts import DESIRED, Deploying, base, layer, module
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from unit.hub.hub_parts import Client, Parts
 
 
@@ -333,9 +336,7 @@ async def test_create_update_delete(deploying: Deploying) -> None:
     with pytest.raises(InvalidArgumentError) as immutable:
         await all_of.update(hub, "one", ConfigurationRequest(content=base("a:9")), "*")
     assert immutable.value.code == "immutable-configuration-content"
-    fresh = Configurations(
-        deploying.parts.engine, deploying.parts.clock, Targets(deploying.parts.engine)
-    )
+    fresh = Configurations(deploying.parts.engine, deploying.parts.clock, deploying.targets)
     await fresh.open()
     assert fresh.all(hub.id) == [changed]
     with pytest.raises(PreconditionFailedError):
@@ -495,3 +496,122 @@ async def _agent(deploying: Deploying) -> Client:
     client.send(Subscribe(1, [("$iothub/twin/PATCH/properties/desired/#", 0)]))
     await client.take()
     return client
+
+
+# What goes wrong, and who is connected.
+
+
+class Poisoned:
+    """A deployer that fails for some devices, and remembers who was given to it."""
+
+    def __init__(self, deploying: Deploying, *poison: str, error: Exception | None = None) -> None:
+        self._converge = deploying.deployer.converge
+        self.poison = set(poison)
+        self.error = error or RuntimeError("no good")
+        self.asked: list[str] = []
+
+    async def converge(self, hub: int, device_ids: Sequence[str]) -> None:
+        self.asked += device_ids
+        if self.poison.intersection(device_ids):
+            raise self.error
+        await self._converge(hub, device_ids)
+
+
+@pytest.fixture
+def told() -> Iterator[list[Any]]:
+    with structlog.testing.capture_logs() as log:
+        yield log
+
+
+async def test_a_device_that_fails_keeps_nobody_from_their_turn(
+    deploying: Deploying, monkeypatch: pytest.MonkeyPatch, told: list[Any]
+) -> None:
+    monkeypatch.setattr(setbacks, "FIRST_S", 0.0)
+    poisoned = Poisoned(deploying, "e1")
+    monkeypatch.setattr(deploying.deployer, "converge", poisoned.converge)
+    for number in range(5):
+        await deploying.parts.device(f"e{number}", edge=True)
+    await deploying.create("one", base("a:1"))
+    await deploying.create("two", base("a:2"), priority=1)
+    for device_id, image in (("e0", "a:2"), ("e1", None), ("e4", "a:2")):
+        assert await deploying.image(device_id) == image
+    warnings = [each for each in told if each["event"].startswith("deployments could not")]
+    assert [(each["devices"], each["count"]) for each in warnings] == [(["e1"], 1)]
+    # Its turn comes again, and it is forgotten when it is done.
+    poisoned.poison.clear()
+    deploying.convergence.try_again()
+    await deploying.settle()
+    assert await deploying.image("e1") == "a:2"
+    poisoned.asked.clear()
+    deploying.convergence.try_again()
+    await deploying.settle()
+    assert poisoned.asked == []
+
+
+async def test_what_fails_for_all_is_not_tried_for_each(
+    deploying: Deploying, monkeypatch: pytest.MonkeyPatch, told: list[Any]
+) -> None:
+    everyone = [f"e{number}" for number in range(20)]
+    poisoned = Poisoned(deploying, *everyone)
+    for device_id in everyone:
+        await deploying.parts.device(device_id, edge=True)
+    monkeypatch.setattr(deploying.deployer, "converge", poisoned.converge)
+    await deploying.create("one", base())
+    # All together, and three of them alone.
+    assert len(poisoned.asked) == 23
+    (warning,) = [each for each in told if each["event"].startswith("deployments could not")]
+    assert (warning["count"], len(warning["devices"])) == (20, 5)
+
+
+async def test_a_store_that_does_not_answer_is_not_held_against_devices(
+    deploying: Deploying, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poisoned = Poisoned(deploying, "e1", error=UnavailableError("away"))
+    monkeypatch.setattr(deploying.deployer, "converge", poisoned.converge)
+    await deploying.parts.device("e1", edge=True)
+    with pytest.raises(UnavailableError):
+        await deploying.create("one", base())
+    poisoned.poison.clear()
+    await deploying.settle()
+    assert await deploying.image("e1") == "a:1"
+
+
+async def test_a_configuration_that_finds_nobody_keeps_no_other_from_its_turn(
+    deploying: Deploying, monkeypatch: pytest.MonkeyPatch, told: list[Any]
+) -> None:
+    await deploying.parts.device("e1", edge=True)
+    find = deploying.targets.newcomers
+
+    async def newcomers(hub: int, name: str, *rest: Any) -> Any:
+        if name == "bad":
+            raise RuntimeError("overflow")
+        return await find(hub, name, *rest)
+
+    monkeypatch.setattr(deploying.targets, "newcomers", newcomers)
+    request = ConfigurationRequest(content=base(), target_condition="*", priority=1)
+    await deploying.configurations.create(deploying.parts.hub, "bad", request)
+    await deploying.create("good", base("a:3"), priority=2)
+    assert await deploying.image("e1") == "a:3"
+    assert [each["configuration"] for each in told if "configuration" in each] == ["bad"]
+
+
+async def test_who_is_connected_can_be_the_condition(deploying: Deploying) -> None:
+    ref = await deploying.parts.device("e1", edge=True)
+    await deploying.create("all", base("a:1"))
+    await deploying.create(
+        "online", base("a:2"), priority=1, target_condition="connectionState = 'Connected'"
+    )
+    assert await deploying.image("e1") == "a:1"
+    client = await deploying.parts.connect(ref)
+    await deploying.settle()
+    assert await deploying.image("e1") == "a:2"
+    await client.vanish()
+    await deploying.settle()
+    assert await deploying.image("e1") == "a:1"
+
+
+async def test_connections_are_nothing_to_other_conditions(deploying: Deploying) -> None:
+    ref = await deploying.parts.device("e1", edge=True)
+    await deploying.create("all", base())
+    await deploying.parts.connect(ref)
+    assert deploying.convergence.idle
