@@ -1,0 +1,215 @@
+"""The way up of one client: its own session with the hub, for all it has to say (edge.md 6.3)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, final
+
+import msgspec
+import structlog
+
+from muster.edge.hub.broker import UPSTREAM
+from muster.edge.upstream.base import HubError, Link, Message, NoLinkError
+from muster.errors import MusterError, NotFoundError
+from muster.net.tasks import spawn
+
+if TYPE_CHECKING:
+    from muster.edge.hub.clients import Clients
+    from muster.edge.hub.methods import Methods
+    from muster.edge.hub.queue import Stored
+    from muster.edge.hub.queues import Outlet, Queues
+    from muster.edge.hub.twins import Twins
+    from muster.edge.hub.upstreams import DrainPace
+    from muster.edge.upstream.base import JsonObject, Session
+    from muster.model.identity import IdentityRef
+
+MAX_IN_FLIGHT: Final = 512
+"""Messages of one client that are on their way up; the session has a limit in bytes beside it."""
+METHOD_S: Final = 300.0
+"""What a client has for its answer; the caller in the cloud gives up earlier."""
+CONNECT_S: Final = 10.0
+"""How long a method from the cloud waits for a client that is just coming back."""
+PAUSE_S: Final = 5.0
+"""After the disk did not answer."""
+
+_AGAIN_S: Final = 0.05
+_NOT_FOUND: Final = 404
+_NO_ANSWER: Final = 504
+_BAD_ANSWER: Final = 502
+_log = structlog.get_logger(__name__)
+
+
+@final
+class Line:
+    """An `Owner` of the session of one client.
+
+    Args:
+        ref: the client.
+        queues: with its messages.
+        twins: told what the cloud says.
+        clients: its connection.
+        methods: calls it.
+        pace: of draining.
+
+    Attributes:
+        session: to be set once, before `open`.
+        unwanted_since: steady seconds since which nothing is to be said; `None` while there is.
+        sent: messages the hub has taken.
+        unsendable: messages no hub would take.
+        tried: set when the session has come about, or has not, for the first time.
+    """
+
+    def __init__(
+        self,
+        ref: IdentityRef,
+        *,
+        queues: Queues,
+        twins: Twins,
+        clients: Clients,
+        methods: Methods,
+        pace: DrainPace,
+    ) -> None:
+        self.ref = ref
+        self.session: Session | None = None
+        self.unwanted_since: float | None = None
+        self.sent = 0
+        self.unsendable = 0
+        self._queues = queues
+        self._twins = twins
+        self._clients = clients
+        self._methods = methods
+        self._pace = pace
+        self._outlet: Outlet = queues.outlet(UPSTREAM, ref.text)
+        self._up = asyncio.Event()
+        self.tried = asyncio.Event()
+        self._came = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._flying: set[asyncio.Task[None]] = set()
+        self._lost = False
+
+    @property
+    def waiting(self) -> int:
+        """Messages that wait for the hub."""
+        return self._outlet.count
+
+    def open(self, session: Session) -> None:
+        """Begin."""
+        self.session = session
+        session.open()
+        self._task = spawn(self._drain(), f"upstream of {self.ref.text}")
+
+    async def close(self) -> None:
+        """End in good order; what is not sent waits on disk."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        if self.session is not None:
+            await self.session.close()
+        if self._flying:
+            await asyncio.wait(self._flying)
+
+    def client_came(self) -> None:
+        """Note that the client is there, or takes something else."""
+        self._came.set()
+
+    # -- Owner ---------------------------------------------------------------------------------
+
+    def link_changed(self, link: Link, detail: str) -> None:
+        """Note how the session stands."""
+        self.tried.set()
+        if link is Link.CONNECTED:
+            self._up.set()
+            self._twins.linked(self.ref)
+        else:
+            self._up.clear()
+            _log.info("no link upstream", identity=self.ref.text, link=link.value, detail=detail)
+
+    def desired_changed(self, patch: JsonObject) -> None:
+        """Hand on."""
+        self._twins.desired_changed(self.ref, patch)
+
+    async def method(self, name: str, payload: Any) -> tuple[int, Any]:
+        """Have the client answer."""
+        try:
+            answer = await self._methods.invoke(
+                self.ref,
+                name,
+                msgspec.json.encode(payload),
+                response_timeout_s=METHOD_S,
+                connect_timeout_s=CONNECT_S,
+            )
+            return answer.status, msgspec.json.decode(answer.payload or b"null")
+        except MusterError as error:
+            missing = isinstance(error, NotFoundError)
+            return _NOT_FOUND if missing else _NO_ANSWER, {"message": error.message}
+        except msgspec.DecodeError:
+            return _BAD_ANSWER, {"message": "The answer of the client is not JSON."}
+
+    async def message(self, message: Message) -> None:
+        """Give the client a message; until it is there the hub's message is not completed."""
+        while True:
+            self._came.clear()
+            link = self._clients.get(self.ref)
+            if link is not None and link.takes_messages():
+                try:
+                    if await link.deliver(message.bag, message.body):
+                        return
+                except TimeoutError:
+                    link.close("messages are not acknowledged")
+                    continue
+            await self._came.wait()
+
+    # -- telemetry -----------------------------------------------------------------------------
+
+    async def _drain(self) -> None:
+        """Send what waits, in order, as long as there is a link."""
+        while True:
+            await self._up.wait()
+            self._lost = False
+            try:
+                # Whatever was on its way when the link was lost goes again.
+                await self._outlet.rewind()
+                await self._send_all()
+            except MusterError as error:
+                _log.warning("queue not read", identity=self.ref.text, reason=error.message)
+                await asyncio.sleep(PAUSE_S)
+            if self._flying:
+                await asyncio.wait(self._flying)
+            # The session knows in a moment what has become of its link.
+            await asyncio.sleep(_AGAIN_S)
+
+    async def _send_all(self) -> None:
+        outlet = self._outlet
+        while not self._lost:
+            outlet.ready.clear()
+            batch = await outlet.take()
+            for message in batch:
+                if len(self._flying) >= MAX_IN_FLIGHT:
+                    await asyncio.wait(self._flying, return_when=asyncio.FIRST_COMPLETED)
+                await self._pace.turn()
+                if self._lost:
+                    return
+                # Tasks begin in the order in which they were made, so messages keep theirs.
+                task = spawn(self._send(message), "upstream message")
+                self._flying.add(task)
+                task.add_done_callback(self._flying.discard)
+            if not batch:
+                await outlet.ready.wait()
+
+    async def _send(self, message: Stored) -> None:
+        session = self.session
+        if session is None or self._lost:
+            return
+        try:
+            await session.send(Message(bag=message.bag, body=message.body))
+            self.sent += 1
+        except NoLinkError:
+            self._lost = True
+            # Wakes whoever waits for something to send.
+            self._outlet.ready.set()
+            return
+        except HubError as error:
+            self.unsendable += 1
+            _log.warning("message dropped", identity=self.ref.text, reason=str(error))
+        self._queues.remove([message])
