@@ -17,10 +17,12 @@ from muster.clock import Clock
 from muster.edge.agent import manifest, reported
 from muster.edge.agent.constants import FAREWELL_S, RECONCILE_EVERY_S, from_environment
 from muster.edge.agent.deployment import Code, DeploymentError, DeploymentStatus, Judgement
+from muster.edge.agent.errands import Errands
 from muster.edge.agent.identities import KnownIdentities
 from muster.edge.agent.making import DeviceFacts
 from muster.edge.agent.memory import Memory
-from muster.edge.agent.ports import EdgeHub, Workload
+from muster.edge.agent.methods import Methods
+from muster.edge.agent.ports import EdgeHub, OwnLogs, SupportBundles, Workload
 from muster.edge.agent.reconciler import Pass, Reconciler
 from muster.edge.agent.reporter import Reporter
 from muster.edge.agent.store import AgentStore
@@ -29,7 +31,9 @@ from muster.edge.agent.twin_reader import TwinReader
 from muster.edge.engine.base import Engine, Module, Status
 from muster.edge.identity import AGENT, HUB, DeviceIdentity, ModuleIdentities, container_name
 from muster.edge.settings import Settings
+from muster.edge.upstream import trust
 from muster.edge.upstream.base import HubError, Link, Message, NoLinkError, Owner, Session
+from muster.ids import Randomness
 from muster.net.tasks import spawn
 
 JsonObject: TypeAlias = dict[str, Any]
@@ -50,18 +54,24 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
         identities: of modules.
         workload: their sockets.
         hub: the edge hub of this process.
+        own_logs: what this process has written.
+        bundles: makes support bundles.
         connect: makes the session of `$edgeAgent`, not yet open, for its owner.
         refused: called when the hub does not accept the device any more, with the reason.
         clock: tells the time.
+        randomness: makes IDs of tasks.
     """
 
     engines: Sequence[Engine]
     identities: ModuleIdentities
     workload: Workload
     hub: EdgeHub
+    own_logs: OwnLogs
+    bundles: SupportBundles
     connect: Callable[[Owner], Session]
     refused: Callable[[str], None]
     clock: Clock
+    randomness: Randomness
 
 
 class Agent:
@@ -74,6 +84,13 @@ class Agent:
     def __init__(self, settings: Settings, device: DeviceIdentity, around: Surroundings) -> None:
         """Make an agent that does nothing yet; see `start`."""
         constants = from_environment(settings.agent.env)
+        facts = DeviceFacts(
+            hub_host=device.hub_host.partition(":")[0],
+            device_id=device.device_id,
+            hostname=settings.hostname,
+            parent_hostname=settings.parent_hostname,
+            agent_env=settings.agent.env,
+        )
         self._owner: Final = f"{device.hub_host}/{device.device_id}"
         self._parent: Final = settings.parent_hostname
         self._around: Final = around
@@ -87,16 +104,22 @@ class Agent:
             self._identities,
             around.workload,
             self._memory,
-            facts=DeviceFacts(
-                hub_host=device.hub_host.partition(":")[0],
-                device_id=device.device_id,
-                hostname=settings.hostname,
-                parent_hostname=settings.parent_hostname,
-                agent_env=settings.agent.env,
-            ),
+            facts=facts,
             constants=constants,
             clock=around.clock,
             changed=self._wake.set,
+        )
+        self._methods: Final = Methods(
+            self._reconciler,
+            around.hub,
+            around.own_logs,
+            around.bundles,
+            Errands(around.randomness),
+            hub_host=facts.hub_host,
+            device_id=facts.device_id,
+            trust=lambda: trust.context(settings.trust_bundle),
+            timeout_s=constants.request_s,
+            clock=around.clock,
         )
         self._session: Final = around.connect(self)
         self._reporter: Final = Reporter(self._session, self._needs_twin)
@@ -152,6 +175,7 @@ class Agent:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._methods.close()
         await self._reconciler.close()
         if self._session.link is Link.CONNECTED:
             await self._reporter.say_farewell(FAREWELL_S)
@@ -180,7 +204,7 @@ class Agent:
 
     async def method(self, name: str, payload: Any) -> tuple[int, Any]:
         """Answer a direct method (edge.md 5.4)."""
-        return 400, {"message": f"Command '{name}' not found. The supported commands are - "}
+        return await self._methods.answer(name, payload)
 
     async def message(self, message: Message) -> None:
         """Drop a message: nobody sends any to the agent."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from muster.edge.engine.base import Module
+from muster.edge.engine.base import LogChunk, LogRange, Module
 
 
 class Workload(Protocol):
@@ -30,6 +31,13 @@ class EdgeHub(Protocol):
 
     async def restart(self) -> None:
         """End its clients' connections and begin anew; what it has stored stays."""
+
+
+class OwnLogs(Protocol):
+    """What this process itself has written, which people know as `edgeAgent` and `edgeHub`."""
+
+    def logs(self, name: str, wanted: LogRange) -> AsyncIterator[LogChunk]:
+        """Return lines of one of the two; `<6>` and such before them say their level."""
 
 
 class SupportBundles(Protocol):

@@ -9,7 +9,7 @@ fell over wait for nobody.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -27,7 +27,7 @@ from muster.edge.agent.plan import Act, Found, Kind, Step, Target, plan
 from muster.edge.agent.ports import Workload
 from muster.edge.agent.reported import ReportedModule
 from muster.edge.agent.restarts import runtime_status
-from muster.edge.engine.base import Engine, EngineError, Module, Status
+from muster.edge.engine.base import Engine, EngineError, LogChunk, LogRange, Module, Status
 from muster.edge.upstream.base import HubError, NoLinkError
 from muster.net.tasks import spawn
 
@@ -304,10 +304,7 @@ class Reconciler:
             LookupError: there is no such module.
             StepError: it could not be done.
         """
-        found, _ = await self._find()
-        runtime = next((one.runtime for one in found if one.module.name == name), None)
-        if runtime is None:
-            raise LookupError(name)
+        runtime = await self._runtime_of(name)
         if name in self._doing:
             raise StepError("the module is being changed; try again in a moment")
         step = Step(
@@ -319,6 +316,26 @@ class Reconciler:
             await self._performer.perform(doing)
         finally:
             self._ended(name)
+
+    async def names(self) -> list[str]:
+        """Return what modules the engines have."""
+        found, _ = await self._find()
+        return [one.module.name for one in found]
+
+    async def logs(self, name: str, wanted: LogRange) -> AsyncIterator[LogChunk]:
+        """Return what a module has written.
+
+        Raises:
+            LookupError: there is no such module.
+        """
+        return self._engines[await self._runtime_of(name)].logs(name, wanted)
+
+    async def _runtime_of(self, name: str) -> str:
+        found, _ = await self._find()
+        for one in found:
+            if one.module.name == name:
+                return one.runtime
+        raise LookupError(f"there is no module {name}")
 
     # Identities of modules that are gone.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,29 @@ class MemoryHub:
 
     async def restart(self) -> None:
         self.restarts += 1
+
+
+class MemoryLogs:
+    """What the agent has written."""
+
+    async def logs(self, name: str, wanted: LogRange) -> AsyncIterator[LogChunk]:
+        yield LogChunk(1, f"<6> {name} speaks\n".encode())
+
+
+class MemoryBundles:
+    """Support bundles of a few bytes."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.asked: list[tuple[datetime | None, datetime | None, bool]] = []
+
+    async def make(
+        self, since: datetime | None, until: datetime | None, *, runtime_only: bool
+    ) -> Path:
+        self.asked.append((since, until, runtime_only))
+        path = self.directory / "bundle.zip"
+        path.write_bytes(b"PK" + bytes(300_000))
+        return path
 
 
 class MemorySession:

@@ -16,11 +16,14 @@ from muster.edge.engine.base import EngineError, Module, Status
 from muster.edge.identity import DeviceIdentity
 from muster.edge.settings import AgentSettings, Settings
 from muster.edge.upstream.base import HubError, Link, NoLinkError
+from muster.ids import Randomness
 from unit.edge.agent.agent_cases import JsonObject, desired, docker_module, process_module
 from unit.edge.agent.agent_fakes import (
+    MemoryBundles,
     MemoryEngine,
     MemoryHub,
     MemoryIdentities,
+    MemoryLogs,
     MemorySession,
     MemoryWorkload,
     until,
@@ -57,6 +60,9 @@ class Device:
                 identities=self.identities,
                 workload=MemoryWorkload(),
                 hub=self.hub,
+                own_logs=MemoryLogs(),
+                bundles=MemoryBundles(self.home),
+                randomness=Randomness(),
                 connect=self._connect,
                 refused=self.refusals.append,
                 clock=self.clock,
