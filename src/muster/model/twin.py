@@ -53,6 +53,7 @@ MAX_INTEGER: Final = 2**52 - 1
 _FORBIDDEN_IN_KEY: Final = re.compile(r"[\x00-\x1f\x7f-\x9f .$]").search
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]").sub
 _OURS: Final = ("$metadata", "$version")
+_NEVER: Final = format_time(NEVER)
 
 
 class TwinSection(msgspec.Struct, frozen=True):
@@ -105,8 +106,7 @@ def new(initial_tags: JsonObject | None, initial_desired: JsonObject | None, now
     Raises:
         InvalidArgumentError: as `check_limits`.
     """
-    never = {"$lastUpdated": format_time(NEVER)}
-    empty = TwinSection({}, never, 1)
+    empty = TwinSection({}, {"$lastUpdated": _NEVER}, 1)
     tags = _replaced_tags(initial_tags or {})
     desired = (
         _replaced(TwinSection({}, {}, 0), initial_desired, "desired", now)

@@ -138,7 +138,7 @@ class _Session:
         """Nothing is sent unasked."""
 
     def received(self, packets: list[Packet]) -> None:
-        """Take requests; every publish is acknowledged at once, its answer follows."""
+        """Take requests; a publish is acknowledged when it is answered, in the same record."""
         for packet in packets:
             if isinstance(packet, Publish):
                 self._take(packet)
@@ -173,8 +173,6 @@ class _Session:
         if len(publish.payload) > BODY_LIMIT or len(self._waiting) >= _MAX_WAITING:
             self.peer.close("too much at once")
             return
-        if publish.qos and publish.packet_id is not None:
-            self.peer.write(codec.encode_puback(publish.packet_id))
         if self._answering is None:
             if self._answer_at_once(publish):
                 return
@@ -182,7 +180,7 @@ class _Session:
         self._waiting.append(publish)
 
     def _answer_at_once(self, publish: Publish) -> bool:
-        """Answer a poll whose outcome is known; it leaves together with the PUBACK."""
+        """Answer a poll whose outcome is known."""
         if not publish.topic.startswith(_POLL):
             return False
         fields = _fields(publish)
@@ -213,11 +211,11 @@ class _Session:
             body = errors.body(error, tracking, endpoint.clock, number)
             # Without it, SDKs repeat what they take for transient after their own two seconds.
             wait_s = errors.retry_after_s(error) or (RETRY_AFTER_S if status >= 429 else None)
-            self._respond(status, rid, body, wait_s)
+            self._respond(publish, status, rid, body, wait_s)
         except Exception as error:  # noqa: BLE001 - answered as 500, logged with its trace
             _log.exception("registration failed", tracking_id=tracking)
             body = errors.body(error, tracking, endpoint.clock)
-            self._respond(500, rid, body, RETRY_AFTER_S)
+            self._respond(publish, 500, rid, body, RETRY_AFTER_S)
         else:
             self._succeeded(publish, fields, operation)
 
@@ -231,7 +229,8 @@ class _Session:
             body = device_json.polled_json(operation, self._claim.registration_id)
         waiting = operation.status == ASSIGNING
         rid = fields.get("$rid", "")
-        self._respond(202 if waiting else 200, rid, body, RETRY_AFTER_S if waiting else None)
+        status, wait_s = (202, RETRY_AFTER_S) if waiting else (200, None)
+        self._respond(publish, status, rid, body, wait_s)
 
     async def _do(self, publish: Publish, fields: dict[str, str], tracking: str) -> Operation:
         request = RegisterRequest(
@@ -252,7 +251,11 @@ class _Session:
             raise
         return await registrations.register(request)
 
-    def _respond(self, status: int, rid: str, body: bytes, retry_after_s: int | None) -> None:
+    def _respond(
+        self, publish: Publish, status: int, rid: str, body: bytes, retry_after_s: int | None
+    ) -> None:
+        if publish.qos and publish.packet_id is not None:
+            self.peer.write(codec.encode_puback(publish.packet_id))
         # `$rid` first and as it came, then retry-after: clients parse by position (dps.md 0.7).
         topic = f"$dps/registrations/res/{status}/?$rid={rid}"
         if retry_after_s is not None:
