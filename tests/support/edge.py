@@ -44,6 +44,8 @@ class SessionOwner:
         self.taking.set()
         self.refusing: Exception | None = None
         """Raised once, in place of taking a message."""
+        self.taken = 0
+        """Messages that it was asked to take, taken or not."""
 
     def link_changed(self, link: Link, detail: str) -> None:
         self.links.append((link, detail))
@@ -57,6 +59,7 @@ class SessionOwner:
         return await found if asyncio.iscoroutine(found) else found  # type: ignore[no-any-return]
 
     async def message(self, message: Message) -> None:
+        self.taken += 1
         await self.taking.wait()
         refusing, self.refusing = self.refusing, None
         if refusing is not None:

@@ -24,6 +24,14 @@ class Link(enum.StrEnum):
     """The hub does not know or not accept the identity; tried again, but seldom."""
 
 
+class Feature(enum.Enum):
+    """What an identity can take from the hub besides answers."""
+
+    DESIRED = "desired-property patches"
+    METHODS = "direct methods"
+    MESSAGES = "cloud-to-device messages"
+
+
 class NoLinkError(Exception):
     """The session is not connected, or lost its connection before the hub had answered."""
 
@@ -68,7 +76,8 @@ class Owner(Protocol):
         """Take a cloud-to-device message; it is completed when this returns.
 
         Messages come one after the other. An exception means that it was not taken: the connection
-        is made anew, and the hub delivers it again.
+        is made anew, and the hub delivers it again. It is cancelled when the connection ends, for
+        the same reason.
         """
 
 
@@ -84,6 +93,9 @@ class Session(Protocol):
 
     async def close(self) -> None:
         """End in good order."""
+
+    def want(self, features: frozenset[Feature]) -> None:
+        """Take these from now on, and no others: the hub tells its callers what is not wanted."""
 
     def hurry(self) -> None:
         """Try again now where it waits before the next attempt: something has changed."""

@@ -13,18 +13,16 @@ import msgspec
 import structlog
 
 from muster.edge.upstream import topics
-from muster.edge.upstream.base import HubError, JsonObject, Message, NoLinkError
+from muster.edge.upstream.base import Feature, HubError, JsonObject, Message, NoLinkError
 from muster.edge.upstream.topics import CloudMessage, DesiredPatch, MethodCall, TwinAnswer
 from muster.net import conversation
 from muster.net.conversation import Conversation, Failure
 from muster.net.tasks import spawn
 from muster.wire.mqtt import codec
 from muster.wire.mqtt.errors import LocalProtocolError
-from muster.wire.mqtt.packets import Pingreq, Pingresp, Puback, Publish, Suback
+from muster.wire.mqtt.packets import Pingreq, Pingresp, Puback, Publish, Suback, Unsuback
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from muster.edge.upstream.login import Login
     from muster.wire.mqtt.packets import Connect, Packet
 
@@ -103,16 +101,19 @@ class Connection(Conversation[Waiting]):
 
     __slots__ = (
         "_acknowledging",
+        "_begun",
         "_connect",
+        "_delivery",
         "_features",
+        "_filters",
         "_hub",
         "_inbox",
         "_login",
         "_loop",
+        "_methods",
         "_pinged_at",
         "_request",
         "_requests",
-        "_tasks",
         "bytes_in_flight",
         "heard_at",
         "progress_at",
@@ -123,7 +124,7 @@ class Connection(Conversation[Waiting]):
         owner: ConnectionOwner,
         login: Login,
         connect: Connect,
-        features: frozenset[topics.Feature],
+        features: frozenset[Feature],
     ) -> None:
         super().__init__(owner)
         self._hub = owner
@@ -135,7 +136,10 @@ class Connection(Conversation[Waiting]):
         self._requests: dict[str, asyncio.Future[tuple[int, bytes]]] = {}
         self._acknowledging: deque[_Received] = deque()
         self._inbox: deque[tuple[Message, _Received | None]] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._filters: dict[str, int] | None = None
+        self._begun = False
+        self._delivery: asyncio.Task[None] | None = None
+        self._methods: set[asyncio.Task[None]] = set()
         self._pinged_at: float | None = None
         self.bytes_in_flight = 0
         self.progress_at = self.heard_at = self._loop.time()
@@ -149,13 +153,25 @@ class Connection(Conversation[Waiting]):
 
     @property
     def idle(self) -> bool:
-        """Whether neither side owes the other anything."""
-        return not (self._client.in_flight or self._requests or self._tasks or self._acknowledging)
+        """Whether neither side waits for an answer; a message may be delivered again."""
+        return not (self._client.in_flight or self._requests or self._methods)
 
     @property
-    def tasks(self) -> frozenset[asyncio.Task[None]]:
-        """Answers to the hub that are being worked on."""
-        return frozenset(self._tasks)
+    def methods(self) -> frozenset[asyncio.Task[None]]:
+        """Direct methods that are being answered."""
+        return frozenset(self._methods)
+
+    def want(self, features: frozenset[Feature]) -> None:
+        """Subscribe to what these need, and to nothing else."""
+        self._features = features
+        before = self._filters
+        if before is None or self._over:
+            return
+        self._filters = after = topics.filters(self._login, features)
+        if added := [(name, qos) for name, qos in after.items() if name not in before]:
+            self.write(self._client.subscribe(added, Waiting()))
+        if dropped := [name for name in before if name not in after]:
+            self.write(self._client.unsubscribe(dropped, Waiting()))
 
     def send(self, topic: str, body: bytes, size: int, done: asyncio.Future[None]) -> None:
         """Publish telemetry; `done` gets `None`, or `HubError` where it cannot be sent at all."""
@@ -232,6 +248,8 @@ class Connection(Conversation[Waiting]):
         for answered in self._requests.values():
             if not answered.done():
                 answered.set_exception(error)
+        if self._delivery is not None and self._delivery is not asyncio.current_task():
+            self._delivery.cancel()
 
     # What the hub says.
 
@@ -244,8 +262,8 @@ class Connection(Conversation[Waiting]):
 
     def accepted(self) -> None:
         """Subscribe."""
-        wanted = topics.filters(self._login, self._features)
-        self.write(self._client.subscribe(wanted, Waiting()))
+        self._filters = topics.filters(self._login, self._features)
+        self.write(self._client.subscribe(list(self._filters.items()), Waiting()))
 
     def take(self, packet: Packet) -> None:
         """Take a packet."""
@@ -258,8 +276,11 @@ class Connection(Conversation[Waiting]):
             self._settle(packet)
             if _REFUSED in packet.return_codes:
                 self.end(Failure(kind="subscription refused"))
-            else:
+            elif not self._begun:
+                self._begun = True
                 self._hub.began(self)
+        elif isinstance(packet, Unsuback):
+            self._settle(packet)
         elif isinstance(packet, Pingresp):
             self._pinged_at = None
 
@@ -272,7 +293,7 @@ class Connection(Conversation[Waiting]):
         if not (self._client.in_flight or self._requests):
             self.progress_at = self._loop.time()
 
-    def _settle(self, answer: Puback | Suback) -> None:
+    def _settle(self, answer: Puback | Suback | Unsuback) -> None:
         note = self._client.settle(answer)
         self.progress_at = self.heard_at
         if note.done is not None and not note.done.done():
@@ -291,8 +312,8 @@ class Connection(Conversation[Waiting]):
             self._inbox.append((Message(bag=said.bag, body=packet.payload), received))
             if len(self._inbox) > MAX_INBOX:
                 self.end(Failure(kind="protocol: too many messages at a time"))
-            elif len(self._inbox) == 1:
-                self._work(self._deliver(), "cloud-to-device messages")
+            elif self._delivery is None:
+                self._delivery = spawn(self._deliver(), "cloud-to-device messages")
             return
         if isinstance(said, TwinAnswer):
             self._answered(said, packet.payload)
@@ -334,10 +355,12 @@ class Connection(Conversation[Waiting]):
         except msgspec.MsgspecError:
             self._reply(call, 400, {"message": "the payload is not JSON"})
             return
-        if sum(task.get_name() == "direct method" for task in self._tasks) >= MAX_METHODS:
+        if len(self._methods) >= MAX_METHODS:
             self._reply(call, 429, {"message": "too many methods are being answered"})
             return
-        self._work(self._answer(call, argument), "direct method")
+        task = spawn(self._answer(call, argument), "direct method")
+        self._methods.add(task)
+        task.add_done_callback(self._methods.discard)
 
     async def _answer(self, call: MethodCall, argument: Any) -> None:
         try:
@@ -362,14 +385,9 @@ class Connection(Conversation[Waiting]):
             except Exception:  # noqa: BLE001 - not completed, so the hub delivers it again
                 _log.exception("a cloud-to-device message was not taken")
                 self.end(Failure(kind="a cloud-to-device message was not taken"))
-                return
             self._inbox.popleft()
             self._acknowledge(received)
-
-    def _work(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
-        task = spawn(coroutine, name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._delivery = None
 
 
 def _reason(content: bytes) -> str:

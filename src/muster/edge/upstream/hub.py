@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from muster.edge.identity import DeviceIdentity, ModuleIdentity
-    from muster.edge.upstream.base import Owner
+    from muster.edge.upstream.base import Feature, Owner
     from muster.edge.upstream.hub_time import HubTime
     from muster.edge.upstream.session import Tuning
-    from muster.edge.upstream.topics import Feature
     from muster.ids import Randomness
 
 LIMITS: Final = Limits(

@@ -18,10 +18,9 @@ import structlog
 
 from muster.clock import format_time
 from muster.edge.upstream import backoff, topics
-from muster.edge.upstream.base import HubError, JsonObject, Link, Message, NoLinkError
+from muster.edge.upstream.base import Feature, HubError, JsonObject, Link, Message, NoLinkError
 from muster.edge.upstream.connection import Connection
 from muster.edge.upstream.login import Transport
-from muster.edge.upstream.topics import Feature
 from muster.net.conversation import Failure
 from muster.net.dial_websocket import WebSocketLine
 from muster.net.tasks import spawn
@@ -177,6 +176,12 @@ class MqttSession:
             each.cancel()
         if self._left_over:
             await asyncio.wait(self._left_over)
+
+    def want(self, features: frozenset[Feature]) -> None:
+        """Take these and no others; see `base.Session`."""
+        self._features = features
+        if self._connection is not None:
+            self._connection.want(features)
 
     def hurry(self) -> None:
         """Try again now, where it waits before the next attempt: something has changed."""
@@ -389,7 +394,7 @@ class MqttSession:
     def _let_go(self, connection: Connection) -> None:
         """Leave a connection; what its owner still works on is finished all the same."""
         self._connection = None
-        for task in connection.tasks:
+        for task in connection.methods:
             self._left_over.add(task)
             task.add_done_callback(self._left_over.discard)
         connection.leave()

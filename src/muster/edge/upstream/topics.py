@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import enum
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from muster.edge.upstream.base import Feature
 
 if TYPE_CHECKING:
     from muster.edge.upstream.login import Login
@@ -18,14 +19,6 @@ _DESIRED: Final = "$iothub/twin/PATCH/properties/desired/"
 _METHODS: Final = "$iothub/methods/POST/"
 _TWIN_ANSWER: Final = re.compile(re.escape(_TWIN_ANSWERS) + r"([0-9]{3})/\?\$rid=([^&]+)(?:&.*)?")
 _METHOD: Final = re.compile(re.escape(_METHODS) + r"([^/]+)/\?\$rid=([^&]+)(?:&.*)?")
-
-
-class Feature(enum.Enum):
-    """What an identity can take from the hub besides answers."""
-
-    DESIRED = "desired-property patches"
-    METHODS = "direct methods"
-    MESSAGES = "cloud-to-device messages"
 
 
 class TwinAnswer(NamedTuple):
@@ -60,16 +53,16 @@ def telemetry(login: Login, bag: str) -> str:
     return f"{login.path}/messages/events/{bag}"
 
 
-def filters(login: Login, features: frozenset[Feature]) -> list[tuple[str, int]]:
+def filters(login: Login, features: frozenset[Feature]) -> dict[str, int]:
     """Return what to subscribe to, with QoS. The twin's answers are always wanted."""
-    wanted = [(f"{_TWIN_ANSWERS}#", 1)]
+    wanted = {f"{_TWIN_ANSWERS}#": 1}
     if Feature.DESIRED in features:
-        wanted.append((f"{_DESIRED}#", 1))
+        wanted[f"{_DESIRED}#"] = 1
     if Feature.METHODS in features:
-        wanted.append((f"{_METHODS}#", 1))
+        wanted[f"{_METHODS}#"] = 1
     if Feature.MESSAGES in features:
         tail = "/messages/devicebound/#" if login.module_id is None else "/#"
-        wanted.append((f"{login.path}{tail}", 1))
+        wanted[f"{login.path}{tail}"] = 1
     return wanted
 
 

@@ -1,9 +1,9 @@
 """The client's end of an MQTT 3.1.1 connection: what a server may send, and what answers what.
 
 1. The first packet is CONNACK [MQTT-3.2.0-1], once.
-2. After it come PUBLISH of QoS 0 and 1, PUBACK, SUBACK and PINGRESP. QoS 2 and UNSUBSCRIBE are not
-   used, so nothing of them may come.
-3. Each PUBACK and SUBACK answers a packet that is waiting for just that [MQTT-2.3.1-6].
+2. After it come PUBLISH of QoS 0 and 1, PUBACK, SUBACK, UNSUBACK and PINGRESP. QoS 2 is not used,
+   so nothing of it may come.
+3. Each acknowledgement answers a packet that is waiting for just that [MQTT-2.3.1-6].
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from muster.wire.mqtt.bodies import READERS, TYPE_NAMES, Readers
 from muster.wire.mqtt.decoder import DEFAULT_MAX_PACKET_SIZE, Decoder, Phase
 from muster.wire.mqtt.encoder import encode, encode_publish
 from muster.wire.mqtt.errors import LocalProtocolError, RemoteProtocolError
-from muster.wire.mqtt.packets import Puback, Suback, Subscribe
+from muster.wire.mqtt.packets import Puback, Suback, Subscribe, Unsuback, Unsubscribe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Answer: TypeAlias = Puback | Suback
+Answer: TypeAlias = Puback | Suback | Unsuback
 """What a server says to a packet that has an identifier."""
 
 MAX_IN_FLIGHT: Final = 0xFFFF
 """Packets that can wait for their answer at a time: there are no more identifiers."""
 
 _CONNACK: Final = 0x20
-_FROM_SERVERS: Final = frozenset({3, 4, 9, 13})
+_FROM_SERVERS: Final = frozenset({3, 4, 9, 11, 13})
 _FROM_CLIENTS: Final = frozenset({1, 8, 10, 12, 14})
 
 
@@ -109,6 +109,13 @@ class ClientConnection(Generic[T]):
         packet_id = self._free_id()
         data = encode(Subscribe(packet_id, filters))
         self._waiting[packet_id] = Suback, note
+        return data
+
+    def unsubscribe(self, filters: list[str], note: T) -> bytes:
+        """Return an UNSUBSCRIBE in bytes; raises like `publish`."""
+        packet_id = self._free_id()
+        data = encode(Unsubscribe(packet_id, filters))
+        self._waiting[packet_id] = Unsuback, note
         return data
 
     def settle(self, answer: Answer) -> T:

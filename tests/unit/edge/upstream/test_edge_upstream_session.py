@@ -9,12 +9,11 @@ import msgspec
 import pytest
 
 from muster.edge.upstream.backoff import Backoff
-from muster.edge.upstream.base import HubError, Link, Message, NoLinkError
+from muster.edge.upstream.base import Feature, HubError, Link, Message, NoLinkError
 from muster.edge.upstream.connection import MAX_INBOX, MAX_METHODS
 from muster.edge.upstream.hub_time import HubTime
 from muster.edge.upstream.login import Gateway, Login, Transport
 from muster.edge.upstream.session import MqttSession, Tuning
-from muster.edge.upstream.topics import Feature
 from muster.ids import Randomness
 from muster.net.dial import Dialler, client_context
 from support.edge import SessionOwner, ShiftedClock, until
@@ -101,7 +100,7 @@ async def test_connect_is_that_of_a_device(peer: Peer, begin: Callable[..., Subj
     assert (connect.password or b"").startswith(
         b"SharedAccessSignature sr=localhost%2Fdevices%2Fd1&"
     )
-    assert {name for name, _ in peer.line.filters} == {
+    assert set(peer.line.subscribed) == {
         "$iothub/twin/res/#",
         "$iothub/twin/PATCH/properties/desired/#",
         "$iothub/methods/POST/#",
@@ -113,13 +112,28 @@ async def test_a_module_wants_what_it_is_told_to(peer: Peer, begin: Callable[...
     login = msgspec.structs.replace(LOGIN, module_id="$edgeHub", hub_host="localhost:4430")
     subject = begin(login=login, features=frozenset({Feature.MESSAGES}))
     await subject.connected()
-    assert [name for name, _ in peer.line.filters] == [
-        *("$iothub/twin/res/#", "devices/d1/modules/$edgeHub/#")
-    ]
+    assert list(peer.line.subscribed) == [*("$iothub/twin/res/#", "devices/d1/modules/$edgeHub/#")]
     connect = peer.line.connect
     assert connect is not None
     assert (connect.username or "").startswith("localhost/d1/$edgeHub/?")
     assert b"sr=localhost%2Fdevices%2Fd1%2Fmodules%2F%24edgeHub&" in (connect.password or b"")
+
+
+async def test_what_is_wanted_may_change(peer: Peer, begin: Callable[..., Subject]) -> None:
+    subject = begin(features=frozenset({Feature.METHODS}))
+    await subject.connected()
+    subject.session.want(frozenset({Feature.MESSAGES, Feature.DESIRED}))
+    await subject.session.twin()
+    assert set(peer.line.subscribed) == {
+        "$iothub/twin/res/#",
+        "$iothub/twin/PATCH/properties/desired/#",
+        "devices/d1/messages/devicebound/#",
+    }
+    # A connection that comes later has the same.
+    peer.line.drop()
+    await until(lambda: len(peer.lines) == 2)
+    await subject.connected()
+    assert peer.line.subscribed == peer.lines[0].subscribed
 
 
 async def test_a_hub_that_acknowledges_nothing_is_left(
@@ -240,6 +254,23 @@ async def test_more_messages_than_the_hub_may_send(
     await until(lambda: len(peer.lines) > 1)
     assert "too many messages" in subject.details
     subject.owner.taking.set()
+
+
+async def test_a_message_that_waits_for_its_owner_waits_no_longer_than_the_connection(
+    peer: Peer, begin: Callable[..., Subject]
+) -> None:
+    subject = begin()
+    await subject.connected()
+    subject.owner.taking.clear()
+    peer.line.message(b"1", 11)
+    await until(lambda: subject.owner.taken == 1)
+    peer.line.drop()
+    await until(lambda: len(peer.lines) == 2)
+    await subject.connected()
+    subject.owner.taking.set()
+    peer.line.message(b"1", 12)
+    await until(lambda: peer.line.acknowledged == [12])
+    assert [each.body for each in subject.owner.messages] == [b"1"]
 
 
 async def test_methods(peer: Peer, begin: Callable[..., Subject]) -> None:

@@ -20,6 +20,8 @@ from muster.wire.mqtt.packets import (
     Publish,
     Suback,
     Subscribe,
+    Unsuback,
+    Unsubscribe,
 )
 
 RID = re.compile(r".*\?\$rid=([^&]+).*")
@@ -64,7 +66,7 @@ class Line(asyncio.Protocol):
         self._connection = ServerConnection()
         self.transport: asyncio.Transport | None = None
         self.connect: Connect | None = None
-        self.filters: list[tuple[str, int]] = []
+        self.subscribed: dict[str, int] = {}
         self.published: list[Publish] = []
         self.acknowledged: list[int] = []
         self.said_goodbye = False
@@ -100,9 +102,8 @@ class Line(asyncio.Protocol):
             if isinstance(packet, Connect):
                 self.connect = packet
                 self.say(Connack(self._peer.connack))
-            elif isinstance(packet, Subscribe):
-                self.filters += packet.filters
-                self.say(Suback(packet.packet_id, [qos for _, qos in packet.filters]))
+            elif isinstance(packet, Subscribe | Unsubscribe):
+                self._subscribe(packet)
             elif isinstance(packet, Puback):
                 self.acknowledged.append(packet.packet_id)
             elif isinstance(packet, Publish):
@@ -112,6 +113,15 @@ class Line(asyncio.Protocol):
                     self.say(Pingresp())
             elif isinstance(packet, Disconnect):
                 self.said_goodbye = True
+
+    def _subscribe(self, packet: Subscribe | Unsubscribe) -> None:
+        if isinstance(packet, Subscribe):
+            self.subscribed.update(packet.filters)
+            self.say(Suback(packet.packet_id, [qos for _, qos in packet.filters]))
+            return
+        for name in packet.filters:
+            del self.subscribed[name]
+        self.say(Unsuback(packet.packet_id))
 
     def _publish(self, packet: Publish) -> None:
         self.published.append(packet)

@@ -68,7 +68,6 @@ def test_packets_of_a_server_in_any_chunks(packets: list[Packet], at: list[int])
         (Pubrec(1), "PUBREC that nothing asked for"),
         (Pubrel(1), "PUBREL that nothing asked for"),
         (Pubcomp(1), "PUBCOMP that nothing asked for"),
-        (Unsuback(1), "UNSUBACK that nothing asked for"),
     ],
     ids=lambda each: type(each).__name__ if not isinstance(each, str) else "",
 )
@@ -91,13 +90,16 @@ def test_answers_give_the_notes_back() -> None:
         connection.publish("t", b"1", "first")
         + connection.subscribe([("t", 1)], "second")
         + connection.publish("t", b"2", "third")
+        + connection.unsubscribe(["t", "u"], "fourth")
     )
     assert sent == [
         Publish("t", b"1", 1, 1),
         Subscribe(2, [("t", 1)]),
         Publish("t", b"2", 1, 3),
+        Unsubscribe(4, ["t", "u"]),
     ]
-    assert connection.in_flight == 3
+    assert connection.in_flight == 4
+    assert connection.settle(Unsuback(4)) == "fourth"
     assert connection.settle(Puback(3)) == "third"
     assert connection.settle(Suback(2, [1])) == "second"
     assert connection.settle(Puback(1)) == "first"
@@ -111,6 +113,8 @@ def test_an_answer_to_nothing_is_an_error() -> None:
         connection.settle(Puback(2))
     with pytest.raises(RemoteProtocolError, match="SUBACK answers nothing"):
         connection.settle(Suback(1, [0]))
+    with pytest.raises(RemoteProtocolError, match="UNSUBACK answers nothing"):
+        connection.settle(Unsuback(1))
     assert connection.settle(Puback(1)) == "note"
     with pytest.raises(RemoteProtocolError, match="PUBACK answers nothing"):
         connection.settle(Puback(1))
@@ -124,6 +128,15 @@ def test_identifiers_that_wait_are_not_used_again() -> None:
         connection.publish("t", b"", -1)
     assert connection.settle(Puback(40_000)) == 39_999
     assert connection.publish("t", b"", -1).endswith((40_000).to_bytes(2))
+
+
+def test_what_is_abandoned_waits_no_longer() -> None:
+    connection = connected()
+    connection.publish("t", b"", "first")
+    connection.subscribe([("t", 1)], "second")
+    assert connection.abandon() == ["first", "second"]
+    assert connection.abandon() == []
+    assert connection.in_flight == 0
 
 
 def test_what_cannot_be_written_takes_no_identifier() -> None:
