@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 from paho.mqtt import client as paho
 
+from support.edge_hub import EdgeDevice
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
+    from pathlib import Path
 
     from support.instance import Instance
 
@@ -67,3 +70,12 @@ def _official(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip(reason)
     # What the clients built on requests read (hub-service.md 0.1).
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(instance.ca_file))
+
+
+@pytest.fixture
+def edge(instance: Instance, tmp_path: Path) -> Iterator[EdgeDevice]:
+    """Return an edge device of that instance; its edge hub is not started yet."""
+    with EdgeDevice.make(instance, tmp_path) as device:
+        if reason := device.place.why_not_official:
+            pytest.skip(reason)
+        yield device

@@ -17,25 +17,16 @@ from azure.iot.device import (
 )
 
 from support.device import unique
-from support.edge_hub import EdgeDevice
 from support.events import events_of, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+    from support.edge_hub import EdgeDevice
     from support.instance import Instance
 
 PATIENCE_S = 60.0
 UP = "FROM /messages/* INTO $upstream"
-
-
-@pytest.fixture
-def edge(instance: Instance, tmp_path: Path) -> Iterator[EdgeDevice]:
-    with EdgeDevice.make(instance, tmp_path) as device:
-        if reason := device.place.why_not_official:
-            pytest.skip(reason)
-        yield device
 
 
 @contextmanager

@@ -109,9 +109,14 @@ class EdgeDevice:
     # The process.
 
     @property
+    def ca_file(self) -> Path:
+        """File of what clients are to trust, PEM; there once the edge hub has started."""
+        return self.directory / "trust.pem"
+
+    @property
     def trust(self) -> str:
         """What clients are to trust, PEM."""
-        return (self.directory / "trust.pem").read_text()
+        return self.ca_file.read_text()
 
     def start(self) -> None:
         """Start the edge hub and wait until it listens."""

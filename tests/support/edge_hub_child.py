@@ -51,6 +51,7 @@ async def main(setting: dict[str, Any]) -> None:
         upstream_protocol="mqtt",
         time=HubTime(clock),
         randomness=randomness,
+        environment={},
         gateway=Gateway(
             host=setting["hub"],
             https_port=setting["httpsPort"],

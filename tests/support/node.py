@@ -8,23 +8,29 @@ import shutil
 import subprocess
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import pytest
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from support.instance import Instance
-
 SCRIPTS = Path(__file__).parent.parent / "conformance" / "node"
 PATIENCE_S = 90.0
+
+
+class Trusted(Protocol):
+    """Something with a CA of its own: an instance, an edge device."""
+
+    @property
+    def ca_file(self) -> Path:
+        """Where that is, PEM."""
 
 
 class NodeScript:
     """One running script; it reports a JSON object a line."""
 
-    def __init__(self, instance: Instance, script: str, context: dict[str, Any]) -> None:
+    def __init__(self, instance: Trusted, script: str, context: dict[str, Any]) -> None:
         if (node := shutil.which("node")) is None or not (SCRIPTS / "node_modules").exists():
             pytest.skip("Node.js with npm was missing at `make setup`: apt-get install nodejs npm")
         self._process = subprocess.Popen(
@@ -78,7 +84,7 @@ class NodeScript:
         return self._results
 
 
-def run_script(instance: Instance, script: str, context: dict[str, Any]) -> dict[str, Any]:
+def run_script(instance: Trusted, script: str, context: dict[str, Any]) -> dict[str, Any]:
     """Run a script to its end and return its scenarios by name."""
     with NodeScript(instance, script, context) as running:
         return running.results()
