@@ -204,10 +204,11 @@ class DockerHost:
         trace: TracebackType | None,
     ) -> None:
         try:
-            if self._process is None:
-                self.start()
-            self._remove_everything()
-            self.stop()
+            if error is None:
+                self.start_again()
+            if self._process is not None:
+                self._remove_everything()
+                self.stop()
         finally:
             if self._process is not None:
                 self.kill9()
@@ -242,6 +243,11 @@ class DockerHost:
             return self.call("GET", "/version").status == 200
         return False
 
+    def start_again(self) -> None:
+        """Start it if a test has left it stopped."""
+        if self._process is None:
+            self.start()
+
     def stop(self) -> None:
         assert self._process is not None
         self._process.terminate()
@@ -253,6 +259,15 @@ class DockerHost:
         self._process.kill()
         self._process.wait()
         self._process = None
+        # Its containerd dies with it, and is taken for a living one as long as it is not reaped.
+        pid = self.directory / "exec" / "containerd" / "containerd.pid"
+        with contextlib.suppress(FileNotFoundError):
+            stat = Path("/proc") / pid.read_text() / "stat"
+            end = CLOCK.monotonic() + _STOP_S
+            while stat.read_text().rpartition(")")[2].split()[0] != "Z":
+                assert CLOCK.monotonic() < end, "containerd outlives dockerd"
+                time.sleep(0.02)
+        pid.unlink(missing_ok=True)
 
     def log_text(self) -> str:
         return (self.directory / "log.txt").read_text(errors="replace")

@@ -41,4 +41,5 @@ def docker_session(registry: Registry) -> Iterator[DockerHost]:
 def docker_host(docker_session: DockerHost) -> Iterator[DockerHost]:
     """Return an engine without containers, which it has none of again afterwards."""
     yield docker_session
+    docker_session.start_again()
     docker_session.remove_containers()

@@ -123,6 +123,17 @@ class ModuleDirectory:
         """
         new = self.path.with_name(f".new-{self.path.name}")
         shutil.rmtree(new, ignore_errors=True)
+        try:
+            self._fill(new, made)
+            new.rename(self.path)
+        except OSError as error:
+            shutil.rmtree(new, ignore_errors=True)
+            if not self.path.exists():
+                raise
+            raise FileExistsError(self.path) from error
+
+    @staticmethod
+    def _fill(new: Path, made: Made) -> None:
         new.mkdir(mode=0o711)
         (new / "log").mkdir(mode=0o700)
         (new / "work").mkdir(mode=0o700)
@@ -136,13 +147,6 @@ class ModuleDirectory:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        try:
-            new.rename(self.path)
-        except OSError as error:
-            shutil.rmtree(new, ignore_errors=True)
-            if not self.path.exists():
-                raise
-            raise FileExistsError(self.path) from error
 
     def remove(self) -> None:
         """Remove the directory; it is no module from the first moment on."""

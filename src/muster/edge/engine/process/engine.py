@@ -265,7 +265,8 @@ def _start(directory: ModuleDirectory, last: Run) -> tuple[int, str]:
 def _sweep(run: Run) -> None:
     """Kill what a supervisor that was killed itself could not."""
     if run.id and run.code is None and not run.alive:
-        supervisor.kill_members(run.id, run.child)
+        # Its first process is long reaped, and the ID perhaps another's: only the mark counts.
+        supervisor.kill_members(run.id, 0)
 
 
 def _running(directory: ModuleDirectory) -> Run | None:

@@ -108,7 +108,7 @@ def _parse(spec: ModuleSpec) -> Program:
         command=command,
         directory=directory,
         user=user,
-        limits=_limits(settings.get("limits") or {}),
+        limits=_limits(settings.get("limits", {})),
         env={
             "PATH": _PATH,
             "LANG": "C.UTF-8",

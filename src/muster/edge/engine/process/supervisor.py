@@ -95,7 +95,10 @@ def write_record(fd: int, values: dict[str, object]) -> None:
 
 
 def read_record(data: bytes) -> dict[str, str]:
-    """Read what `write_record` wrote: `run`, `supervisor`, `child`, `started`, `exited`, `code`.
+    """Read what `write_record` wrote.
+
+    That is `run`, `supervisor`, `child`, `started`, `error` where it did not begin, and at the end
+    `exited`, `code` and `lost`, the lines that the log has to tell of yet.
 
     Processes are an ID and, after a space, the time of their start; moments are nanoseconds.
     """
@@ -121,7 +124,12 @@ def stat_of(pid: int) -> list[str]:
 
 
 def members(run: str, leader: int) -> list[int]:
-    """Return the living processes of a run: its session, and who carries its ID from there."""
+    """Return the living processes of a run: its session, and who carries its ID from there.
+
+    Args:
+        run: ID of the run.
+        leader: its first process, not reaped yet, so that its ID is nobody else's; 0 for none.
+    """
     names = os.listdir("/proc")  # noqa: PTH208 - no pathlib here
     return [int(name) for name in names if name.isdecimal() and _is_member(int(name), run, leader)]
 
@@ -130,7 +138,7 @@ def _is_member(pid: int, run: str, leader: int) -> bool:
     stat = stat_of(pid)
     if not stat or stat[0] in "ZX" or pid == os.getpid():
         return False
-    if int(stat[3]) == leader:
+    if 0 < leader == int(stat[3]):
         return True
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123 - no pathlib here
@@ -167,14 +175,19 @@ class Log:
     """Numbered files of lines `time stream F|P text`, of a bounded size in all.
 
     `P` is a part of a line that goes on in the next one of its stream.
+
+    Args:
+        directory: of the files.
+        limit: of their size in all, bytes.
+        lost: lines that could not be written and are not told of yet.
     """
 
-    def __init__(self, directory: str, limit: int) -> None:
+    def __init__(self, directory: str, limit: int, lost: int) -> None:
         self._directory = directory
         self._limit = max(limit // LOG_FILES, LONGEST_LINE)
         self._kept: dict[int, bytes] = {1: b"", 2: b""}
         self._torn = False
-        self._lost = 0
+        self.lost = lost
         self._number = max(self._numbers(), default=0)
         self._fd = -1
         self._size = 0
@@ -222,8 +235,8 @@ class Log:
             for at in range(0, len(text) or 1, LONGEST_LINE)
         ]
         data = b"".join(b"%s%d %s %s\n" % (head, stream, kind, text) for kind, text in cut)
-        if self._lost:
-            note = b"%s2 F muster: the log has lost %d lines here\n" % (head, self._lost)
+        if self.lost:
+            note = b"%s2 F muster: the log has lost %d lines here\n" % (head, self.lost)
             data = note + data
         try:
             if self._size >= self._limit:
@@ -232,11 +245,11 @@ class Log:
                 data = b"\n" + data
             written = os.write(self._fd, data)
         except OSError:  # most likely a full disk: a module does not stop for its log
-            self._lost += len(cut)
+            self.lost += len(cut)
             return
         self._size += written
         self._torn = written < len(data)
-        self._lost = len(cut) if self._torn else 0
+        self.lost = len(cut) if self._torn else 0
 
     def _rotate(self) -> None:
         self._number += 1
@@ -373,7 +386,8 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     try:
         record = _lock(f"{directory}/run")
-        log = Log(f"{directory}/log", int(options["log"]))
+        last = read_record(os.pread(record, RECORD_SIZE, 0))
+        log = Log(f"{directory}/log", int(options["log"]), int(last.get("lost", 0)))
         me = f"{os.getpid()} {stat_of(os.getpid())[19]}"
         values: dict[str, object] = {"run": options["run"], "supervisor": me}
         write_record(record, values)
@@ -388,20 +402,28 @@ def main() -> None:
         _become(options, command, env, (out[1], err[1]), report[1])
     for fd in (out[1], err[1], report[1]):
         os.close(fd)
-    trouble = os.read(report[0], 512).decode("utf-8", "replace")
-    os.close(report[0])
+    _supervise(record, log, values, child, (out[0], err[0], report[0], wake))
+
+
+def _supervise(
+    record: int, log: Log, values: dict[str, object], child: int, fds: tuple[int, int, int, int]
+) -> None:
+    """See a run through from the module's start to its end."""
+    out, err, report, wake = fds
+    trouble = os.read(report, 512).decode("utf-8", "replace")
+    os.close(report)
     values["child"] = f"{child} {stat_of(child)[19]}"
     if trouble:
         values["error"] = " ".join(trouble.split())
     else:
         write_record(record, values)
-        streams = {out[0]: 1, err[0]: 2}
+        streams = {out: 1, err: 2}
         for fd in streams:
             os.set_blocking(fd, False)
         _say("ok")
         _watch(log, streams, wake, child)
         _signal_group(child, signal.SIGKILL)
-        kill_members(options["run"], child)
+        kill_members(str(values["run"]), child)
         while streams and (ready := select.select(list(streams), [], [], 0)[0]):
             _drain(log, streams, ready)
         log.finish()
@@ -409,6 +431,7 @@ def main() -> None:
     code = os.waitstatus_to_exitcode(status)
     values["exited"] = time.time_ns()
     values["code"] = code if code >= 0 else 128 - code
+    values["lost"] = log.lost
     write_record(record, values)
     if trouble:
         os.close(record)
