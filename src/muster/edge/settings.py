@@ -129,14 +129,12 @@ class Sockets(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         management: URI the daemon listens on.
         workload: likewise; the socket all modules may use.
-        workload_in_containers: URI under which a container finds its workload socket.
         management_requests: requests at a time on one management socket.
         workload_requests: requests at a time on one workload socket.
     """
 
     management: str = "unix:///var/run/iotedge/mgmt.sock"
     workload: str = "unix:///var/run/iotedge/workload.sock"
-    workload_in_containers: str = "unix:///var/run/iotedge/workload.sock"
     management_requests: int = 50
     workload_requests: int = 50
 
@@ -155,6 +153,20 @@ class EdgeCa(msgspec.Struct, frozen=True, kw_only=True):
     private_key: Path | None = None
     lifetime_days: int = 90
     renew_at: float = 0.8
+
+
+class EdgeHubSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the edge hub listens; a key of this runtime's own.
+
+    Attributes:
+        address: to bind; empty for all addresses.
+        mqtt_port: the official SDKs know no other than 8883.
+        https_port: for HTTPS and WebSockets; they know no other than 443.
+    """
+
+    address: str = ""
+    mqtt_port: int = 8883
+    https_port: int = 443
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,6 +193,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         reprovisioning: see `Reprovisioning`.
         trust_bundle: PEM file of further CAs to trust, of the hub and for modules.
         agent: see `AgentSettings`.
+        edge_hub: see `EdgeHubSettings`.
         engine: see `ContainerEngine`.
         sockets: see `Sockets`.
         edge_ca: see `EdgeCa`.
@@ -195,6 +208,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     reprovisioning: Reprovisioning = Reprovisioning.DYNAMIC
     trust_bundle: Path | None = None
     agent: AgentSettings = AgentSettings()
+    edge_hub: EdgeHubSettings = EdgeHubSettings()
     engine: ContainerEngine = ContainerEngine()
     sockets: Sockets = Sockets()
     edge_ca: EdgeCa = EdgeCa()

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 
 
-def configure(level: str = "info", *, as_json: bool | None = None) -> None:
+def configure(
+    level: str = "info", *, as_json: bool | None = None, file: TextIO | None = None
+) -> None:
     """Set up logging for the process.
 
     Args:
         level: least severity written: debug, info, warning or error.
         as_json: JSON lines or readable text; `None` chooses by whether stderr is a terminal.
+        file: where lines go; `None` for stderr.
     """
     if as_json is None:
         as_json = not sys.stderr.isatty()
@@ -34,7 +37,7 @@ def configure(level: str = "info", *, as_json: bool | None = None) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[level.upper()]
         ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(file or sys.stderr),
         cache_logger_on_first_use=True,
     )
     # Libraries that use the standard module speak only when something is wrong.

@@ -15,11 +15,15 @@ class CommandError(click.ClickException):
     Args:
         message: what could not be done.
         causes: why, and why that, each one sentence.
+
+    Attributes:
+        lines: message and causes.
     """
 
     exit_code = 1
 
     def __init__(self, message: str, *causes: str) -> None:
+        self.lines = (message, *causes)
         lines = [message, *(f"\tcaused by: {cause}" for cause in causes)]
         super().__init__(printable("\n".join(lines), keep="\n\t"))
 

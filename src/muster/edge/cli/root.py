@@ -23,6 +23,9 @@ class _Entry(NamedTuple):
 
 _COMMANDS: Final = {
     "config": _Entry("config", "config", "Write, check and apply the configuration."),
+    "list": _Entry("modules", "list_", "List the modules of this device."),
+    "logs": _Entry("modules", "logs", "Show what a module has written."),
+    "restart": _Entry("modules", "restart", "Stop a module and start it again."),
     "version": _Entry("root", "version", "Show the version."),
 }
 """Every command, in the order of `iotedge --help`."""

@@ -13,6 +13,7 @@ from muster.edge.settings import (
     ContainerEngine,
     DpsProvisioning,
     EdgeCa,
+    EdgeHubSettings,
     ManualProvisioning,
     Network,
     Reprovisioning,
@@ -32,6 +33,11 @@ def render(settings: Settings) -> str:
     tables |= _provisioning(settings.provisioning)
     tables |= _agent(settings.agent)
     tables |= _sockets(settings.sockets)
+    tables["edge_hub"] = {
+        name: getattr(settings.edge_hub, name)
+        for name in ("address", "mqtt_port", "https_port")
+        if getattr(settings.edge_hub, name) != getattr(EdgeHubSettings(), name)
+    }
     tables["moby_runtime"] = _engine(settings.engine)
     tables["edge_ca"] = _edge_ca(settings.edge_ca)
     tables["additional_info"] = settings.additional_info
@@ -109,14 +115,12 @@ def _agent(agent: AgentSettings) -> dict[str, dict[str, Any]]:
 
 def _sockets(sockets: Sockets) -> dict[str, dict[str, Any]]:
     usual = Sockets()
-    # `listen` falls back to `connect`, so one that differs is said in both.
-    same = sockets.workload == sockets.workload_in_containers == usual.workload
     return {
-        "connect": {} if same else {"workload_uri": sockets.workload_in_containers},
-        "listen": ({} if same else {"workload_uri": sockets.workload})
-        | (
-            {} if sockets.management == usual.management else {"management_uri": sockets.management}
-        ),
+        "listen": {
+            f"{name}_uri": getattr(sockets, name)
+            for name in ("management", "workload")
+            if getattr(sockets, name) != getattr(usual, name)
+        },
         "iotedge_max_requests": {
             name: getattr(sockets, f"{name}_requests")
             for name in ("management", "workload")

@@ -42,15 +42,16 @@ def agent(section: Section) -> AgentSettings:
 
 
 def sockets(connect: Section, listen: Section) -> Sockets:
-    """Read `connect` and `listen`."""
+    """Read `connect` and `listen`: where the daemon listens, `connect` where that is not said.
+
+    Containers find their socket where their runtime puts it.
+    """
     chosen: dict[str, Any] = {}
     for name in ("management", "workload"):
         inside = values.socket_uri(connect, f"{name}_uri")
         outside = values.socket_uri(listen, f"{name}_uri") or inside
         if outside is not None:
             chosen[name] = outside
-        if inside is not None and name == "workload":
-            chosen["workload_in_containers"] = inside
     connect.finish()
     listen.notice("min_tls_version", "has no effect: these sockets are not encrypted")
     listen.finish()

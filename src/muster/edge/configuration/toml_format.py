@@ -12,6 +12,7 @@ from muster.edge.configuration import shared_parts, values
 from muster.edge.settings import (
     DpsProvisioning,
     EdgeCa,
+    EdgeHubSettings,
     ManualProvisioning,
     Reprovisioning,
     Settings,
@@ -77,6 +78,7 @@ def read(top: Section, hostname: str) -> Settings:
         "reprovisioning": Reprovisioning(mode or Reprovisioning.DYNAMIC),
         "provisioning": _provisioning(top),
         "agent": shared_parts.agent(top.section("agent")),
+        "edge_hub": _edge_hub(top.section("edge_hub")),
         "engine": shared_parts.container_engine(top.section("moby_runtime"), elevated=elevated),
         "sockets": sockets,
         "edge_ca": _edge_ca(top.section("edge_ca")),
@@ -176,6 +178,17 @@ def _identity(section: Section) -> tuple[Path, Path]:
     if certificate is None or private_key is None:
         raise section.error(None, "identity_cert and identity_pk are needed")
     return certificate, private_key
+
+
+def _edge_hub(section: Section) -> EdgeHubSettings:
+    usual = EdgeHubSettings()
+    found = EdgeHubSettings(
+        address=section.text("address") or usual.address,
+        mqtt_port=section.number("mqtt_port", usual.mqtt_port, 1, 65_535),
+        https_port=section.number("https_port", usual.https_port, 1, 65_535),
+    )
+    section.finish()
+    return found
 
 
 def _edge_ca(section: Section) -> EdgeCa:

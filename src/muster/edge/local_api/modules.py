@@ -32,7 +32,7 @@ class BuiltInModules(Protocol):
     async def restart_hub(self) -> None:
         """Restart the edge hub."""
 
-    def logs(self, wanted: LogRange) -> AsyncIterator[LogChunk]:
+    def logs(self, name: str, wanted: LogRange) -> AsyncIterator[LogChunk]:
         """Return what the daemon has logged."""
 
 
@@ -120,7 +120,7 @@ class Modules:
             EngineError: its runtime could not.
         """
         if name in BUILT_IN:
-            return self._built_in.logs(wanted)
+            return self._built_in.logs(name, wanted)
         return (await self._engine(name)).logs(name, wanted)
 
     async def engine_of(self, name: str) -> Engine | None:

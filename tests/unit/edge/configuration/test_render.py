@@ -17,6 +17,7 @@ from muster.edge.settings import (
     ContainerEngine,
     DpsProvisioning,
     EdgeCa,
+    EdgeHubSettings,
     ManualProvisioning,
     Network,
     Reprovisioning,
@@ -91,6 +92,12 @@ settings = st.builds(
     reprovisioning=st.sampled_from(Reprovisioning),
     trust_bundle=st.none() | paths,
     agent=st.builds(AgentSettings, env=tables, image=st.none() | filled),
+    edge_hub=st.builds(
+        EdgeHubSettings,
+        address=hosts,
+        mqtt_port=st.integers(1, 65_535),
+        https_port=st.integers(1, 65_535),
+    ),
     engine=st.builds(
         ContainerEngine,
         uri=words.map("unix:///{}".format),
@@ -101,7 +108,6 @@ settings = st.builds(
         Sockets,
         management=uris,
         workload=uris,
-        workload_in_containers=uris,
         management_requests=st.integers(1, 10_000),
         workload_requests=st.integers(1, 10_000),
     ),

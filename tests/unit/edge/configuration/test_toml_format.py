@@ -185,7 +185,6 @@ site = "plant 7"
     }
     assert settings.sockets.management == "unix:///run/m.sock"
     assert settings.sockets.workload == "unix:///srv/w.sock"
-    assert settings.sockets.workload_in_containers == "unix:///run/w.sock"
     assert settings.sockets.management_requests == 7
     assert settings.edge_ca == EdgeCa(
         certificate=Path("/ca.pem"), private_key=Path("/ca.key"), lifetime_days=30, renew_at=0.5

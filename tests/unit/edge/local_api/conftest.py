@@ -112,7 +112,7 @@ class BuiltIn:
     async def restart_hub(self) -> None:
         self.restarts += 1
 
-    async def logs(self, wanted: LogRange) -> AsyncIterator[LogChunk]:
+    async def logs(self, name: str, wanted: LogRange) -> AsyncIterator[LogChunk]:
         yield LogChunk(2, b"daemon\n")
 
 

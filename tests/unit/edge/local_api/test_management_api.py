@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import json
 import os
@@ -166,13 +167,26 @@ async def test_reprovision(apis: Apis) -> None:
     assert apis.reprovisions == 1
 
 
-async def test_reprovision_is_for_root_and_our_own_user(
-    apis: Apis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("root may")
-    monkeypatch.setattr(os, "geteuid", lambda: 12_345)
-    assert (await apis.manage("POST", "/device/reprovision")).status == 403
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+async def test_reprovision_is_for_root_and_our_own_user(apis: Apis) -> None:
+    apis.directory.chmod(0o711)
+    apis.management.chmod(0o666)
+    code = (
+        "import socket, sys\n"
+        "s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])\n"
+        "s.sendall(b'POST /device/reprovision?api-version=2022-08-03 HTTP/1.1\\r\\n'\n"
+        "  b'host: x\\r\\nconnection: close\\r\\ncontent-length: 0\\r\\n\\r\\n')\n"
+        "sys.stdout.buffer.write(s.recv(100))\n"
+    )
+    child = await asyncio.create_subprocess_exec(
+        *("/usr/bin/env", "python3", "-c", code, str(apis.management)),
+        stdout=asyncio.subprocess.PIPE,
+        user=65_534,
+        group=65_534,
+        extra_groups=[],
+    )
+    out, _ = await child.communicate()
+    assert out.startswith(b"HTTP/1.1 403 ")
     assert apis.reprovisions == 0
 
 

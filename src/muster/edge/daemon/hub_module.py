@@ -1,0 +1,133 @@
+"""The edge hub as the agent and people know it: a module called `edgeHub` that can be restarted."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Self, final
+
+import structlog
+
+from muster.edge.engine.base import Module, Status
+from muster.edge.hub.edge_hub import EdgeHub, HubSettings
+from muster.edge.identity import HUB, container_name
+from muster.errors import MusterError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from muster.edge.certificates.issuance import CertificateIssuer, IssuedCertificate
+    from muster.edge.daemon.device import Ground
+    from muster.edge.identity import DeviceIdentity, ModuleIdentity
+    from muster.edge.upstream.hub import Hub
+
+_log = structlog.get_logger(__name__)
+
+
+@final
+class HubModule:
+    """Implements `agent.ports.EdgeHub`. Make one with `start`."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        device: DeviceIdentity,
+        identity: ModuleIdentity,
+        upstream: Hub,
+        certificates: CertificateIssuer,
+    ) -> None:
+        self._ground = ground
+        self._device = device
+        self._identity = identity
+        self._upstream = upstream
+        self._certificates = certificates
+        self._turn = asyncio.Lock()
+        self._hub: EdgeHub | None = None
+        self._problem = ""
+        self._started_at: datetime | None = None
+        self._ended_at: datetime | None = None
+
+    @classmethod
+    async def start(
+        cls,
+        ground: Ground,
+        device: DeviceIdentity,
+        identity: ModuleIdentity,
+        upstream: Hub,
+        certificates: CertificateIssuer,
+    ) -> Self:
+        """Start the edge hub. Where it cannot, its module says why: the others run all the same.
+
+        Args:
+            ground: see there.
+            device: who this device is.
+            identity: of `$edgeHub`.
+            upstream: its way to the hub.
+            certificates: issues the one that clients see.
+        """
+        made = cls(ground, device, identity, upstream, certificates)
+        await made._begin()
+        return made
+
+    def module(self) -> Module:
+        """Return how it stands."""
+        running = self._hub is not None
+        return Module(
+            name=container_name(HUB),
+            status=Status.RUNNING if running else Status.FAILED,
+            description="running" if running else self._problem,
+            exit_code=0 if running else 1,
+            started_at=self._started_at,
+            exited_at=self._ended_at,
+        )
+
+    async def restart(self) -> None:
+        """End its clients' connections and begin anew; what it has stored stays."""
+        async with self._turn:
+            await self._end()
+            await self._begin()
+
+    async def close(self) -> None:
+        """End in good order."""
+        async with self._turn:
+            await self._end()
+
+    # Within.
+
+    async def _begin(self) -> None:
+        settings = self._ground.settings
+        self._started_at = self._ground.clock.now()
+        try:
+            self._hub = await EdgeHub.open(
+                HubSettings(
+                    hostname=settings.hostname,
+                    directory=self._ground.state.directory("hub").home,
+                    address=settings.edge_hub.address,
+                    mqtt_port=settings.edge_hub.mqtt_port,
+                    https_port=settings.edge_hub.https_port,
+                ),
+                device=self._device,
+                edge_hub=self._identity,
+                open_session=self._upstream.session,
+                scope=self._upstream.scope(self._identity),
+                certificates=self._issue,
+                clock=self._ground.clock,
+                randomness=self._ground.randomness,
+            )
+        except (MusterError, OSError) as error:
+            self._problem = str(error)
+            self._ended_at = self._ground.clock.now()
+            _log.error("the edge hub does not run", reason=self._problem)
+            return
+        self._hub.start()
+
+    async def _end(self) -> None:
+        hub, self._hub = self._hub, None
+        if hub is not None:
+            self._ended_at = self._ground.clock.now()
+            self._problem = "stopped"
+            await hub.stop()
+
+    async def _issue(self) -> IssuedCertificate:
+        return await asyncio.to_thread(
+            self._certificates.server, HUB, self._ground.settings.hostname
+        )
