@@ -416,6 +416,7 @@ class _Late:
     app: Router
 
     async def __call__(self, scope: object, receive: object, send: object) -> None:
+        # The types of uvicorn and starlette name the same interface differently.
         await self.app(scope, receive, send)  # type: ignore[arg-type]
 
 

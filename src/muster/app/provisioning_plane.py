@@ -48,7 +48,7 @@ class ProvisioningPlane:
 
         def remote(connection_string: str) -> LinkedHub:
             # Its HTTP client takes a third of the start-up time; most instances have no such hub.
-            from muster.provisioning.remote_hub import RemoteHub  # noqa: PLC0415
+            from muster.provisioning.remote_hub import RemoteHub  # noqa: PLC0415 - see above
 
             return RemoteHub(connection_string, clock, trust)
 

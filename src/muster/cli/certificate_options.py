@@ -89,8 +89,8 @@ def _thumbprint(text: str | None, file: Path | None, option: str) -> str | None:
 def _of_file(file: Path) -> str:
     """Return the SHA-256 thumbprint of the first certificate in a file."""
     # Not at the top: it is slow to import, and few commands read a certificate.
-    from cryptography import x509  # noqa: PLC0415
-    from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415
+    from cryptography import x509  # noqa: PLC0415 - slow to import
+    from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415 - slow to import
 
     try:
         data = file.read_bytes()

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +21,7 @@ from rich.console import Console
 from muster.cli.examples import examples
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    pass
 
 _DEVICES: Final = 10
 _LOOPBACK: Final = "127.0.0.1"
@@ -132,6 +133,7 @@ def _send(info: dict[str, Any], hub: str, device_id: str, key: str, text: str) -
         server_verification_cert=Path(info["caFile"]).read_text(),
     )
     client.connect()
+    # The SDK has no types.
     message: Any = Message(  # type: ignore[no-untyped-call]
         text, content_encoding="utf-8", content_type="application/json"
     )
@@ -175,10 +177,10 @@ def _run(demo: _Demo, https_port: int) -> None:
 
     say(f"Provision {len(keys)} devices with the official SDK (azure-iot-device, unmodified)")
     with ThreadPoolExecutor(len(keys)) as pool:
-        work: Callable[[str], tuple[str, str, float]] = lambda each: _provision(  # noqa: E731
-            info, each, keys[each]
-        )
-        for registration_id, (status, place, took) in zip(keys, pool.map(work, keys), strict=True):
+        work = partial(_provision, info)
+        for registration_id, (status, place, took) in zip(
+            keys, pool.map(work, keys, keys.values()), strict=True
+        ):
             demo.console.print(f"   {registration_id:12} {status:10} {place:26} {took:.2f} s")
             if status != "assigned":
                 raise click.ClickException(f"{registration_id} was not assigned")

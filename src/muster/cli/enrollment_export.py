@@ -55,12 +55,12 @@ def export_enrollments(
         entries = client.pages("POST", "/enrollments/query", body={"query": "SELECT *"})
     write = _write_csv if chosen == "csv" else _write_json_lines
     if file == "-":
-        write(sys.stdout, entries, with_keys)
+        write(sys.stdout, entries, with_keys=with_keys)
         sys.stdout.flush()  # at exit would be too late to say that the disk is full
         return
     try:
         with replacing_text(Path(file), 0o600 if with_keys else 0o644) as stream:
-            count = write(stream, entries, with_keys)
+            count = write(stream, entries, with_keys=with_keys)
     except OSError as error:
         raise FailedError(f"Cannot write {file}: {error.strerror}") from None
     if invocation.as_json:
@@ -71,7 +71,7 @@ def export_enrollments(
         warn(f"{file} holds keys; only you can read it")
 
 
-def _write_csv(stream: IO[str], entries: Iterable[dict[str, Any]], with_keys: bool) -> int:  # noqa: FBT001
+def _write_csv(stream: IO[str], entries: Iterable[dict[str, Any]], *, with_keys: bool) -> int:
     columns = [name for name in COLUMNS if with_keys or not name.endswith("Key")]
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(columns)
@@ -107,7 +107,9 @@ def _document(document: dict[str, Any] | None) -> str:
     return to_json(document, indent=None) if document else ""
 
 
-def _write_json_lines(stream: IO[str], entries: Iterable[dict[str, Any]], with_keys: bool) -> int:  # noqa: FBT001
+def _write_json_lines(
+    stream: IO[str], entries: Iterable[dict[str, Any]], *, with_keys: bool
+) -> int:
     count = 0
     for entry in entries:
         whole = {name: value for name, value in entry.items() if name not in READ_ONLY}

@@ -76,8 +76,8 @@ def export_events(
     An existing file is replaced when the export is complete, not before.
     """
     # `requests` is slow to import.
-    from muster.cli.event_files import JsonLinesWriter, ParquetWriter  # noqa: PLC0415
-    from muster.cli.event_stream import EventStream  # noqa: PLC0415
+    from muster.cli.event_files import JsonLinesWriter, ParquetWriter  # noqa: PLC0415 - slow to import
+    from muster.cli.event_stream import EventStream  # noqa: PLC0415 - slow to import
 
     chosen = file_format or _SUFFIXES.get(Path(file).suffix.lower())
     if chosen is None:

@@ -52,7 +52,7 @@ class ParquetWriter:
     def __init__(self, stream: IO[bytes]) -> None:
         try:
             import pyarrow as pa  # type: ignore[import-untyped]  # noqa: PLC0415 - an extra
-            from pyarrow import parquet  # noqa: PLC0415
+            from pyarrow import parquet  # noqa: PLC0415 - an extra
         except ImportError:
             raise FailedError(
                 "Parquet needs a library that is not installed",

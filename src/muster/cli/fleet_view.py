@@ -91,8 +91,8 @@ class Live:
     def show(self, snapshot: Snapshot) -> None:
         """Draw it."""
         from rich.live import Live as RichLive  # noqa: PLC0415 - slow to import
-        from rich.table import Table  # noqa: PLC0415
-        from rich.text import Text  # noqa: PLC0415
+        from rich.table import Table  # noqa: PLC0415 - slow to import
+        from rich.text import Text  # noqa: PLC0415 - slow to import
 
         table = Table.grid(padding=(0, 2))
         for label, value in fields(snapshot):

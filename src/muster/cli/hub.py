@@ -91,7 +91,7 @@ def create(
     """Create a hub in this service and let devices be assigned to it."""
     client = invocation.dps()
     _must_be_new(client, host)
-    body = {"host": host, "local": True, **_allocation(allocation_weight, apply_allocation)}
+    body = {"host": host, "local": True, **_allocation(allocation_weight, apply=apply_allocation)}
     _show(invocation, client.put(COLLECTION, host, body=body))
     if not invocation.as_json:
         remark(f"The server certificate names it. Devices must be able to resolve {host}.")
@@ -138,7 +138,7 @@ def link(
         "host": host,
         "local": False,
         "connectionString": text,
-        **_allocation(allocation_weight, apply_allocation),
+        **_allocation(allocation_weight, apply=apply_allocation),
     }
     _show(invocation, client.put(COLLECTION, host, body=body))
 
@@ -173,7 +173,7 @@ def update(
         "local": current.get("local"),
         "allocationWeight": current.get("allocationWeight"),
         "applyAllocationPolicy": current.get("applyAllocationPolicy"),
-        **_allocation(allocation_weight, apply_allocation),
+        **_allocation(allocation_weight, apply=apply_allocation),
     }
     if connection_string or connection_string_file:
         body["connectionString"] = _connection_string(connection_string, connection_string_file)
@@ -242,7 +242,7 @@ def _connection_string(text: str | None, file: str | None) -> str:
     return read_text(str(file), "--connection-string-file").strip()
 
 
-def _allocation(weight: int | None, apply: bool | None) -> dict[str, Any]:  # noqa: FBT001
+def _allocation(weight: int | None, *, apply: bool | None) -> dict[str, Any]:
     values = {"allocationWeight": weight, "applyAllocationPolicy": apply}
     return {name: value for name, value in values.items() if value is not None}
 

@@ -10,7 +10,8 @@ import click
 from muster.cli.examples import examples
 from muster.cli.job_view import COLLECTION, show_job
 from muster.cli.job_watch import watch_job
-from muster.cli.options import JSON_DOCUMENT, JSON_VALUE, hub_option, service_command
+from muster.cli.method_options import method_call, method_options
+from muster.cli.options import JSON_DOCUMENT, hub_option, service_command
 from muster.cli.output import remark
 from muster.ids import Randomness
 
@@ -89,25 +90,7 @@ def twin_update(
 @create.command()
 @click.argument("name")
 @_schedule_options
-@click.option("--payload", type=JSON_VALUE, help="What to call it with, as JSON or @FILE.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.IntRange(5, 300),
-    default=30,
-    show_default=True,
-    metavar="SECONDS",
-    help="Time each device has for its answer, 5 to 300.",
-)
-@click.option(
-    "--connect-timeout",
-    "connect_timeout_s",
-    type=click.IntRange(0, 300),
-    default=0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Time to wait for a device that is not connected, 0 to 300.",
-)
+@method_options
 @hub_option
 @service_command
 @examples(
@@ -125,12 +108,9 @@ def method(
     **schedule: Any,
 ) -> None:
     """Call a method of all devices that match."""
-    call = {
-        "methodName": name,
-        "payload": payload,
-        "responseTimeoutInSeconds": timeout_s,
-        "connectTimeoutInSeconds": connect_timeout_s,
-    }
+    call = method_call(
+        name, payload=payload, timeout_s=timeout_s, connect_timeout_s=connect_timeout_s
+    )
     _create(invocation, {"type": "scheduleDeviceMethod", "cloudToDeviceMethod": call}, **schedule)
 
 

@@ -9,7 +9,8 @@ import click
 
 from muster.cli.client import path
 from muster.cli.examples import examples
-from muster.cli.options import JSON_VALUE, hub_option, service_command
+from muster.cli.method_options import method_call, method_options
+from muster.cli.options import hub_option, service_command
 from muster.cli.output import show_json, show_record, to_json
 
 if TYPE_CHECKING:
@@ -27,25 +28,7 @@ def method() -> None:
 @click.argument("device_id")
 @click.argument("name")
 @click.option("--module", "module_id", metavar="ID", help="Call this module of the device.")
-@click.option("--payload", type=JSON_VALUE, help="What to call it with, as JSON or @FILE.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.IntRange(5, 300),
-    default=30,
-    show_default=True,
-    metavar="SECONDS",
-    help="Time the device has for its answer, 5 to 300.",
-)
-@click.option(
-    "--connect-timeout",
-    "connect_timeout_s",
-    type=click.IntRange(0, 300),
-    default=0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Time to wait for a device that is not connected, 0 to 300.",
-)
+@method_options
 @hub_option
 @service_command
 @examples(
@@ -55,31 +38,24 @@ def method() -> None:
 )
 def invoke(
     invocation: Invocation,
+    /,
     *,
     device_id: str,
     name: str,
     module_id: str | None,
-    payload: Any,
-    timeout_s: int,
-    connect_timeout_s: int,
     hub_host: str | None,
+    **how: Any,
 ) -> None:
     """Call a method and show what the device answers.
 
     The status is the device's own; 200 means success by custom.
     """
     twin = ("/twins", device_id, *(("modules", module_id) if module_id is not None else ()))
-    body = {
-        "methodName": name,
-        "payload": payload,
-        "responseTimeoutInSeconds": timeout_s,
-        "connectTimeoutInSeconds": connect_timeout_s,
-    }
     reply = invocation.hub(hub_host).call(
         "POST",
         path(*twin, "methods"),
-        body=body,
-        read_timeout_s=timeout_s + connect_timeout_s + _SLACK_S,
+        body=method_call(name, **how),
+        read_timeout_s=how["timeout_s"] + how["connect_timeout_s"] + _SLACK_S,
     )
     result = json.loads(reply.content)
     if invocation.as_json:

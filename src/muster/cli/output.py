@@ -178,9 +178,9 @@ def wrapped(text: str, width: int) -> list[str]:
 
 def _draw(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich import box  # noqa: PLC0415 - only on a terminal, and slow to import
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415 - slow to import
+    from rich.table import Table  # noqa: PLC0415 - slow to import
+    from rich.text import Text  # noqa: PLC0415 - slow to import
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for column in columns:

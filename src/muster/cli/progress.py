@@ -35,7 +35,7 @@ class Progress:
     def __enter__(self) -> Self:
         if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
             from rich import progress  # noqa: PLC0415 - only on a terminal, and slow to import
-            from rich.console import Console  # noqa: PLC0415
+            from rich.console import Console  # noqa: PLC0415 - slow to import
 
             self._bar = progress.Progress(
                 progress.TextColumn("{task.description}"),

@@ -130,7 +130,7 @@ def create(
     """
     client, at = invocation.dps(), place(invocation.own_hub(hub_host), "routes", name)
     must_be_new(client, at, f"The route {name} exists already", f"muster route update {name}")
-    body = {"endpointNames": endpoint_names, **_given(condition, source, enabled)}
+    body = {"endpointNames": endpoint_names, **_given(condition, source, enabled=enabled)}
     _show(invocation, client.put(*at, body=body))
 
 
@@ -160,7 +160,7 @@ def update(
     if name == FALLBACK and (endpoint_names or condition or source):
         raise click.UsageError("$fallback can only be enabled and disabled.")
     client, at = invocation.dps(), place(invocation.own_hub(hub_host), "routes", name)
-    body = {**client.get(*at), **_given(condition, source, enabled)}
+    body = {**client.get(*at), **_given(condition, source, enabled=enabled)}
     if endpoint_names:
         body["endpointNames"] = endpoint_names
     _show(invocation, client.put(*at, body=body))
@@ -259,7 +259,7 @@ def must_be_new(client: Any, at: tuple[str, ...], headline: str, next_step: str)
     raise FailedError(headline, next_step=next_step)
 
 
-def _given(condition: str | None, source: str | None, enabled: bool | None) -> dict[str, Any]:  # noqa: FBT001
+def _given(condition: str | None, source: str | None, *, enabled: bool | None) -> dict[str, Any]:
     values = {"condition": condition, "source": source, "isEnabled": enabled}
     return {name: value for name, value in values.items() if value is not None}
 

@@ -7,22 +7,20 @@ and a blob is replaced in one commit.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, cast, final
 
-import structlog
 from msgspec import Struct
 
 from muster.auth import blob_token
 from muster.errors import (
     AlreadyExistsError,
     InvalidArgumentError,
-    MusterError,
     NotFoundError,
     TooLargeError,
 )
 from muster.hub.lines import Lines
+from muster.net.tasks import repeat
 from muster.store.engine import Statement
 from muster.store.queries import load
 
@@ -54,7 +52,6 @@ _TEND_EVERY_S: Final = 3_600.0
 
 SQL: Final = load("blobs")
 _Columns: TypeAlias = tuple[int, str, int, str, bytes | None, float, float]
-_log = structlog.get_logger(__name__)
 
 
 class BlobRef(NamedTuple):
@@ -135,12 +132,7 @@ class Blobs:
 
     async def run(self) -> None:
         """Remove blocks that became nothing, for ever. The composition root runs this."""
-        while True:
-            await asyncio.sleep(_TEND_EVERY_S)
-            try:
-                await self.tend()
-            except MusterError as error:
-                _log.warning("blobs not tended", reason=error.message)
+        await repeat(_TEND_EVERY_S, self.tend, "blobs")
 
     async def tend(self) -> None:
         """Remove blocks that became nothing for long."""

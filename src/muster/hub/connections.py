@@ -11,9 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final, final
 
 import msgspec
-import structlog
 
-from muster.errors import MusterError
 from muster.hub.authentication import RefusedError
 from muster.hub.changes import ConnectionChanged
 from muster.hub.connection import ACTIVITY_FLUSH_S, Attempt, Connection
@@ -21,6 +19,7 @@ from muster.hub.method_calls import MethodWaits
 from muster.hub.presence import Presence, PresenceRecord
 from muster.model.identity import IdentityRef
 from muster.model.pacing import Pace, Pacer
+from muster.net.tasks import repeat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,8 +55,6 @@ CONNECT_PACE: Final = Pace(rate=1.0, burst=5)
 """Connects of one identity."""
 CONNECT_PATIENCE_S: Final = 5.0
 """Seconds a connect is held back for its turn before it is turned away."""
-
-_log = structlog.get_logger(__name__)
 
 
 class DesiredChanged(msgspec.Struct, array_like=True):
@@ -122,21 +119,12 @@ class Connections:
 
     async def run(self) -> None:
         """Do what falls due, for ever. The composition root runs this beside the listeners."""
-        while True:
-            await asyncio.sleep(TICK_S)
-            try:
-                await self.tick()
-            except Exception:  # noqa: BLE001 - without ticks no token would ever expire again
-                _log.exception("connection upkeep failed")
+        await repeat(TICK_S, self.tick, "connections")
 
     async def tick(self) -> None:
         """Close connections whose token expired, and write presence down."""
         self._expire()
-        try:
-            await self._presence.keep_up(live=self._live)
-        except MusterError as error:
-            # Kept for the next turn; the store has told its own trouble already.
-            _log.warning("presence not written", reason=error.message)
+        await self._presence.keep_up(live=self._live)
 
     async def write_down(self, *, activity: bool) -> None:
         """Let the database know what memory knows by now, for whoever asks it.

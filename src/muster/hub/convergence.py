@@ -222,7 +222,7 @@ class Convergence:
                 await self._deployer.converge(hub, [device_id])
             except UnavailableError:
                 raise
-            except Exception as again:  # noqa: BLE001 - as above
+            except Exception as again:  # noqa: BLE001 - it waits, others go on
                 failed.append(device_id)
                 error = again
             else:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Final, final
 
-import structlog
-
-from muster.errors import MusterError
 from muster.hub.cloud_to_device import CloudToDevice
 from muster.hub.feedback import FeedbackBatches
 from muster.hub.feedback_records import FeedbackRecords
 from muster.hub.queue_rows import Kind
 from muster.hub.queues import Queues
 from muster.hub.service_bound import FileNotifier, ServiceBound
+from muster.net.tasks import repeat
 
 if TYPE_CHECKING:
     from muster.bus.base import Bus
@@ -23,8 +20,6 @@ if TYPE_CHECKING:
 
 TICK_S: Final = 1.0
 """Seconds between two looks at the clock."""
-
-_log = structlog.get_logger(__name__)
 
 
 @final
@@ -60,15 +55,7 @@ class Messaging:
 
     async def run(self) -> None:
         """Do what falls due, for ever. The composition root runs this beside the listeners."""
-        while True:
-            await asyncio.sleep(TICK_S)
-            try:
-                await self.tick()
-            except MusterError as error:
-                # It is still due at the next turn; the store has told its own trouble already.
-                _log.warning("queues not tended", reason=error.message)
-            except Exception:  # noqa: BLE001 - without ticks nothing would ever expire again
-                _log.exception("queue upkeep failed")
+        await repeat(TICK_S, self.tick, "queues")
 
     async def tick(self) -> None:
         """Let locks run out, end what is too old, send off feedback."""

@@ -14,13 +14,12 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
 
 import msgspec
-import structlog
 
-from muster.errors import MusterError
 from muster.hub import twin_rows
 from muster.model import twin as twin_rules
 from muster.model import twin_catch_up as rules
 from muster.model.twin import TwinSection
+from muster.net.tasks import repeat
 from muster.store.engine import Statement
 from muster.store.queries import load
 
@@ -42,7 +41,6 @@ _SQL: Final = load("twin_catch_up")
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_path: Final = msgspec.json.Decoder(list[str]).decode
-_log = structlog.get_logger(__name__)
 
 
 class Delivery(NamedTuple):
@@ -177,22 +175,20 @@ class TwinCatchUp:
 
     async def run(self) -> None:
         """Write deliveries down, for ever. The composition root runs this."""
-        while True:
-            await asyncio.sleep(WRITE_EVERY_S)
-            await self.write_down()
+        await repeat(WRITE_EVERY_S, self.write_down, "deliveries of desired properties")
 
     async def write_down(self) -> None:
-        """Write deliveries down; what cannot be written waits for the next time."""
+        """Write deliveries down.
+
+        Raises:
+            UnavailableError: they could not be written, and wait for the next time.
+        """
         for number, feed in enumerate(list(self._unsure), 1):
             feed.look()
             if number % WRITE_LIMIT == 0:
                 await asyncio.sleep(0)
-        try:
-            while self._unwritten:
-                await self._write()
-        except MusterError as error:
-            # The store has told its own trouble already.
-            _log.warning("deliveries of desired properties not written", reason=error.message)
+        while self._unwritten:
+            await self._write()
 
     async def _write(self) -> None:
         batch = dict(list(self._unwritten.items())[:WRITE_LIMIT])

@@ -247,9 +247,9 @@ class _Compiler:
                 symbol = symbol if wanted else COMPLEMENT[symbol]
                 return self._compared(symbol, self.term(left), self.term(right))
             case Membership(operand, elements, negated):
-                return self._among(self.term(operand), elements, negated is not wanted)
+                return self._among(self.term(operand), elements, wanted=negated is not wanted)
             case Call("ARRAY_CONTAINS", (array, value)):
-                return self._contained(self.term(array), self.term(value), wanted)
+                return self._contained(self.term(array), self.term(value), wanted=wanted)
             case Call(name, arguments) if BY_NAME[name].tests:
                 term = self.term(arguments[0])
                 kinds = BY_NAME[name].tests & term.kinds
@@ -309,7 +309,7 @@ class _Compiler:
             return f"({plain})"
         return f"({plain} AND {left.is_kind(kind)})"
 
-    def _among(self, term: _Term, elements: Sequence[Any], wanted: bool) -> str:  # noqa: FBT001
+    def _among(self, term: _Term, elements: Sequence[Any], *, wanted: bool) -> str:
         choices: list[str] = []
         for kind in sorted(term.kinds & PRIMITIVE):
             same = [element for element in elements if kind_of(element) is kind]
@@ -325,7 +325,7 @@ class _Compiler:
             choices.append(f"({value} {'IN' if wanted else 'NOT IN'} ({values}))")
         return _checked(_joined("OR", choices))
 
-    def _contained(self, array: _Term, value: _Term, wanted: bool) -> str:  # noqa: FBT001
+    def _contained(self, array: _Term, value: _Term, *, wanted: bool) -> str:
         kinds = sorted(value.kinds & PRIMITIVE)
         present = _joined("OR", [value.is_kind(kind) for kind in kinds])
         if array.document is not None:
@@ -339,7 +339,7 @@ class _Compiler:
         if array.single:
             found = f"({array.single} = {value.only(Kind.STRING)})"
         elif isinstance(array.constant, tuple):
-            found = self._among(value, array.constant, True)
+            found = self._among(value, array.constant, wanted=True)
         else:
             return "0"
         return found if wanted else _checked(f"({present} AND NOT COALESCE({found}, 0))")

@@ -160,6 +160,7 @@ class _HttpProtocol(HttpToolsProtocol):
 
     # asyncio.Protocol
 
+    # Narrower than what asyncio declares, as uvicorn's own are.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._certificate = transport.get_extra_info(PEER_CERTIFICATE)
         super().connection_made(transport)
@@ -180,6 +181,7 @@ class _HttpProtocol(HttpToolsProtocol):
         elif self._stage == _IDLE:
             self._await_next()
 
+    # asyncio lets it say that the connection stays; uvicorn's has no result.
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Keep the connection for a client that has asked and only waits for the answer."""
         cycle = self._unanswered()
@@ -194,6 +196,7 @@ class _HttpProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= self._limits.pipelined:
             self._refuse_in_parser(HTTPStatus.TOO_MANY_REQUESTS, "Too many requests at once.")
         super().on_message_begin()
+        # The type of a scope knows the keys of the specification only, and these are our own.
         self._header_names = self.scope[HEADER_NAMES] = []  # type: ignore[typeddict-unknown-key]
         self.scope[PEER_CERTIFICATE] = self._certificate  # type: ignore[typeddict-unknown-key]
         self.scope[TRANSPORT] = self.transport  # type: ignore[typeddict-unknown-key]
@@ -350,6 +353,7 @@ def _web_socket_class(limits: HttpLimits) -> type[asyncio.Protocol]:
             # The application begins in a task, so not before this.
             if self.handshake_initiated and hasattr(self, "scope"):
                 certificate = self.transport.get_extra_info(PEER_CERTIFICATE)
+                # A key of our own; see above.
                 self.scope[PEER_CERTIFICATE] = certificate  # type: ignore[typeddict-unknown-key]
 
         def handle_cont(self, event: Frame) -> None:

@@ -7,7 +7,7 @@ A hub may live in this process (`muster.local_hub`) or anywhere its public REST 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 import msgspec
 
@@ -231,7 +231,7 @@ class LinkedHubs:
             sealed = self._keyring.seal(connection_string, _context(link.host))
         elif not link.local:
             rows = await self._engine.read(_SQL["all"], {})
-            sealed = next(row[3] for row in rows if row[0] == link.host)  # type: ignore[assignment]
+            sealed = cast("bytes", next(row[3] for row in rows if row[0] == link.host))
         await self._engine.write(
             Statement(
                 _SQL["put"],

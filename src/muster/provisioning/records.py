@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -45,7 +45,7 @@ class Records:
     async def find(self, registration_id: str) -> RegistrationRecord | None:
         """Return a record, or `None`."""
         rows = await self._engine.read(_SQL["get"], {"key": registration_key(registration_id)})
-        return _DECODER.decode(rows[0][0]) if rows else None  # type: ignore[arg-type]
+        return _DECODER.decode(cast("bytes", rows[0][0])) if rows else None
 
     async def query(
         self, group_id: str, continuation: str | None, size: int
@@ -63,7 +63,7 @@ class Records:
                 "limit": size + 1,
             },
         )
-        records = [_DECODER.decode(row[1]) for row in rows]  # type: ignore[arg-type]
+        records = [_DECODER.decode(cast("bytes", row[1])) for row in rows]
         return cut([str(row[0]) for row in rows], records, size)
 
     async def put(self, record: RegistrationRecord) -> None:

@@ -13,7 +13,7 @@ done again: a revocation that broke off is completed by repeating it.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 import structlog
@@ -102,12 +102,12 @@ class Revocations:
     async def all(self) -> list[Revocation]:
         """Return every revocation that is in force."""
         rows = await self._engine.read(_SQL["all"], {})
-        return [_DECODER.decode(row[0]) for row in rows]  # type: ignore[arg-type]
+        return [_DECODER.decode(cast("bytes", row[0])) for row in rows]
 
     async def find(self, registration_id: str) -> Revocation | None:
         """Return a revocation that is in force, or `None`."""
         rows = await self._engine.read(_SQL["get"], {"key": registration_key(registration_id)})
-        return _DECODER.decode(rows[0][0]) if rows else None  # type: ignore[arg-type]
+        return _DECODER.decode(cast("bytes", rows[0][0])) if rows else None
 
     async def revoke(self, registration_id: str, reason: str) -> Revocation:
         """Revoke a device; again does no harm, and completes what broke off.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from muster.hub.endpoints.amqp_client import AmqpClient
     from muster.wire.amqp.deliveries import Delivery
     from muster.wire.amqp.link import Link
+    from muster.wire.amqp.messages import MessageId
     from muster.wire.amqp.session import Session
 
 MAX_REQUEST: Final = 16_384
@@ -104,13 +105,13 @@ class _Requests(LinkHandler):
         delivery.accept()
         self._reply(message_id, status, text)
 
-    def _reply(self, message_id: object, status: int, text: str) -> None:
+    def _reply(self, message_id: MessageId | None, status: int, text: str) -> None:
         link = self._reply_link()
         if link is None:
             return
         answer = Message(
             AmqpValue(None),
-            Properties(correlation_id=message_id),  # type: ignore[arg-type]
+            Properties(correlation_id=message_id),
             {"status-code": Int(status), "status-description": text},
         )
         self._client.answer(link, answer)

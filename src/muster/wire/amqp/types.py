@@ -147,6 +147,7 @@ class Described:
             and self.value == other.value
         )
 
+    # Its value may be a list or a map.
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
@@ -178,6 +179,7 @@ class Array:
             and self.descriptor == other.descriptor
         )
 
+    # Its value may be a list or a map.
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:

@@ -25,6 +25,7 @@ class _Value:
             return NotImplemented
         return all(getattr(self, name) == getattr(other, name) for name in self._fields())
 
+    # Equal by value and mutable.
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
