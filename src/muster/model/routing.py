@@ -208,6 +208,8 @@ def _check_webhook(settings: WebhookSettings) -> None:
             and bool(parts.hostname)
             and parts.port != 0
             and len(settings.url) <= 2048
+            and settings.url.isprintable()
+            and " " not in settings.url
         )
     except ValueError:
         usable = False

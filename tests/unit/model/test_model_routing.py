@@ -77,6 +77,8 @@ def test_paths_of_values() -> None:
         ("f", FileSettings(max_file_bytes=1)),
         ("f", FileSettings(max_file_age_s=0)),
         ("w", WebhookSettings(url="ftp://x")),
+        ("w", WebhookSettings(url="http://x/\r\nX-Other: header")),
+        ("w", WebhookSettings(url="http://x/a b")),
         ("w", WebhookSettings(url="https://")),
         ("w", WebhookSettings(url="https://u:p@x")),
         ("w", WebhookSettings(url="http://[")),
