@@ -84,7 +84,6 @@ class Place:
 
     async def close(self) -> None:
         await self.provisioner.close()
-        await self.registrar.close()
 
 
 @pytest.fixture
@@ -218,7 +217,6 @@ async def test_nobody_there_and_nobody_to_trust(
     )
     with pytest.raises(UnreachableError) as stranger:
         await in_time(registrar.register())
-    await registrar.close()
     assert stranger.value.untrusted
     assert "certificate" in stranger.value.message
 

@@ -34,7 +34,7 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
         return max(pause, asked_s * (1 + chance / 5))
 
 
-UNREACHABLE = Backoff(first_s=2.0, cap_s=180.0)
+UNREACHABLE = Backoff(first_s=2.0, cap_s=120.0)
 """For a service that cannot be reached."""
 REFUSED = Backoff(first_s=20.0, cap_s=600.0, floor_s=5.0)
 """For a service that says no: only somebody's decision there changes that."""

@@ -67,11 +67,14 @@ class Hub:
         self._time = time
         self._randomness = randomness
         self._login = Login(hub_host=device.hub_host, device_id=device.device_id, key=device.key)
-        own = trust.context(trust_bundle, device.certificate, device.private_key)
-        # Modules prove themselves by their keys, whatever the device has.
-        self._dialler = Dialler(trust.context(trust_bundle), LIMITS)
-        self._device_https = Https(self._gateway, own, time)
-        self._https = Https(self._gateway, trust.context(trust_bundle), time)
+        # One for all, since the system's certificates take a megabyte each time.
+        trusted = trust.context(trust_bundle)
+        self._dialler = Dialler(trusted, LIMITS)
+        self._https = self._device_https = Https(self._gateway, trusted, time)
+        if device.certificate is not None:
+            # Modules prove themselves by their keys, whatever the device has.
+            own = trust.context(trust_bundle, device.certificate, device.private_key)
+            self._device_https = Https(self._gateway, own, time)
 
     def session(
         self,

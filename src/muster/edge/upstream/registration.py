@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from muster.edge.upstream.hub_time import HubTime
 
 _API_VERSION: Final = "2021-06-01"
+_GOOD: Final = frozenset({200, 202})
 _KEY_NAME: Final = "registration"
 _POLL_S: Final = 5.0
 """Between polls, where the service does not say (edge.md 2.3)."""
@@ -104,15 +105,16 @@ class Registrar:
             certificate, key = attestation.certificate, attestation.private_key
         self.registration_id = registration_id(provisioning)
         self._provisioning = provisioning
+        self._trusted = trust_bundle, certificate, key
         try:
-            context = trust.context(trust_bundle, certificate, key)
+            trust.check(*self._trusted)
         except OSError as error:  # `ssl.SSLError` is one
             raise InvalidArgumentError(
                 f"A certificate or key of the configuration cannot be used: {error}",
                 code="invalid-certificate",
             ) from None
-        gateway = _gateway(provisioning.endpoint, environment, address)
-        self._https = Https(gateway, context, time)
+        self._gateway = _gateway(provisioning.endpoint, environment, address)
+        self._time = time
         self._base = (
             f"/{quote(provisioning.id_scope, safe='')}"
             f"/registrations/{quote(self.registration_id, safe='')}"
@@ -129,19 +131,23 @@ class Registrar:
         body: dict[str, Any] = {"registrationId": self.registration_id}
         if self._provisioning.payload is not None:
             body["payload"] = await asyncio.to_thread(_document, self._provisioning.payload)
+        # Nothing is kept between registrations, which are years apart in a good life.
+        try:
+            context = await asyncio.to_thread(trust.context, *self._trusted)
+        except OSError as error:
+            raise UnreachableError(f"a certificate or key cannot be used: {error}") from None
+        https = Https(self._gateway, context, self._time)
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                return await self._register(body)
+                return await self._register(https, body)
         except TimeoutError:
             raise UnreachableError("the provisioning service does not finish") from None
+        finally:
+            await https.close()
 
-    async def close(self) -> None:
-        """Let go of connections."""
-        await self._https.close()
-
-    async def _register(self, body: dict[str, Any]) -> Assignment:
+    async def _register(self, https: Https, body: dict[str, Any]) -> Assignment:
         # 202 is what the service answers; 200 would be one that is finished at once.
-        answer = await self._call("PUT", "register", frozenset({200, 202}), body)
+        answer = await self._call(https, "PUT", "register", body)
         operation = answer.read(_Operation)
         if not operation.operation_id:
             raise NonsenseError("the provisioning service names no operation")
@@ -152,14 +158,12 @@ class Registrar:
                 return found
             wait_s = _POLL_S if answer.retry_after_s is None else answer.retry_after_s
             await asyncio.sleep(min(max(wait_s, _SHORTEST_POLL_S), _LONGEST_POLL_S))
-            answer = await self._call("GET", path, frozenset({200, 202}))
+            answer = await self._call(https, "GET", path)
             operation = answer.read(_Operation)
 
-    async def _call(
-        self, method: str, tail: str, expect: frozenset[int], body: Any = None
-    ) -> Answer:
+    async def _call(self, https: Https, method: str, tail: str, body: Any = None) -> Answer:
         path = f"{self._base}/{tail}?api-version={_API_VERSION}"
-        return await self._https.call(method, path, self._proof(), expect=expect, body=body)
+        return await https.call(method, path, self._proof(), expect=_GOOD, body=body)
 
     def _proof(self) -> Proof:
         attestation = self._provisioning.attestation

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import TYPE_CHECKING
 
 from muster.net.dial import client_context
 
 if TYPE_CHECKING:
-    import ssl
     from pathlib import Path
 
 
@@ -28,8 +28,24 @@ def context(
         ssl.SSLError: a file holds no certificate, or the key is another one's.
     """
     made = client_context(None)
+    _load(made, trust_bundle, certificate, private_key)
+    return made
+
+
+def check(
+    trust_bundle: Path | None, certificate: Path | None = None, private_key: Path | None = None
+) -> None:
+    """See that `context` would work, without its cost; raises like it."""
+    _load(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), trust_bundle, certificate, private_key)
+
+
+def _load(
+    made: ssl.SSLContext,
+    trust_bundle: Path | None,
+    certificate: Path | None,
+    private_key: Path | None,
+) -> None:
     if trust_bundle is not None:
         made.load_verify_locations(trust_bundle)
     if certificate is not None:
         made.load_cert_chain(certificate, private_key)
-    return made

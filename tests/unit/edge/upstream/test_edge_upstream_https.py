@@ -70,9 +70,8 @@ def device_certificate(tmp_path_factory: pytest.TempPathFactory) -> ClientCertif
 
 
 @pytest.fixture
-async def registrar(port: int, certificate: Certificate) -> AsyncIterator[Callable[..., Registrar]]:
+async def registrar(port: int, certificate: Certificate) -> Callable[..., Registrar]:
     """Return a function that makes a registrar of the peer."""
-    made: list[Registrar] = []
 
     def make(clock: ShiftedClock | None = None, **fields: Any) -> Registrar:
         environment = fields.pop("environment", {})
@@ -85,16 +84,11 @@ async def registrar(port: int, certificate: Certificate) -> AsyncIterator[Callab
             }
         )
         time = HubTime(clock or ShiftedClock())
-        made.append(
-            Registrar(
-                provisioning, certificate.certificate, time, environment=environment, address=HOST
-            )
+        return Registrar(
+            provisioning, certificate.certificate, time, environment=environment, address=HOST
         )
-        return made[-1]
 
-    yield make
-    for each in made:
-        await each.close()
+    return make
 
 
 async def register(registrar: Registrar) -> Assignment:
@@ -298,6 +292,25 @@ async def test_certificates_that_cannot_be_used(
             with pytest.raises(InvalidArgumentError) as wrong:
                 registrar(attestation=attestation)
             assert wrong.value.code == "invalid-certificate"
+
+
+async def test_a_certificate_that_has_gone_may_come_back(
+    peer: HttpsPeer,
+    registrar: Callable[..., Registrar],
+    device_certificate: ClientCertificate,
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "device.pem"
+    file.write_bytes(device_certificate.file.read_bytes())
+    attestation = X509Attestation(registration_id="press-1", certificate=file, private_key=file)
+    subject = registrar(attestation=attestation)
+    content = file.read_bytes()
+    file.unlink()
+    with pytest.raises(UnreachableError, match="certificate"):
+        await register(subject)
+    file.write_bytes(content)
+    peer.replies = [reply(202, ASSIGNED)]
+    await register(subject)
 
 
 # The hub.
