@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muster.errors import TooLargeError
-from muster.hub.endpoints import amqp_messages, amqp_methods
-from muster.hub.endpoints.amqp_messages import text_of
+from muster.hub.endpoints import amqp_messages
 from muster.model import message as stored
 from muster.model.message import AuthScope, Stamp, encode_stamp
 from muster.model.queued_message import Delivery as QueuedDelivery
 from muster.model.queued_message import QueuedMessage
-from muster.wire.amqp import messages
+from muster.net.amqp_properties import text_of
+from muster.wire.amqp import messages, method_ids
 from muster.wire.amqp.deliveries import Delivery
 from muster.wire.amqp.messages import BATCH_FORMAT, Data, Message, Properties
 from muster.wire.amqp.types import Int, Timestamp, UByte, ULong
@@ -152,9 +152,9 @@ def test_a_message_for_a_device() -> None:
 
 @given(st.integers(1, 2**63 - 1))
 def test_request_ids_travel_in_random_looking_uuids(request_id: int) -> None:
-    correlation_id = amqp_methods.correlation_id(request_id)
+    correlation_id = method_ids.correlation_id(request_id)
     assert (correlation_id.version, correlation_id.variant) == (4, "specified in RFC 4122")
     for form in (correlation_id, str(correlation_id), correlation_id.bytes):
-        assert amqp_methods.request_id(form) == request_id
+        assert method_ids.request_id(form) == request_id
     for other in ("", "x", b"short", 7, None):
-        assert amqp_methods.request_id(other) is None
+        assert method_ids.request_id(other) is None

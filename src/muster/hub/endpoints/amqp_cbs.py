@@ -9,34 +9,25 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, final
 
-from muster.errors import InvalidArgumentError, MusterError
+from muster.errors import MusterError
 from muster.hub.authentication import RefusedError
 from muster.hub.endpoints import errors
 from muster.hub.endpoints.amqp_grants import spoken_for
 from muster.hub.endpoints.amqp_link import LinkHandler
 from muster.net.tasks import spawn
-from muster.wire.amqp import messages
+from muster.wire.amqp import cbs, messages
 from muster.wire.amqp.errors import RemoteProtocolError
 from muster.wire.amqp.link import SendingLink
-from muster.wire.amqp.messages import AmqpValue, Message, Properties
-from muster.wire.amqp.types import Int
 
 if TYPE_CHECKING:
-    from muster.hub.endpoints.amqp_addresses import Address
     from muster.hub.endpoints.amqp_client import AmqpClient
+    from muster.wire.amqp.addresses import Address
     from muster.wire.amqp.deliveries import Delivery
     from muster.wire.amqp.link import Link
     from muster.wire.amqp.messages import MessageId
     from muster.wire.amqp.session import Session
 
-MAX_REQUEST: Final = 16_384
-"""Bytes of a request; a token has at most 4096."""
-
 _CREDIT: Final = 100
-_PUT_TOKEN: Final = "put-token"  # noqa: S105 - an operation, no secret
-_TOKEN_TYPES: Final = frozenset(
-    {"servicebus.windows.net:sastoken", "azure-devices.net:sastoken", "sastoken"}
-)
 
 
 @final
@@ -52,7 +43,7 @@ class CbsLinks:
         if isinstance(link, SendingLink):
             link.accept()
             return _Replies()
-        link.accept(_CREDIT, max_message_size=MAX_REQUEST)
+        link.accept(_CREDIT, max_message_size=cbs.MAX_REQUEST)
         return _Requests(client, link.session)
 
 
@@ -92,7 +83,7 @@ class _Requests(LinkHandler):
             async with client.turn:
                 request = messages.decode(delivery.payload)
                 message_id = request.properties.message_id
-                sas = _token(request)
+                sas = cbs.token_of(request)
                 await client.put_token(sas)
         except RemoteProtocolError as error:
             status, text = 400, error.description
@@ -109,12 +100,7 @@ class _Requests(LinkHandler):
         link = self._reply_link()
         if link is None:
             return
-        answer = Message(
-            AmqpValue(None),
-            Properties(correlation_id=message_id),
-            {"status-code": Int(status), "status-description": text},
-        )
-        self._client.answer(link, answer)
+        self._client.answer(link, cbs.answer(message_id, status, text))
 
     def _reply_link(self) -> SendingLink | None:
         """Return where the answer goes: the client's newest receiver on `$cbs`.
@@ -128,24 +114,3 @@ class _Requests(LinkHandler):
         ]
         own = [link for link in found if link.session is self._session]
         return next(reversed(own or found), None)
-
-
-def _token(request: Message) -> str:
-    """Return the token in a request.
-
-    Raises:
-        InvalidArgumentError: code `invalid-cbs-request`.
-    """
-    properties = request.application_properties
-    kind = properties.get("type")
-    body = request.body
-    value = body.value if isinstance(body, AmqpValue) else None
-    if properties.get("operation") != _PUT_TOKEN:
-        reason = "The operation must be put-token."
-    elif not isinstance(kind, str) or kind.lower() not in _TOKEN_TYPES:
-        reason = "The token must be a SAS token."
-    elif not isinstance(value, str):
-        reason = "The body must be the token as a string."
-    else:
-        return str(value)
-    raise InvalidArgumentError(reason, code="invalid-cbs-request")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, final
 from muster.errors import MusterError
 from muster.hub.authentication import RefusedError
 from muster.hub.connections import CONNECT_PATIENCE_S
-from muster.hub.endpoints import amqp_addresses, amqp_errors
+from muster.hub.endpoints import amqp_errors
 from muster.hub.endpoints.amqp_grants import Grants
 from muster.hub.endpoints.amqp_link import NO_ADDRESS
 from muster.hub.endpoints.amqp_plain import check_user
@@ -23,7 +23,7 @@ from muster.net.amqp import CLOSED_BY_OWNER
 from muster.net.peer import ORDINARY_ENDS
 from muster.net.tasks import spawn
 from muster.net.timers import NO_SLOT, running_wheel
-from muster.wire.amqp import messages
+from muster.wire.amqp import addresses, messages
 from muster.wire.amqp.deliveries import Delivery
 from muster.wire.amqp.errors import RESOURCE_LIMIT_EXCEEDED
 from muster.wire.amqp.events import CreditChanged, LinkAttached, LinkDetached, OutcomeReceived
@@ -34,12 +34,12 @@ from muster.wire.amqp.sasl import PLAIN, SYS_TEMP, PlainCredentials, plain_crede
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from muster.hub.endpoints.amqp_addresses import Address
     from muster.hub.endpoints.amqp_grants import Grant
     from muster.hub.endpoints.amqp_link import LinkHandler, LinkService
     from muster.hub.endpoints.amqp_services import AmqpServices
     from muster.model.decision import Fact
     from muster.net.amqp import AmqpPeer
+    from muster.wire.amqp.addresses import Address
     from muster.wire.amqp.connection import ServerConnection
     from muster.wire.amqp.events import Event
     from muster.wire.amqp.link import Link
@@ -379,7 +379,7 @@ class AmqpClient:
             self.connection.sasl_accept()
 
     def _attached(self, link: Link) -> None:
-        address = amqp_addresses.parse(link.address)
+        address = addresses.parse(link.address)
         links = self._services.links
         service = next((each for each in links if each.takes(link, address)), NO_ADDRESS)
         now = self._services.clock.monotonic()

@@ -14,9 +14,9 @@ from muster.hub.queues import LOCK_S
 from muster.wire.amqp.link import SendingLink
 
 if TYPE_CHECKING:
-    from muster.hub.endpoints.amqp_addresses import Address
     from muster.hub.endpoints.amqp_client import AmqpClient
     from muster.hub.endpoints.amqp_devices import AmqpDevice, AmqpDevices
+    from muster.wire.amqp.addresses import Address
     from muster.wire.amqp.events import OutcomeReceived
     from muster.wire.amqp.link import Link
 

@@ -24,7 +24,6 @@ from muster.wire.amqp.performatives import Error
 
 if TYPE_CHECKING:
     from muster.hub.connection import Connection
-    from muster.hub.endpoints.amqp_addresses import Address
     from muster.hub.endpoints.amqp_client import AmqpClient
     from muster.hub.endpoints.amqp_grants import Grant
     from muster.hub.endpoints.session_services import SessionServices
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from muster.model.decision import Fact
     from muster.model.fault import Fault
     from muster.model.identity import IdentityRef
+    from muster.wire.amqp.addresses import Address
     from muster.wire.amqp.link import Link
 
 _MODEL_ID: Final = "com.microsoft:model-id"

@@ -9,9 +9,10 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from muster.errors import UnavailableError
-from muster.hub.endpoints import amqp_addresses, amqp_errors
+from muster.hub.endpoints import amqp_errors
 from muster.hub.fault_injection import failure
 from muster.model.fault import FaultKind, FaultPart, FaultTransport
+from muster.wire.amqp import addresses
 from muster.wire.amqp.errors import CONNECTION_FORCED
 from muster.wire.amqp.link import ReceivingLink
 from muster.wire.amqp.performatives import Error
@@ -45,7 +46,7 @@ _TO_CLIENT: Final = {
 
 def part_of(link: Link) -> FaultPart | None:
     """Return which part of AMQP a link is."""
-    path = amqp_addresses.parse(link.address).path.lower()
+    path = addresses.parse(link.address).path.lower()
     tails = _FROM_CLIENT if isinstance(link, ReceivingLink) else _TO_CLIENT
     return next(
         (part for tail, part in tails.items() if path == tail or path.endswith(f"/{tail}")), None

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from muster.auth.audience import HubAudience
     from muster.auth.sas_token import SasToken
     from muster.hub.authentication import Login
-    from muster.hub.endpoints.amqp_addresses import Address
     from muster.hub.endpoints.amqp_services import AmqpServices
     from muster.hub.hubs import Hub
+    from muster.wire.amqp.addresses import Address
 
 MAX_GRANTS: Final = 2_000
 """Tokens of one connection. The C# SDK puts 995 devices on one."""

@@ -13,9 +13,9 @@ from muster.hub.authentication import RefusedError
 from muster.wire.amqp.link import ReceivingLink
 
 if TYPE_CHECKING:
-    from muster.hub.endpoints.amqp_addresses import Address
     from muster.hub.endpoints.amqp_client import AmqpClient
     from muster.hub.endpoints.amqp_grants import Grant
+    from muster.wire.amqp.addresses import Address
     from muster.wire.amqp.deliveries import Delivery
     from muster.wire.amqp.events import OutcomeReceived
     from muster.wire.amqp.link import Link

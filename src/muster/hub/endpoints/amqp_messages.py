@@ -6,14 +6,12 @@ queued message becomes one with the exact types that the C and C# SDKs insist on
 
 from __future__ import annotations
 
-import base64
 from typing import TYPE_CHECKING, Any, Final, final
-from uuid import UUID
 
 from muster.errors import TooLargeError
-from muster.model.identity import wire_time
 from muster.model.message import MAX_BAG_SIZE, MAX_MESSAGE_SIZE, encode_head
 from muster.model.queued_message import Ack
+from muster.net.amqp_properties import properties_of
 from muster.wire.amqp import messages
 from muster.wire.amqp.messages import BATCH_FORMAT, Data, Message, Properties
 from muster.wire.amqp.types import Timestamp, UByte, ULong
@@ -23,19 +21,6 @@ if TYPE_CHECKING:
     from muster.model.queued_message import Delivery as QueuedDelivery
     from muster.wire.amqp.deliveries import Delivery
 
-_FROM_APPLICATION: Final = {
-    "iothub-outputname": "$.on",
-    "iothub-creation-time-utc": "$.ctime",
-    "iothub-message-schema": "$.schema",
-}
-"""Application properties that are system properties in a property bag."""
-_FROM_ANNOTATIONS: Final = {
-    "dt-subject": "$.sub",
-    "iothub-interface-id": "$.ifid",
-    "Diagnostic-Id": "$.diagid",
-    "Correlation-Context": "$.diagctx",
-}
-"""Message annotations that are."""
 _DATA: Final = b"\0\x53\x75"
 """How a data section begins; a binary value follows."""
 _SHORT: Final = b"\xa0"
@@ -130,29 +115,9 @@ def devicebound(delivery: QueuedDelivery, to: str) -> bytes:
     )
 
 
-def text_of(value: Any) -> str | None:
-    """Return a property's value as text; the hub keeps nothing else. `None` for null."""
-    if value is None or type(value) is str:
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, Timestamp):
-        return _time(value)
-    if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            return base64.b64encode(value).decode()
-    if isinstance(value, str | int | float | UUID):
-        return str(value)
-    return repr(value)
-
-
 def _head(message: Message) -> tuple[bytes, int]:
     """Return what stands in a record before the body, and how much of the limit it takes."""
-    properties = [(name, value) for name, value in _system(message) if value is not None]
-    for name, value in message.application_properties.items():
-        properties.append((_FROM_APPLICATION.get(name, str(name)), text_of(value) or ""))
+    properties = properties_of(message)
     size = 0
     for name, text in properties:
         size += len(name.encode(errors="replace")) + len(text.encode(errors="replace"))
@@ -171,36 +136,3 @@ def _too_large(size: int) -> TooLargeError:
     return TooLargeError(
         f"The message has {size} bytes, {MAX_MESSAGE_SIZE} are allowed.", code="message-too-large"
     )
-
-
-def _system(message: Message) -> list[tuple[str, str | None]]:
-    """Return the system properties, in the order in which clients write them on MQTT."""
-    properties = message.properties
-    found = [
-        ("$.mid", text_of(properties.message_id)),
-        ("$.cid", text_of(properties.correlation_id)),
-        ("$.uid", text_of(properties.user_id)),
-        ("$.to", text_of(properties.to)),
-        ("$.ct", text_of(properties.content_type)),
-        ("$.ce", text_of(properties.content_encoding)),
-        ("$.exp", _time(properties.absolute_expiry_time)),
-        ("$.ctime", _time(properties.creation_time)),
-    ]
-    annotations = message.message_annotations
-    if annotations:
-        found += [
-            (name, text_of(annotations[key]))
-            for key, name in _FROM_ANNOTATIONS.items()
-            if key in annotations
-        ]
-    return found
-
-
-def _time(milliseconds: int | None) -> str | None:
-    if milliseconds is None:
-        return None
-    try:
-        return wire_time(milliseconds / 1000)
-    except (OverflowError, ValueError):
-        # Beyond what a calendar has: kept as it is.
-        return str(milliseconds)

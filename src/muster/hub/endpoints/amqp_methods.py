@@ -5,36 +5,29 @@ Both links of a pair name the same channel. A client takes methods as soon as it
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, final
-from uuid import UUID
+from typing import TYPE_CHECKING, Final, final
 
 from muster.hub.endpoints.amqp_link import LinkHandler
-from muster.hub.endpoints.amqp_pairs import Pairs
 from muster.hub.method_calls import MAX_IN_FLIGHT
 from muster.model.method import MAX_PAYLOAD
 from muster.wire.amqp import messages
 from muster.wire.amqp.errors import RemoteProtocolError
 from muster.wire.amqp.link import ReceivingLink
 from muster.wire.amqp.messages import Data, Message, Properties
+from muster.wire.amqp.method_ids import METHOD_NAME, METHOD_STATUS, correlation_id, request_id
+from muster.wire.amqp.pairs import Pairs
 
 if TYPE_CHECKING:
-    from muster.hub.endpoints.amqp_addresses import Address
     from muster.hub.endpoints.amqp_client import AmqpClient
     from muster.hub.endpoints.amqp_devices import AmqpDevice, AmqpDevices
+    from muster.wire.amqp.addresses import Address
     from muster.wire.amqp.deliveries import Delivery
     from muster.wire.amqp.link import Link
 
 _CREDIT: Final = MAX_IN_FLIGHT
 _MAX_REPLY: Final = MAX_PAYLOAD + 4_096
 """Bytes of an answer with all that is around its payload."""
-_NAME: Final = "IoThub-methodname"
-_STATUS: Final = "IoThub-status"
 _INT32: Final = range(-(1 << 31), 1 << 31)
-
-# Request IDs travel in a random UUID's form, which Node's SDK knows a UUID by.
-_HIGH: Final = 0x4000 << 64
-_VARIANT: Final = 0x8 << 60
-_LOW: Final = (1 << 32) - 1
 
 
 @final
@@ -94,7 +87,7 @@ class _MethodLink(LinkHandler):
         except RemoteProtocolError:
             return
         found = request_id(message.properties.correlation_id)
-        status = message.application_properties.get(_STATUS)
+        status = message.application_properties.get(METHOD_STATUS)
         connection = self._device.connection
         if (
             connection is not None
@@ -135,26 +128,6 @@ class MethodChannel:
             message = Message(
                 Data([payload]),
                 Properties(correlation_id=correlation_id(request_id)),
-                {_NAME: name},
+                {METHOD_NAME: name},
             )
             link.send(messages.encode(message), settled=True)
-
-
-def correlation_id(request_id: int) -> UUID:
-    """Return the UUID that stands for a request (hub-device.md 0.6)."""
-    high = (request_id >> 32) << 96
-    return UUID(int=high | _HIGH | _VARIANT | (request_id & _LOW))
-
-
-def request_id(value: Any) -> int | None:
-    """Return the request that an answer's correlation-id names; UUID, or its text or bytes."""
-    try:
-        if isinstance(value, str):
-            value = UUID(value)
-        elif isinstance(value, bytes):
-            value = UUID(bytes=value)
-    except ValueError:
-        return None
-    if not isinstance(value, UUID):
-        return None
-    return (value.int >> 96) << 32 | (value.int & _LOW)

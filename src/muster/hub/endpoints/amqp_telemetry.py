@@ -21,12 +21,12 @@ from muster.wire.amqp.link import ReceivingLink
 from muster.wire.amqp.performatives import Error
 
 if TYPE_CHECKING:
-    from muster.hub.endpoints.amqp_addresses import Address
     from muster.hub.endpoints.amqp_client import AmqpClient
     from muster.hub.endpoints.amqp_devices import AmqpDevice, AmqpDevices
     from muster.hub.intake import Appended
     from muster.model.decision import Fact
     from muster.model.fault import Fault
+    from muster.wire.amqp.addresses import Address
     from muster.wire.amqp.deliveries import Delivery
     from muster.wire.amqp.link import Link
 

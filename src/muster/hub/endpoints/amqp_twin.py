@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 from muster.errors import InvalidArgumentError, MusterError
 from muster.hub.endpoints import amqp_faults, errors
 from muster.hub.endpoints.amqp_link import LinkHandler
-from muster.hub.endpoints.amqp_pairs import Pairs
 from muster.hub.endpoints.request_pace import MAX_WAITING, REQUEST_PACE
 from muster.net.peer import SLOW_READER
 from muster.net.routing import decode_json
@@ -20,13 +19,14 @@ from muster.wire.amqp import messages
 from muster.wire.amqp.errors import RESOURCE_LIMIT_EXCEEDED, RemoteProtocolError
 from muster.wire.amqp.link import ReceivingLink
 from muster.wire.amqp.messages import Data, Message, Properties
+from muster.wire.amqp.pairs import Pairs
 from muster.wire.amqp.performatives import Error
 from muster.wire.amqp.types import Int
 
 if TYPE_CHECKING:
-    from muster.hub.endpoints.amqp_addresses import Address
     from muster.hub.endpoints.amqp_client import AmqpClient
     from muster.hub.endpoints.amqp_devices import AmqpDevice, AmqpDevices
+    from muster.wire.amqp.addresses import Address
     from muster.wire.amqp.deliveries import Delivery
     from muster.wire.amqp.link import Link, SendingLink
 

@@ -20,11 +20,11 @@ from muster.wire.amqp.types import Described, Symbol
 
 if TYPE_CHECKING:
     from muster.clock import Clock
-    from muster.hub.endpoints.amqp_addresses import Address
     from muster.hub.endpoints.amqp_client import AmqpClient
     from muster.hub.endpoints.amqp_grants import Grant
     from muster.hub.event_readers import EventReader, EventReaders, Position
     from muster.hub.hubs import Hub, Hubs
+    from muster.wire.amqp.addresses import Address
     from muster.wire.amqp.link import Link
 
 _REDIRECT: Final = "amqp:link:redirect"

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Final, final
 from muster.auth.access_policies import Right
 from muster.errors import InvalidArgumentError, MusterError, UnauthorizedError
 from muster.hub.authentication import RefusedError
-from muster.hub.endpoints import amqp_addresses, errors
+from muster.hub.endpoints import errors
 from muster.hub.endpoints.amqp_link import LinkHandler
 from muster.hub.endpoints.events_amqp import entity_hub
 from muster.net.tasks import spawn
-from muster.wire.amqp import messages
+from muster.wire.amqp import addresses, messages
 from muster.wire.amqp.errors import RemoteProtocolError
 from muster.wire.amqp.link import SendingLink
 from muster.wire.amqp.messages import AmqpValue, Message, Properties
 from muster.wire.amqp.types import Array, Int, Symbol, Timestamp
 
 if TYPE_CHECKING:
-    from muster.hub.endpoints.amqp_addresses import Address
     from muster.hub.endpoints.amqp_client import AmqpClient
     from muster.hub.endpoints.amqp_grants import Grant
     from muster.hub.event_readers import EventReaders
     from muster.hub.hubs import Hubs
+    from muster.wire.amqp.addresses import Address
     from muster.wire.amqp.deliveries import Delivery
     from muster.wire.amqp.link import Link, ReceivingLink
     from muster.wire.amqp.types import Value
@@ -79,7 +79,7 @@ class ManagementLinks:
                 code="invalid-management-request",
             )
         hub = entity_hub(self._hubs, name)
-        address = amqp_addresses.parse(f"{name}/{_NODE}")
+        address = addresses.parse(f"{name}/{_NODE}")
         client.grants.service(address, Right.SERVICE_CONNECT, hub=hub)
         partitions = self._readers.partitions()
         if kind == _STREAM:
@@ -110,7 +110,7 @@ class ManagementLinks:
     def _grant(self, client: AmqpClient, address: Address) -> Grant:
         refusals: list[UnauthorizedError] = []
         for hub in self._hubs.all():
-            own = amqp_addresses.parse(f"{hub.host}/{_NODE}")
+            own = addresses.parse(f"{hub.host}/{_NODE}")
             try:
                 return client.grants.service(own, Right.SERVICE_CONNECT, hub=hub)
             except UnauthorizedError as error:

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Final, cast, final
 
 from muster.auth.access_policies import Right
 from muster.errors import InvalidArgumentError, MusterError, NotFoundError
-from muster.hub.endpoints import amqp_addresses, amqp_messages
 from muster.hub.endpoints.amqp_link import LinkHandler
 from muster.hub.endpoints.amqp_queue_link import QueueLink
 from muster.hub.queues import LOCK_S
 from muster.model.identity import IdentityRef
 from muster.model.queued_message import QueuedMessage, parse_ack
+from muster.net.amqp_properties import text_of
 from muster.net.tasks import spawn
-from muster.wire.amqp import messages
+from muster.wire.amqp import addresses, messages
 from muster.wire.amqp.errors import RemoteProtocolError
 from muster.wire.amqp.link import ReceivingLink, SendingLink
 from muster.wire.amqp.messages import Data, Message, Properties
@@ -22,12 +22,12 @@ from muster.wire.amqp.types import Timestamp
 
 if TYPE_CHECKING:
     from muster.hub.cloud_to_device import CloudToDevice
-    from muster.hub.endpoints.amqp_addresses import Address
     from muster.hub.endpoints.amqp_client import AmqpClient
     from muster.hub.endpoints.amqp_grants import Grant
     from muster.hub.messaging import Messaging
     from muster.hub.service_bound import ServiceBound
     from muster.model.queued_message import Delivery as QueuedDelivery
+    from muster.wire.amqp.addresses import Address
     from muster.wire.amqp.deliveries import Delivery
     from muster.wire.amqp.link import Link
 
@@ -158,7 +158,7 @@ def queued_message(message: Message) -> QueuedMessage:
     Raises:
         InvalidArgumentError: code `invalid-ack`.
     """
-    text = amqp_messages.text_of
+    text = text_of
     asked = message.properties
     properties = {str(name): text(value) for name, value in message.application_properties.items()}
     expiry = asked.absolute_expiry_time
@@ -182,7 +182,7 @@ def _recipient(to: str) -> tuple[str, str]:
     Raises:
         InvalidArgumentError: for none; code `invalid-recipient`.
     """
-    address = amqp_addresses.parse(to)
+    address = addresses.parse(to)
     device = address.match(_TO_DEVICE)
     if device is not None:
         return device[0], ""

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster.hub.endpoints import amqp_addresses
-from muster.hub.endpoints.amqp_addresses import Address
+from muster.wire.amqp import addresses
+from muster.wire.amqp.addresses import Address
 
 
 @pytest.mark.parametrize(
@@ -25,19 +25,19 @@ from muster.hub.endpoints.amqp_addresses import Address
     ],
 )
 def test_spellings(text: str, host: str, segments: tuple[str, ...]) -> None:
-    assert amqp_addresses.parse(text) == Address(host, segments)
+    assert addresses.parse(text) == Address(host, segments)
 
 
 @given(st.text())
 def test_anything_can_be_read(text: str) -> None:
-    address = amqp_addresses.parse(text)
+    address = addresses.parse(text)
     assert all(address.segments) or "%" in text
 
 
 def test_patterns() -> None:
-    address = amqp_addresses.parse("/Devices/D1/Modules/M1/Messages/deviceBound")
+    address = addresses.parse("/Devices/D1/Modules/M1/Messages/deviceBound")
     assert address.match("devices/*/modules/*/messages/devicebound") == ("D1", "M1")
     assert address.match("devices/*/modules/*/messages/events") is None
     assert address.match("devices/*/messages/devicebound") is None
-    assert amqp_addresses.parse("$CBS").match("$cbs") == ()
+    assert addresses.parse("$CBS").match("$cbs") == ()
     assert address.path == "Devices/D1/Modules/M1/Messages/deviceBound"
