@@ -135,7 +135,7 @@ class FileUploads:
         Args:
             device: whose.
             completion: what it says.
-            host_name: by which the device reaches this service.
+            host_name: of the URL that back ends are told.
 
         Raises:
             InvalidArgumentError: codes `unknown-upload`, `expired-upload`, and

@@ -159,6 +159,29 @@ async def test_a_file_is_uploaded_and_told(parts: Parts, rest: Rest) -> None:
     assert await notification(rest) is None
 
 
+@pytest.mark.parametrize(
+    ("host", "told"), [("evil.example", HOST), ("evil.example:8443", f"{HOST}:8443")]
+)
+async def test_back_ends_are_told_of_this_service_only(
+    parts: Parts, rest: Rest, host: str, told: str
+) -> None:
+    await parts.device()
+    upload = await begin(parts, rest)
+    await upload.put(b"hello")
+    body = {"correlationId": upload.correlation_id, "isSuccess": True}
+    reply = await rest.call(
+        "POST",
+        "/devices/d1/files/notifications",
+        body,
+        authorization=parts.token(parts_ref(parts)),
+        host=host,
+    )
+    assert reply.status == 204
+    notified = await notification(rest)
+    assert notified is not None
+    assert notified["blobUri"] == f"https://{told}/{DEVICE_FILES}/d1/a/log.txt"
+
+
 async def test_a_failed_upload_tells_nobody(parts: Parts, rest: Rest) -> None:
     await parts.device()
     upload = await begin(parts, rest)

@@ -17,6 +17,7 @@ from muster.hub.endpoints.service_access import (
     check_same,
     json_response,
     read_json,
+    told_host,
 )
 from muster.hub.file_uploads import Completion
 from muster.model import paging
@@ -93,7 +94,7 @@ class FilesHttpEndpoint:
         if named is not None:
             check_same(body.correlation_id, named, "correlationId")
             body.correlation_id = named
-        await self._uploads.end(login.ref, body, caller_host(hub, request))
+        await self._uploads.end(login.ref, body, told_host(hub, request))
         return Response(status_code=204)
 
     # -- back ends -----------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from muster.auth import sas_token
 from muster.auth.access_policies import Right, authorize
+from muster.auth.audience import same_host
 from muster.errors import InvalidArgumentError, UnauthorizedError
 from muster.hub.authentication import RefusedError, explained
 from muster.hub.endpoints import errors
@@ -224,6 +225,22 @@ def caller_host(hub: Hub, request: Request) -> str:
     if not _HOST.fullmatch(host):
         raise InvalidArgumentError("The Host header names no host.", code="invalid-host")
     return host
+
+
+def told_host(hub: Hub, request: Request) -> str:
+    """Return a name of the hub that others may be told, with the port the caller uses.
+
+    The name is never the caller's choice: what others do with a URL must lead here. An only hub
+    answers to every name.
+
+    Raises:
+        InvalidArgumentError: as `caller_host`.
+    """
+    host = caller_host(hub, request)
+    if same_host(host, hub.names):
+        return host
+    _, colon, port = host.rpartition(":")
+    return f"{hub.host}:{port}" if colon and port.isdigit() else hub.host
 
 
 def check_same(given: str | None, expected: str, what: str) -> None:
