@@ -217,11 +217,11 @@ class Log:
         self._write(stream, pieces)
 
     def finish(self) -> None:
-        """Write what has no end of line."""
+        """Write what has no end of line, and be done."""
         for stream, kept in self._kept.items():
             if kept:
                 self._write(stream, [(b"P", kept)])
-                self._kept[stream] = b""
+        os.close(self._fd)
 
     def _write(self, stream: int, pieces: list[tuple[bytes, bytes]]) -> None:
         if not pieces:
