@@ -269,7 +269,7 @@ def begin(launch: bytes) -> tuple[int, str]:
 
 def _program() -> str:
     """Return the supervisor, compiled where Python keeps it so: that saves it a megabyte."""
-    compiled = supervisor.__spec__.cached if supervisor.__spec__ else None
+    compiled = supervisor.__spec__.cached
     return compiled if compiled and Path(compiled).exists() else supervisor.__file__
 
 
