@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,27 +19,21 @@ from azure.iot.hub import IoTHubConfigurationManager, IoTHubRegistryManager
 from azure.iot.hub.models import CloudToDeviceMethod
 from azure.iot.hub.protocol.models import Configuration, ConfigurationContent
 
-from muster.edge.upstream.login import Gateway
 from support.device import unique
-from support.edge_agent import COUNTING, EdgeDevice, program
+from support.edge_agent import (
+    COUNTING,
+    PATIENCE_S,
+    EdgeDevice,
+    apply,
+    came,
+    content,
+    program,
+    reported,
+    running,
+)
 
 if TYPE_CHECKING:
     from support.instance import Instance
-
-PATIENCE_S = 60.0
-RUNTIME = {
-    "schemaVersion": "1.1",
-    "runtime": {"type": "docker", "settings": {"minDockerVersion": "v1.25"}},
-    "systemModules": {
-        "edgeAgent": {"type": "docker", "settings": {"image": "agent:1"}},
-        "edgeHub": {"type": "docker", "status": "running", "settings": {"image": "hub:1"}},
-    },
-}
-HUB = {
-    "schemaVersion": "1.1",
-    "routes": {},
-    "storeAndForwardConfiguration": {"timeToLiveSecs": 7200},
-}
 
 
 @pytest.fixture
@@ -63,66 +57,16 @@ def login(instance: Instance) -> str:
     return instance.hub_connection_string(instance.place.hubs[0])
 
 
-def content(**modules: Any) -> ConfigurationContent:
-    return ConfigurationContent(
-        modules_content={
-            "$edgeAgent": {"properties.desired": {**RUNTIME, "modules": modules}},
-            "$edgeHub": {"properties.desired": HUB},
-        }
-    )
-
-
-async def reported(device: EdgeDevice, is_it: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
-    """Return the reported properties of the agent when they are so, with what is desired."""
-    found: dict[str, Any] = {}
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                twin = await device.twin()
-                found = twin["properties"]["reported"]
-                if is_it(found):
-                    return {**found, "desired": twin["properties"]["desired"]}
-                await asyncio.sleep(0.05)
-    except TimeoutError:
-        pytest.fail(f"the hub still has {json.dumps(found)}")
-
-
-async def running(device: EdgeDevice, names: set[str]) -> None:
-    """Wait until these modules run, and no others."""
-    async with asyncio.timeout(PATIENCE_S):
-        while await device.running() != names:  # noqa: ASYNC110 - processes tell nobody
-            await asyncio.sleep(0.05)
-
-
-def came(code: int, *modules: str) -> Callable[[dict[str, Any]], bool]:
-    """Ask for a status and the names of running modules."""
-
-    def is_it(found: dict[str, Any]) -> bool:
-        running = {
-            name
-            for name, module in found.get("modules", {}).items()
-            if module["runtimeStatus"] == "running"
-        }
-        return found.get("lastDesiredStatus", {}).get("code") == code and running == set(modules)
-
-    return is_it
-
-
-async def apply(manager: IoTHubConfigurationManager, device: EdgeDevice, **modules: Any) -> None:
-    await asyncio.to_thread(
-        manager.apply_configuration_on_edge_device, device.device_id, content(**modules)
-    )
-
-
 async def test_a_deployment_by_tags_is_applied_and_counted(
     instance: Instance, manager: IoTHubConfigurationManager, tmp_path: Path
 ) -> None:
     site, name = unique("site"), unique("dep")
     device = await asyncio.to_thread(EdgeDevice, instance, tmp_path, {"site": site})
+    modules = content({"counter": program(), "other": program(startupOrder=1)})
     deployment = Configuration(
         id=name,
         schema_version="2.0",
-        content=content(counter=program(), other=program(startupOrder=1)),
+        content=ConfigurationContent(modules_content=modules),
         target_condition=f"tags.site = '{site}'",
         priority=1,
     )
@@ -154,7 +98,7 @@ async def test_a_deployment_of_the_command_line(instance: Instance, tmp_path: Pa
     device = await asyncio.to_thread(EdgeDevice, instance, tmp_path, {"site": site})
     on_hub = ("--hub", instance.place.hubs[0])
     manifest = tmp_path / "deployment.json"
-    manifest.write_text(json.dumps({"modulesContent": content(a=program()).modules_content}))
+    manifest.write_text(json.dumps({"modulesContent": content({"a": program()})}))
     try:
         await device.start()
         await asyncio.to_thread(
@@ -172,17 +116,17 @@ async def test_modules_are_added_changed_and_removed(
     device: EdgeDevice, manager: IoTHubConfigurationManager
 ) -> None:
     await device.start()
-    await apply(manager, device, a=program(), b=program())
+    await apply(manager, device, {"a": program(), "b": program()})
     first = await reported(device, came(200, "a", "b"))
     changed = program(env={"MODE": {"value": "fast"}})
-    await apply(manager, device, a=program(), b=changed, c=program())
+    await apply(manager, device, {"a": program(), "b": changed, "c": program()})
     second = await reported(device, came(200, "a", "b", "c"))
     # What did not change has not been started again.
     started = "lastStartTimeUtc"
     assert second["modules"]["a"][started] == first["modules"]["a"][started]
     assert second["modules"]["b"][started] != first["modules"]["b"][started]
     assert second["modules"]["b"]["env"] == {"MODE": {"value": "fast"}}
-    await apply(manager, device, c=program(status="stopped"))
+    await apply(manager, device, {"c": program(status="stopped")})
     third = await reported(device, lambda found: set(found["modules"]) == {"c"})
     await reported(device, came(200))
     assert third["modules"].keys() == {"c"}
@@ -194,7 +138,7 @@ async def test_one_bad_module_holds_up_nobody(
 ) -> None:
     await device.start()
     missing = {"type": "process", "status": "running", "settings": {"command": "/no/such/thing"}}
-    await apply(manager, device, a=program(), bad=missing)
+    await apply(manager, device, {"a": program(), "bad": missing})
     there = await reported(device, came(500, "a"))
     assert (
         "module bad: No such program: /no/such/thing" in (there["lastDesiredStatus"]["description"])
@@ -206,7 +150,7 @@ async def test_what_is_no_deployment_leaves_what_runs(
     device: EdgeDevice, manager: IoTHubConfigurationManager
 ) -> None:
     await device.start()
-    await apply(manager, device, a=program())
+    await apply(manager, device, {"a": program()})
     before = await reported(device, came(200, "a"))
     hub = device.instance.hub()
     path = f"/twins/{device.device_id}/modules/$edgeAgent"
@@ -224,7 +168,7 @@ async def test_a_module_that_dies_comes_back(
     device: EdgeDevice, manager: IoTHubConfigurationManager
 ) -> None:
     await device.start()
-    await apply(manager, device, a=program())
+    await apply(manager, device, {"a": program()})
     await reported(device, came(200, "a"))
     (engine,) = device.engines
     for process in await engine.processes("a"):
@@ -238,7 +182,7 @@ async def test_modules_start_without_the_hub(
     device: EdgeDevice, manager: IoTHubConfigurationManager
 ) -> None:
     await device.start()
-    await apply(manager, device, a=program(), b=program(restartPolicy="on-failure"))
+    await apply(manager, device, {"a": program(), "b": program(restartPolicy="on-failure")})
     await reported(device, came(200, "a", "b"))
     await device.stop()
     await reported(device, lambda found: found["lastDesiredStatus"]["code"] == 406)
@@ -249,8 +193,7 @@ async def test_modules_start_without_the_hub(
         for process in await engine.processes(name):
             os.kill(process, signal.SIGKILL)
     await running(device, set())
-    nowhere = Gateway(host="hub.invalid", https_port=9, mqtt_port=9, address="127.0.0.1")
-    await device.start(nowhere)
+    await device.start(device.nowhere())
     await running(device, {"a", "b"})
     await device.stop()
     await device.start()
@@ -264,7 +207,7 @@ async def test_direct_methods(
 ) -> None:
     await device.start()
     script = COUNTING + "time.sleep(60)"
-    await apply(manager, device, a=program(script))
+    await apply(manager, device, {"a": program(script)})
     await reported(device, came(200, "a"))
 
     async def call(name: str, **payload: Any) -> Any:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import sys
 from typing import TYPE_CHECKING, Any
+
+import pytest
+from azure.iot.hub.protocol.models import ConfigurationContent
 
 from muster.clock import SystemClock
 from muster.edge.agent.agent import Agent, Surroundings
@@ -17,20 +21,23 @@ from muster.edge.settings import Settings
 from muster.edge.state import StateDirectory
 from muster.edge.upstream.hub import Hub
 from muster.edge.upstream.hub_time import HubTime
+from muster.edge.upstream.login import Gateway
 from muster.ids import Randomness
 from support.device import unique
 from support.edge import gateway
 from support.service import authentication, new_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from datetime import datetime
     from pathlib import Path
 
+    from azure.iot.hub import IoTHubConfigurationManager
+
     from muster.edge.engine.base import Engine, LogRange
-    from muster.edge.upstream.login import Gateway
     from support.instance import Instance
 
+PATIENCE_S = 60.0
 COUNTING = "import itertools, time\nfor n in itertools.count():\n    print(n, flush=True)\n    "
 """A program that writes numbers; what it does between them is to be added."""
 
@@ -83,12 +90,19 @@ class EdgeDevice:
 
     Attributes:
         device_id: of it.
-        engines: module runtimes; `start` makes one of processes unless there are others.
+        engines: module runtimes; one of processes unless others are made.
         agent: while it runs.
         refusals: what the hub has said where it refused the device.
     """
 
-    def __init__(self, instance: Instance, home: Path, tags: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        instance: Instance,
+        home: Path,
+        tags: dict[str, Any] | None = None,
+        make_engines: Callable[[], Sequence[Engine]] | None = None,
+    ) -> None:
+        self._make_engines = make_engines or (lambda: (ProcessEngine(home / "modules"),))
         self.instance = instance
         self.home = home
         self.device_id = unique("edge")
@@ -110,9 +124,7 @@ class EdgeDevice:
         self.refusals: list[str] = []
         self._hub: Hub | None = None
 
-    async def start(
-        self, where: Gateway | None = None, engines: Sequence[Engine] | None = None
-    ) -> None:
+    async def start(self, where: Gateway | None = None) -> None:
         """Start the agent; `where` leads it elsewhere than to the instance."""
         instance, clock, randomness = self.instance, SystemClock(), Randomness()
         device = DeviceIdentity(
@@ -146,7 +158,7 @@ class EdgeDevice:
             master_key=state.master_key(randomness),
             refused=self.refusals.append,
         )
-        self.engines = engines or (ProcessEngine(self.home / "modules"),)
+        self.engines = self._make_engines()
         for engine in self.engines:
             await engine.start_up()
         own = await identities.ensure(AGENT)
@@ -187,6 +199,11 @@ class EdgeDevice:
                 await engine.remove(module.name)
             await engine.close()
 
+    @staticmethod
+    def nowhere() -> Gateway:
+        """Return where no hub is."""
+        return Gateway(host="hub.invalid", https_port=9, mqtt_port=9, address="127.0.0.1")
+
     # What the hub and the device say.
 
     async def twin(self) -> dict[str, Any]:
@@ -202,3 +219,79 @@ class EdgeDevice:
             for module in await engine.modules()
             if module.status is Status.RUNNING
         }
+
+
+# What tests do with one.
+
+
+def content(
+    modules: dict[str, Any], registries: dict[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Return `modulesContent` with these modules and credentials."""
+    runtime = {"minDockerVersion": "v1.25", "registryCredentials": registries or {}}
+    agent = {
+        "schemaVersion": "1.1",
+        "runtime": {"type": "docker", "settings": runtime},
+        "systemModules": {
+            "edgeAgent": {"type": "docker", "settings": {"image": "agent:1"}},
+            "edgeHub": {"type": "docker", "status": "running", "settings": {"image": "hub:1"}},
+        },
+        "modules": modules,
+    }
+    hub = {
+        "schemaVersion": "1.1",
+        "routes": {},
+        "storeAndForwardConfiguration": {"timeToLiveSecs": 7200},
+    }
+    return {
+        "$edgeAgent": {"properties.desired": agent},
+        "$edgeHub": {"properties.desired": hub},
+    }
+
+
+async def apply(
+    manager: IoTHubConfigurationManager,
+    device: EdgeDevice,
+    modules: dict[str, Any],
+    registries: dict[str, Any] | None = None,
+) -> None:
+    """Deploy to one device, by the official client."""
+    wanted = ConfigurationContent(modules_content=content(modules, registries))
+    await asyncio.to_thread(manager.apply_configuration_on_edge_device, device.device_id, wanted)
+
+
+async def reported(device: EdgeDevice, is_it: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+    """Return the reported properties of the agent when they are so, with what is desired."""
+    found: dict[str, Any] = {}
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                twin = await device.twin()
+                found = twin["properties"]["reported"]
+                if is_it(found):
+                    return {**found, "desired": twin["properties"]["desired"]}
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        found.pop("$metadata", None)
+        pytest.fail(f"the hub still has {json.dumps(found)}")
+
+
+async def running(device: EdgeDevice, names: set[str]) -> None:
+    """Wait until these modules run, and no others."""
+    async with asyncio.timeout(PATIENCE_S):
+        while await device.running() != names:  # noqa: ASYNC110 - processes tell nobody
+            await asyncio.sleep(0.05)
+
+
+def came(code: int, *modules: str) -> Callable[[dict[str, Any]], bool]:
+    """Ask for a status and the names of running modules."""
+
+    def is_it(found: dict[str, Any]) -> bool:
+        running = {
+            name
+            for name, module in found.get("modules", {}).items()
+            if module["runtimeStatus"] == "running"
+        }
+        return found.get("lastDesiredStatus", {}).get("code") == code and running == set(modules)
+
+    return is_it

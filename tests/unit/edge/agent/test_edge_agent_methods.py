@@ -275,8 +275,7 @@ async def test_a_runtime_that_cannot_tell(device: Device) -> None:
     assert found == (500, {"message": "the log driver cannot read"})
 
 
-# Uploads. The container is a small server here, because it has to refuse on demand; a Muster's own
-# takes them in `tests/edge`.
+# Uploads. The container is a small server here, because it has to refuse on demand.
 
 
 class Storage:
