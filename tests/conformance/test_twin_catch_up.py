@@ -82,6 +82,9 @@ def test_a_patch_that_was_missed_comes_after_the_reconnect(
     away(own_instance, device_id)
     desired(own_instance, device_id, nested={"a": None, "b": 3})
     desired(own_instance, device_id, second=2)
+    # What is known of deliveries and removals must not hang on a clean end.
+    own_instance.kill9()
+    own_instance.start()
     with Device(own_instance, device_id, key) as device:
         patch = device.next()
         # What it was sent within the last second it may be sent again.

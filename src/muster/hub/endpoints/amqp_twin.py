@@ -5,16 +5,15 @@ Source: hub-device.md 3.7.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from muster.errors import InvalidArgumentError, MusterError
-from muster.hub.endpoints import amqp_faults, errors
+from muster.hub.endpoints import amqp_errors, amqp_faults, errors
 from muster.hub.endpoints.amqp_link import LinkHandler
 from muster.hub.endpoints.request_pace import MAX_WAITING, REQUEST_PACE
+from muster.net.paced_line import PacedLine
 from muster.net.peer import SLOW_READER
 from muster.net.routing import decode_json
-from muster.net.tasks import spawn
 from muster.wire.amqp import messages
 from muster.wire.amqp.errors import RESOURCE_LIMIT_EXCEEDED, RemoteProtocolError
 from muster.wire.amqp.link import ReceivingLink
@@ -107,19 +106,22 @@ class _TwinLink(LinkHandler):
     def __init__(self, device: AmqpDevice, link: Link) -> None:
         self._device = device
         self._link = link
-        self._line: list[Delivery] = []
-        self._working = False
-        self._arrival = 0.0
+        self._line: PacedLine[Delivery] = PacedLine(
+            REQUEST_PACE,
+            device.services.clock,
+            serve=self._serve,
+            served=self._served,
+            failed=self._failed,
+            over=lambda: not link.attached,
+        )
 
     def received(self, deliveries: list[Delivery]) -> None:
         """Take requests; they are served in order, at the pace of `REQUEST_PACE`."""
-        self._line += deliveries
+        for delivery in deliveries:
+            self._line.add(delivery)
         if len(self._line) >= MAX_WAITING and isinstance(self._link, ReceivingLink):
             # Requests come settled, which would earn them new credit at once.
             self._link.set_credit(0)
-        if not self._working:
-            self._working = True
-            spawn(self._work(), "amqp twin requests")
 
     def detached(self) -> None:
         """No answers to what waits, no changes any more."""
@@ -130,21 +132,13 @@ class _TwinLink(LinkHandler):
             device.twin.subscribed = None
         device.remove(link)
 
-    async def _work(self) -> None:
-        clock = self._device.services.clock
-        try:
-            while self._line:
-                wait_s = REQUEST_PACE.wait_s(self._arrival, clock.monotonic())
-                if wait_s:
-                    await asyncio.sleep(wait_s)
-                if not self._line:
-                    break
-                self._arrival = REQUEST_PACE.after(self._arrival, clock.monotonic())
-                await self._serve(self._line.pop(0))
-                if len(self._line) <= MAX_WAITING // 2 and isinstance(self._link, ReceivingLink):
-                    self._link.set_credit(MAX_WAITING)
-        finally:
-            self._working = False
+    def _served(self) -> None:
+        if len(self._line) <= MAX_WAITING // 2 and isinstance(self._link, ReceivingLink):
+            self._link.set_credit(MAX_WAITING)
+
+    def _failed(self) -> None:
+        # What stands behind it would never be answered.
+        self._device.client.detach(self._link, Error(amqp_errors.INTERNAL))
 
     async def _serve(self, delivery: Delivery) -> None:
         device = self._device

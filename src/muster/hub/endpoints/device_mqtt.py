@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final, final
 from muster.errors import InvalidArgumentError, UnavailableError
 from muster.hub.authentication import RefusedError
 from muster.hub.connections import CONNECT_PACE, CONNECT_PATIENCE_S
-from muster.hub.endpoints.mqtt_session import DeviceSession, telemetry_topic
+from muster.hub.endpoints.mqtt_messages import telemetry_topic
+from muster.hub.endpoints.mqtt_session import DeviceSession
 from muster.model.fault import FaultError, FaultKind, FaultTransport
 from muster.model.identity import IdentityRef
 from muster.model.message import Stamp, encode_stamp

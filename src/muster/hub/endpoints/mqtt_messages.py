@@ -167,3 +167,8 @@ class Devicebound:
             self._last_packet_id = self._last_packet_id % _PACKET_IDS + 1
             if self._last_packet_id not in self._unacknowledged:
                 return self._last_packet_id
+
+
+def telemetry_topic(ref: IdentityRef) -> str:
+    """Return the topic an identity sends telemetry to, without a property bag."""
+    return f"{own_topic(ref)}/messages/events"

@@ -9,7 +9,6 @@ they wait for.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
@@ -17,17 +16,17 @@ from muster.errors import MusterError
 from muster.hub.connections import TAKEN_OVER, TOKEN_EXPIRED
 from muster.hub.endpoints import mqtt_messages, mqtt_twins
 from muster.hub.endpoints.mqtt_faults import PacketFaults
-from muster.hub.endpoints.mqtt_messages import Devicebound
+from muster.hub.endpoints.mqtt_messages import Devicebound, telemetry_topic
 from muster.hub.endpoints.request_pace import MAX_WAITING, REQUEST_PACE
 from muster.hub.telemetry import MAX_PENDING, MAX_PENDING_ALL, partition_of
 from muster.model.fault import FaultKind, FaultTransport
 from muster.model.identity import wire_time
 from muster.model.message import FLAG_RETAIN, FLAG_WILL, MAX_MESSAGE_SIZE, encode_head
 from muster.net.mqtt_acks import Acknowledgements
+from muster.net.paced_line import PacedLine
 from muster.net.peer import ORDINARY_ENDS, SERVICE_STOPS
-from muster.net.tasks import spawn
 from muster.wire.mqtt import codec, device_filters, device_methods, device_twins, property_bag
-from muster.wire.mqtt.device_filters import TWIN_DESIRED, own_topic
+from muster.wire.mqtt.device_filters import TWIN_DESIRED
 from muster.wire.mqtt.device_names import TWIN_GET, TWIN_PATCH
 from muster.wire.mqtt.packets import Puback, Publish, Suback, Subscribe, Unsuback, Unsubscribe
 
@@ -48,18 +47,8 @@ MAX_WAITING_SIZE: Final = 512 * 1024
 """Like `MAX_WAITING`, in bytes of their bodies."""
 
 _Packet: TypeAlias = "Publish | Subscribe | Unsubscribe"
-
-
-@final
-class _Request:
-    """What stands in line: a packet, and the PUBACK that waits for it."""
-
-    __slots__ = ("acknowledgement", "packet", "size")
-
-    def __init__(self, packet: _Packet, size: int, acknowledgement: Acknowledgement | None) -> None:
-        self.packet = packet
-        self.size = size
-        self.acknowledgement = acknowledgement
+_Request: TypeAlias = "tuple[_Packet, Acknowledgement | None]"
+"""What stands in line: a packet, and the PUBACK that waits for it."""
 
 
 @final
@@ -80,7 +69,6 @@ class DeviceSession:
 
     __slots__ = (
         "_acks",
-        "_arrival",
         "_devicebound",
         "_faults",
         "_feed",
@@ -90,7 +78,6 @@ class DeviceSession:
         "_intake",
         "_limit",
         "_line",
-        "_line_size",
         "_partition",
         "_paused",
         "_pending",
@@ -101,7 +88,6 @@ class DeviceSession:
         "_topic",
         "_violated",
         "_will",
-        "_working",
         "clean",
         "connection",
         "peer",
@@ -128,7 +114,7 @@ class DeviceSession:
         self.clean = clean
         self.connection: Connection | None = None
         self._feed = services.feed(
-            hub, ref, generation_id, send=self._send_desired, heard_at=self._heard_at
+            hub, ref, generation_id, send=self._send_desired, heard_at=lambda: peer.last_received
         )
         self._filters = filters
         self._will = will
@@ -144,10 +130,14 @@ class DeviceSession:
         self._acks = Acknowledgements(peer)
         self._pending = 0
         self._paused = False
-        self._line: list[_Request] = []
-        self._line_size = 0
-        self._working = False
-        self._arrival = 0.0
+        self._line: PacedLine[_Request] = PacedLine(
+            REQUEST_PACE,
+            services.clock,
+            serve=self._serve,
+            served=self._resume,
+            failed=self._line_failed,
+            over=lambda: peer.closed,
+        )
         self._started = False
         self._violated = False
 
@@ -353,7 +343,7 @@ class DeviceSession:
                     if not device_filters.allowed(self.ref, topic_filter):
                         self._violation("topic-not-allowed", {"topic": topic_filter[:512]})
                         return False
-            self._enqueue(_Request(packet, 64 * len(packet.filters), None))
+            self._enqueue(packet, 64 * len(packet.filters))
         elif isinstance(packet, Puback) and self._devicebound is not None:
             self._devicebound.acknowledged(packet.packet_id)
             if self.connection is not None:
@@ -364,7 +354,7 @@ class DeviceSession:
         topic = packet.topic
         if topic.startswith(TWIN_PATCH):
             # Acknowledged when it is safe.
-            self._enqueue(_Request(packet, len(packet.payload), self._expect(packet)))
+            self._enqueue(packet, len(packet.payload), self._expect(packet))
             return True
         if topic.startswith((TWIN_GET, device_methods.REPLY)):
             # A question is done with when it has arrived, and so is a method's answer, also one
@@ -373,7 +363,7 @@ class DeviceSession:
             if acknowledgement is not None:
                 self._acks.give(acknowledgement)
             if topic.startswith(TWIN_GET):
-                self._enqueue(_Request(packet, len(packet.payload), None))
+                self._enqueue(packet, len(packet.payload))
             else:
                 self._take_answer(packet)
             return True
@@ -396,45 +386,24 @@ class DeviceSession:
             return None
         return self._acks.expect([packet.packet_id])
 
-    def _enqueue(self, request: _Request) -> None:
-        self._line.append(request)
-        self._line_size += request.size
-        if len(self._line) > MAX_WAITING or self._line_size > MAX_WAITING_SIZE:
+    def _enqueue(
+        self, packet: _Packet, size: int, acknowledgement: Acknowledgement | None = None
+    ) -> None:
+        self._line.add((packet, acknowledgement), size)
+        if len(self._line) > MAX_WAITING or self._line.size > MAX_WAITING_SIZE:
             self._pause()
-        if not self._working:
-            self._working = True
-            spawn(self._work(), "mqtt requests")
 
-    async def _work(self) -> None:
-        """Serve the line until it is empty."""
-        clock = self._services.clock
-        try:
-            while self._line:
-                wait_s = REQUEST_PACE.wait_s(self._arrival, clock.monotonic())
-                if wait_s:
-                    await asyncio.sleep(wait_s)
-                if self.peer.closed or not self._line:
-                    break
-                self._arrival = REQUEST_PACE.after(self._arrival, clock.monotonic())
-                request = self._line.pop(0)
-                self._line_size -= request.size
-                await self._serve(request)
-                self._resume()
-        except BaseException:
-            # The rest of the line would never be answered.
-            self.peer.close("internal error")
-            raise
-        finally:
-            self._working = False
-            self._line_size = 0
-            self._line.clear()
+    def _line_failed(self) -> None:
+        # What stands behind it would never be answered.
+        self.peer.close("internal error")
 
     async def _serve(self, request: _Request) -> None:
+        packet, acknowledgement = request
         try:
-            if isinstance(request.packet, Publish):
-                await self._serve_twin(request.packet, request.acknowledgement)
+            if isinstance(packet, Publish):
+                await self._serve_twin(packet, acknowledgement)
             else:
-                await self._serve_subscription(request.packet)
+                await self._serve_subscription(packet)
         except MusterError as error:
             self.peer.close(error.message)
             return
@@ -486,9 +455,6 @@ class DeviceSession:
     def _send_desired(self, body: bytes, version: int) -> None:
         self.peer.write(device_twins.desired(body, version))
 
-    def _heard_at(self) -> float:
-        return self.peer.last_received
-
     def _follow_messages(self) -> None:
         """Begin or cease to deliver cloud-to-device messages, as the client has subscribed."""
         qos = mqtt_messages.granted(self.ref, self._filters)
@@ -512,7 +478,7 @@ class DeviceSession:
             self._paused
             and self._pending <= MAX_PENDING // 2
             and len(self._line) <= MAX_WAITING // 2
-            and self._line_size <= MAX_WAITING_SIZE // 2
+            and self._line.size <= MAX_WAITING_SIZE // 2
             and not (self._faults is not None and self._faults.holding)
             and not self.peer.closed
         ):
@@ -528,11 +494,6 @@ class DeviceSession:
     def _decide(self, check: str, facts: dict[str, Fact]) -> None:
         """Record why the connection is closed."""
         self._services.decide(self._hub.host, self.ref.text, check, facts, outcome="closed")
-
-
-def telemetry_topic(ref: IdentityRef) -> str:
-    """Return the topic an identity sends telemetry to, without a property bag."""
-    return f"{own_topic(ref)}/messages/events"
 
 
 def _consume(future: Appended) -> None:
