@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final, final
+from weakref import WeakSet
 
 from muster.edge.upstream import trust
+from muster.edge.upstream.base import Link
 from muster.edge.upstream.device_scope import DeviceScope
 from muster.edge.upstream.http import Https
 from muster.edge.upstream.login import Gateway, Login, transports
@@ -28,6 +31,8 @@ LIMITS: Final = Limits(
 )
 """Of a connection. A session writes no more than its window, a twin and some answers at a time."""
 _GOODBYE_S: Final = 2.0
+_FOLLOW_S: Final = 2.0
+"""Over which sessions follow one that has reached the hub."""
 
 
 @final
@@ -64,6 +69,7 @@ class Hub:
         self._device = device
         self._gateway = gateway or Gateway.of(device.hub_host, parent_hostname, environment)
         self._ways = transports(upstream_protocol)
+        self._sessions: WeakSet[MqttSession] = WeakSet()
         self._time = time
         self._randomness = randomness
         self._login = Login(hub_host=device.hub_host, device_id=device.device_id, key=device.key)
@@ -85,7 +91,7 @@ class Hub:
         tuning: Tuning | None = None,
     ) -> MqttSession:
         """Return a session of an identity; see `MqttSession`. It is not open yet."""
-        return MqttSession(
+        made = MqttSession(
             login,
             self._gateway,
             owner,
@@ -95,7 +101,10 @@ class Hub:
             ways=self._ways,
             features=features,
             tuning=tuning,
+            reached=self._reached,
         )
+        self._sessions.add(made)
+        return made
 
     def module_session(self, module: ModuleIdentity, owner: Owner) -> MqttSession:
         """Return a session of a module of this device."""
@@ -108,6 +117,14 @@ class Hub:
     def scope(self, edge_hub: ModuleIdentity) -> DeviceScope:
         """Return who is in this device's scope."""
         return DeviceScope(self._https, Login.of_module(self._device, edge_hub))
+
+    def _reached(self, first: MqttSession) -> None:
+        """Have sessions that found nobody try again: whoever one has reached, others will, too."""
+        loop = asyncio.get_running_loop()
+        for session in self._sessions:
+            if session is not first and session.link is Link.UNREACHABLE:
+                chance = int.from_bytes(self._randomness.token_bytes(4)) / 2**32
+                loop.call_later(chance * _FOLLOW_S, session.hurry)
 
     async def close(self) -> None:
         """Let go of connections; sessions have been closed before."""

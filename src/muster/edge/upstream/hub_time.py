@@ -31,11 +31,11 @@ class HubTime:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._correction_s = 0.0
-        self._learnt_at = self.mark()
+        self._learnt_at = self._offset()
 
     def now(self) -> float:
         """Return unix seconds."""
-        if self._correction_s and self.stepped(self._learnt_at):
+        if self._correction_s and abs(self._offset() - self._learnt_at) > STEP_S:
             self._correction_s = 0.0  # somebody has set the clock, so it is believed again
         return self._clock.time() + self._correction_s
 
@@ -51,7 +51,7 @@ class HubTime:
         if abs(unix_s - self.now()) <= CLOCK_SKEW_S / 2:
             return False
         self._correction_s = unix_s - self._clock.time()
-        self._learnt_at = self.mark()
+        self._learnt_at = self._offset()
         return True
 
     @property
@@ -61,8 +61,11 @@ class HubTime:
 
     def mark(self) -> float:
         """Return something that `stepped` takes."""
-        return self._clock.time() - self._clock.monotonic()
+        return self.now() - self._clock.monotonic()
 
     def stepped(self, mark: float) -> bool:
-        """Return whether the clock was set since a mark."""
+        """Return whether it became another time since a mark: tokens made before are off."""
         return abs(self.mark() - mark) > STEP_S
+
+    def _offset(self) -> float:
+        return self._clock.time() - self._clock.monotonic()

@@ -26,7 +26,7 @@ from muster.net.dial_websocket import WebSocketLine
 from muster.net.tasks import spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from muster.edge.upstream.base import Owner
     from muster.edge.upstream.hub_time import HubTime
@@ -113,6 +113,7 @@ class MqttSession:
         ways: how to connect, the preferred way first; the next one is tried where one is blocked.
         features: what the identity takes.
         tuning: see there.
+        reached: called each time that the hub has accepted.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class MqttSession:
         ways: Sequence[Transport] = (Transport.MQTT, Transport.WEBSOCKET),
         features: frozenset[Feature] = ALL,
         tuning: Tuning | None = None,
+        reached: Callable[[MqttSession], None] | None = None,
     ) -> None:
         self._login = login
         self._gateway = gateway
@@ -137,6 +139,7 @@ class MqttSession:
         self._ways = list(ways)
         self._features = features
         self._tuning = tuning or Tuning()
+        self._reached = reached
         self._link = Link.UNREACHABLE
         self._told: tuple[Link, str] | None = None
         self._connection: Connection | None = None
@@ -222,6 +225,8 @@ class MqttSession:
             self._renewal_ends()
             self._link_is(Link.CONNECTED, f"connected to {self._gateway.host}")
             self._pump()
+            if self._reached is not None:
+                self._reached(self)
 
     def ended(self, conversation: Conversation[Any], failure: Failure | None) -> None:
         """Note the end of a connection."""

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
+from muster.edge.identity import DeviceIdentity
 from muster.edge.upstream.backoff import Backoff
 from muster.edge.upstream.base import Feature, HubError, Link, Message, NoLinkError
 from muster.edge.upstream.connection import MAX_INBOX, MAX_METHODS
+from muster.edge.upstream.hub import Hub
 from muster.edge.upstream.hub_time import HubTime
 from muster.edge.upstream.login import Gateway, Login, Transport
 from muster.edge.upstream.session import MqttSession, Tuning
 from muster.ids import Randomness
 from muster.net.dial import Dialler, client_context
-from support.edge import SessionOwner, ShiftedClock, until
+from support.edge import PATIENCE_S, SessionOwner, ShiftedClock, until
 from unit.edge.upstream.upstream_peer import Peer
 from unit.net.loopback import HOST, Certificate, Echo
 
@@ -446,3 +450,84 @@ async def test_both_ways_are_named_when_neither_works(
     assert "; mqtt-ws: localhost:" in subject.details
     await subject.session.close()
     await subject.dialler.close(5.0)
+
+
+async def test_where_one_session_comes_through_the_others_follow(
+    listen: Listen, certificate: Certificate
+) -> None:
+    peer = Peer()
+    listener = await listen(peer.make_line)
+    nobody = Gateway(host="localhost", address=HOST, mqtt_port=9, https_port=9)
+    hub = Hub(
+        DeviceIdentity(hub_host="localhost", device_id="d1", key=b"k" * 32),
+        trust_bundle=certificate.certificate,
+        parent_hostname=None,
+        upstream_protocol="Mqtt",
+        time=HubTime(ShiftedClock()),
+        randomness=Randomness(),
+        environment={},
+        gateway=nobody,
+    )
+    never = Backoff(first_s=3600.0, cap_s=3600.0, floor_s=3600.0)
+    owners = [SessionOwner() for _ in range(4)]
+    sessions = [
+        hub.session(
+            msgspec.structs.replace(LOGIN, module_id=f"m{number}"),
+            owner,
+            tuning=msgspec.structs.replace(TUNING, unreachable=never),
+        )
+        for number, owner in enumerate(owners)
+    ]
+    for session in sessions:
+        session.open()
+    await until(lambda: all(owner.links for owner in owners))
+    # The link is back, and one of them tries.
+    for session in sessions:
+        session._gateway = msgspec.structs.replace(nobody, mqtt_port=listener.port)
+    while sessions[2].link is not Link.CONNECTED:
+        sessions[2].hurry()
+        await asyncio.sleep(0.01)
+    await until(lambda: all(session.link is Link.CONNECTED for session in sessions))
+    for session in sessions:
+        await session.close()
+    await hub.close()
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_what_was_sent_is_there_once_for_each_call_and_in_order(
+    peer: Peer, begin: Callable[..., Subject], seed: int
+) -> None:
+    """Connections that break at any moment, acknowledgements that never come."""
+    chance = random.Random(seed)
+    tuning = msgspec.structs.replace(TUNING, in_flight=7, in_flight_size=100, progress_s=0.2)
+    subject = begin(tuning=tuning)
+    calls: list[bytes] = []
+    done: list[bytes] = []
+    bodies = [b"%03d" % number for number in range(150)]
+
+    mishaps = ["drop", "ignore", *[""] * 18]
+    peer.mishap = lambda: chance.choice(mishaps)
+
+    async def send(body: bytes) -> None:
+        while body not in done:
+            if subject.session.link is Link.CONNECTED:
+                calls.append(body)
+            try:
+                await subject.session.send(Message(body=body))
+            except NoLinkError:
+                await asyncio.sleep(0.01)
+            else:
+                done.append(body)
+
+    async with asyncio.timeout(PATIENCE_S):
+        for start in range(0, len(bodies), 25):
+            await asyncio.gather(*(send(body) for body in bodies[start : start + 25]))
+    assert len(peer.lines) > 1
+    there = [[packet.payload for packet in line.published] for line in peer.lines]
+    counts = Counter(body for line in there for body in line)
+    assert set(counts) == set(done) == set(bodies)
+    assert all(counts[body] <= calls.count(body) for body in bodies)
+    for line in there:
+        # In the order of the calls: each is found behind the one before.
+        rest = iter(calls)
+        assert all(body in rest for body in line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from muster.wire.mqtt import codec
 from muster.wire.mqtt.connection import ServerConnection
@@ -24,6 +24,9 @@ from muster.wire.mqtt.packets import (
     Unsubscribe,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 RID = re.compile(r".*\?\$rid=([^&]+).*")
 
 
@@ -36,6 +39,8 @@ class Peer:
         self.connack = 0
         self.acknowledging = True
         self.ponging = True
+        self.mishap: Callable[[], str] = lambda: ""
+        """Asked with each PUBLISH: `drop` the connection, `ignore` it, or neither."""
         self.twin: tuple[int, bytes] | None = (200, b'{"desired":{},"reported":{}}')
 
     @property
@@ -125,6 +130,11 @@ class Line(asyncio.Protocol):
 
     def _publish(self, packet: Publish) -> None:
         self.published.append(packet)
+        mishap = self._peer.mishap()
+        if mishap == "drop":
+            self.drop()
+        if mishap:
+            return
         if packet.packet_id is not None and self._peer.acknowledging:
             self.say(Puback(packet.packet_id))
         if "/twin/" in packet.topic and self._peer.twin is not None:
