@@ -15,6 +15,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from support.docker import end_leftovers
@@ -35,6 +36,13 @@ _shared = pytest.StashKey[Instance]()
 _log_sizes = pytest.StashKey[dict[Path, int]]()
 _problems = pytest.StashKey[list[str]]()
 _keep = pytest.StashKey[bool]()
+
+
+# How long an example takes to make or to try says how busy the machine is.
+hypothesis.settings.register_profile(
+    "suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("suite")
 
 
 # The run: begun and ended by the process that started pytest, also when workers do the testing.

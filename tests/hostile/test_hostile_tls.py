@@ -109,7 +109,7 @@ async def test_a_thousand_handshakes_that_never_finish(
     listen: Listen, certificate: Certificate, log: list[Any]
 ) -> None:
     # Long enough for a busy machine to open them all before the first one is dropped.
-    listener = await listen(Echo, Limits(handshake_s=15.0))
+    listener = await listen(Echo, Limits(handshake_s=25.0))
     await served(listener.port, certificate)
     hello = client_hello(certificate)
     before = memory_kib()
@@ -117,14 +117,14 @@ async def test_a_thousand_handshakes_that_never_finish(
     for number, client in enumerate(clients):
         # A third says nothing, a third stops in the middle, a third leaves us waiting.
         client.send((b"", hello[:200], hello)[number % 3])
-    await until(lambda: listener.connections == 1_000, 14.0)
+    await until(lambda: listener.connections == 1_000, 24.0)
     # Everything sent has been dealt with when an honest client has been.
     for _ in range(5):
         await served(listener.port, certificate)
     grown = memory_kib() - before
     assert listener.connections >= 1_000, "honest clients are served while all of them wait"
     assert grown < 40 * 1_000, f"{grown} KiB for 1,000 handshakes"
-    await until(lambda: listener.connections == 0, 40.0)
+    await until(lambda: listener.connections == 0, 60.0)
     assert len([event for event in log if event["event"] == "tls handshake failed"]) <= 10
     for client in clients:
         client.close()

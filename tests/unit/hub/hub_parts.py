@@ -304,6 +304,13 @@ class Parts:
                 found.append(event)
         return found
 
+    async def awaited_events(self, count: int) -> list[events.Event]:
+        """Return what stands in the log once so many events do, which may take a moment."""
+        async with asyncio.timeout(30):
+            while len(found := await self.events()) < count:  # noqa: ASYNC110 - the log has no event to wait for
+                await asyncio.sleep(0.005)
+        return found
+
     async def routed(self) -> list[tuple[int, events.Event]]:
         """Return what stands in the log of the hub's own endpoints, each with its endpoint."""
         log = await self.telemetry.open_routed(self.hub)

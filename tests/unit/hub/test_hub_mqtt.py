@@ -329,8 +329,7 @@ async def test_foreign_topics_end_the_connection(parts: Parts, topic: str) -> No
     client.send(Publish(EVENTS, b"before", 1, 1), Publish(topic, b"x", 1, 2))
     await client.gone()
     assert await parts.checks("d1") == ["topic-not-allowed"]
-    await asyncio.sleep(0.05)
-    assert len(await parts.events()) == 1
+    assert len(await parts.awaited_events(1)) == 1
 
 
 async def test_the_size_limit_counts_decoded_properties(parts: Parts) -> None:
@@ -361,8 +360,7 @@ async def test_a_will_is_published_when_the_device_dies(parts: Parts) -> None:
     stopped.peer.close(SERVICE_STOPS)
     await stopped.gone()
     await (await parts.connect(ref, will=will)).vanish()
-    await asyncio.sleep(0.05)
-    (event,) = await parts.events()
+    (event,) = await parts.awaited_events(1)
     assert event.properties == {"why": "gone", "iothub-MessageType": "Will"}
 
 
