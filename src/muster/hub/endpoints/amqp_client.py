@@ -56,8 +56,8 @@ ATTACHES_AT_ONCE: Final = 32
 """Attaches of one connection that are looked at together."""
 
 MAX_REQUESTS: Final = 100
-"""Requests of one connection, tokens too, that are looked at together; until there are fewer, it is
-not read from. Whoever has not brought a token yet must not fill our memory."""
+"""Requests of one connection, tokens and messages to devices too, that are looked at together;
+until there are fewer, it is not read from. Nobody must fill our memory."""
 MAX_ANSWERS: Final = 100
 """Answers to such requests that may wait for a client's credit."""
 

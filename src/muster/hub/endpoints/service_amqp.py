@@ -78,9 +78,17 @@ class _Sender(LinkHandler):
     def received(self, deliveries: list[Delivery]) -> None:
         """Queue messages. They are written in the order in which they came."""
         for delivery in deliveries:
+            # What comes settled earns new credit at once.
+            self._client.request_began()
             spawn(self._take(delivery), "amqp message to device")
 
     async def _take(self, delivery: Delivery) -> None:
+        try:
+            await self._queue(delivery)
+        finally:
+            self._client.request_ended()
+
+    async def _queue(self, delivery: Delivery) -> None:
         try:
             message = messages.decode(delivery.payload)
             await self._send(message)
