@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from support.edge_hub import EdgeDevice
     from support.instance import Instance
 
-every_transport = pytest.mark.parametrize("transport", ["mqtt", "mqtt-ws"])
+every_transport = pytest.mark.parametrize("transport", ["mqtt", "mqtt-ws", "amqp", "amqp-ws"])
 
 
 @every_transport

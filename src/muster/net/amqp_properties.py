@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from muster.model.identity import wire_time
+from muster.wire.amqp.messages import Data, Message, Properties
 from muster.wire.amqp.types import Timestamp
 
 if TYPE_CHECKING:
-    from muster.wire.amqp.messages import Message
+    from collections.abc import Iterable
 
 _FROM_APPLICATION: Final = {
     "iothub-outputname": "$.on",
@@ -33,6 +35,47 @@ def properties_of(message: Message) -> list[tuple[str, str]]:
     for name, value in message.application_properties.items():
         properties.append((_FROM_APPLICATION.get(name, str(name)), text_of(value) or ""))
     return properties
+
+
+def message_of(
+    properties: Iterable[tuple[str, str | None]],
+    body: bytes,
+    *,
+    to: str,
+    annotations: dict[Any, Any],
+) -> Message:
+    """Return a message for a client (hub-device.md 3.5).
+
+    Args:
+        properties: as a property bag has them. What is no property of an AMQP message and no
+            application property is left out.
+        body: content.
+        to: its address, where the properties have none.
+        annotations: message annotations.
+    """
+    system: dict[str, str] = {}
+    application: dict[Any, Any] = {}
+    for name, value in properties:
+        if not name.startswith("$."):
+            # The C SDK takes strings only.
+            application[name] = value or ""
+        elif value is not None:
+            system[name] = value
+    user_id = system.get("$.uid")
+    return Message(
+        Data([body]),
+        Properties(
+            message_id=system.get("$.mid"),
+            user_id=None if user_id is None else user_id.encode(),
+            to=system.get("$.to") or to,
+            correlation_id=system.get("$.cid"),
+            content_type=system.get("$.ct"),
+            content_encoding=system.get("$.ce"),
+            absolute_expiry_time=_milliseconds(system.get("$.exp")),
+        ),
+        application,
+        annotations,
+    )
 
 
 def text_of(value: Any) -> str | None:
@@ -84,3 +127,16 @@ def _time(milliseconds: int | None) -> str | None:
     except (OverflowError, ValueError):
         # Beyond what a calendar has: kept as it is.
         return str(milliseconds)
+
+
+def _milliseconds(text: str | None) -> int | None:
+    """Return a time of a property bag as AMQP has it; `None` when it is none."""
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return round(moment.timestamp() * 1000)

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from muster.auth.sas_token import CLOCK_SKEW_S
 from muster.edge.hub import desired
+from muster.edge.hub.amqp_head import AmqpHead
 from muster.edge.hub.authentication import Authenticator
 from muster.edge.hub.broker import Broker
 from muster.edge.hub.clients import Clients
@@ -34,14 +35,21 @@ from muster.edge.hub.upstreams import DRAIN_RATE, Upstreams
 from muster.edge.upstream.errors import UpstreamError
 from muster.edge.upstream.login import Login
 from muster.errors import MusterError
+from muster.net.amqp import AmqpLimits, amqp_protocol_factory
 from muster.net.http import http_protocol_factory
 from muster.net.mqtt import MqttLimits, mqtt_protocol_factory
 from muster.net.routing import Router
 from muster.net.tasks import spawn
-from muster.net.websocket import MQTT_SUBPROTOCOL, WEBSOCKET_PATH, ProtocolWebSocket
+from muster.net.websocket import (
+    AMQP_SUBPROTOCOL,
+    MQTT_SUBPROTOCOL,
+    WEBSOCKET_PATH,
+    ProtocolWebSocket,
+)
 from muster.store.sqlite import SqliteEngine
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from muster.clock import Clock
@@ -51,11 +59,13 @@ if TYPE_CHECKING:
     from muster.edge.identity import DeviceIdentity, ModuleIdentity
     from muster.ids import Randomness
     from muster.model.identity import IdentityRef
+    from muster.net.websocket import Carried
     from muster.store.engine import Engine
 
 EXPIRE_S: Final = 60.0
 """How often messages over their time to live are looked for."""
 _LIMITS: Final = MqttLimits(keep_alive_cap_s=900.0, write_buffer=2 * 1024 * 1024)
+_AMQP_LIMITS: Final = AmqpLimits(write_buffer=2 * 1024 * 1024)
 _log = structlog.get_logger(__name__)
 
 
@@ -67,7 +77,8 @@ class HubSettings(Struct, frozen=True, kw_only=True):
         directory: of its state; it exists and is private.
         address: to listen on; empty for all addresses.
         mqtt_port: 0 for any free one, `None` for none; likewise the other.
-        https_port: for HTTPS and MQTT over WebSockets.
+        https_port: for HTTPS, and MQTT and AMQP over WebSockets.
+        amqp_port: likewise.
         drain_rate: messages a second that go up.
     """
 
@@ -76,6 +87,7 @@ class HubSettings(Struct, frozen=True, kw_only=True):
     address: str = ""
     mqtt_port: int | None = 8883
     https_port: int | None = 443
+    amqp_port: int | None = 5671
     drain_rate: float = DRAIN_RATE
 
 
@@ -217,10 +229,21 @@ class EdgeHub:
         ]
         settings, ports = self._settings, []
         mqtt, http = MqttHead(self._services), HttpHead(self._services)
+        amqp = AmqpHead(self._services)
+        # As real hubs call themselves (hub-device.md 3.1).
+        container = f"DeviceGateway_{self._randomness.token_bytes(16).hex()}"
+        if settings.amqp_port is not None:
+            factory = amqp_protocol_factory(amqp, container, limits=_AMQP_LIMITS)
+            ports.append(Port("amqp", settings.amqp_port, factory))
         if settings.mqtt_port is not None:
             ports.append(Port("mqtt", settings.mqtt_port, mqtt_protocol_factory(mqtt, _LIMITS)))
         if settings.https_port is not None:
-            carried = {MQTT_SUBPROTOCOL: mqtt_protocol_factory(mqtt, _LIMITS, "mqtt-ws")}
+            carried: dict[str, Callable[[], Carried]] = {
+                MQTT_SUBPROTOCOL: mqtt_protocol_factory(mqtt, _LIMITS, "mqtt-ws"),
+                AMQP_SUBPROTOCOL: amqp_protocol_factory(
+                    amqp, container, limits=_AMQP_LIMITS, transport="amqp-ws"
+                ),
+            }
             router = Router(
                 http.routes(),
                 http.group,
