@@ -6,9 +6,11 @@ import asyncio
 import json
 import os
 import pwd
+import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +27,7 @@ from engine_harness import (
     wait_for_log,
 )
 
-from muster.edge.engine.base import EngineError, Status
+from muster.edge.engine.base import EngineError, ModuleSpec, PullPolicy, Status
 from muster.edge.engine.process import supervisor
 from support.secrets import CLOCK
 
@@ -374,6 +376,10 @@ async def test_another_user(harness: ProcessHarness) -> None:
         ({"command": "a", "limits": {"openFiles": 0}}, "a number greater than 0"),
         ({"command": "a", "limits": {"openFiles": "7"}}, "a number greater than 0"),
         ({"command": "a", "ports": {}}, "settings.ports is nothing"),
+        ({"command": "a", "packages": "x"}, "settings.packages must be"),
+        ({"command": "a", "packages": [""]}, "settings.packages must be"),
+        ({"command": "a", "packageSource": "/w"}, "settings.packages must be"),
+        ({"command": "a", "packages": ["x"], "packageSource": "w"}, "settings.packageSource must"),
     ],
 )
 async def test_settings_that_are_wrong(
@@ -391,6 +397,59 @@ async def test_create_options_are_refused(harness: ProcessHarness) -> None:
     with pytest.raises(EngineError, match="createOptions are of containers") as caught:
         await harness.engine.create(spec)
     assert caught.value.status == 400
+
+
+# Python packages.
+
+
+def wheel(directory: Path, version: str, says: str) -> None:
+    """Write a wheel with a package, a program and a line to print."""
+    directory.mkdir(exist_ok=True)
+    info = f"greeter-{version}.dist-info"
+    files = {
+        "greeter/__init__.py": f"def main(): print({says!r})\n",
+        "greeter/__main__.py": "from greeter import main\nmain()\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: greeter\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": "[console_scripts]\ngreet = greeter:main\n",
+    }
+    record = "".join(f"{name},,\n" for name in files) + f"{info}/RECORD,,\n"
+    with zipfile.ZipFile(directory / f"greeter-{version}-py3-none-any.whl", "w") as archive:
+        for name, text in {**files, f"{info}/RECORD": record}.items():
+            archive.writestr(name, text)
+
+
+async def test_packages_are_installed_and_kept(harness: ProcessHarness, tmp_path: Path) -> None:
+    wheels = tmp_path / "wheels"
+    wheel(wheels, "1.0", "hello")
+
+    def spec(name: str, command: list[str], package: str) -> ModuleSpec:
+        settings = {"command": command, "packages": [package], "packageSource": str(wheels)}
+        return ModuleSpec(name=name, module_id=name, settings=settings)
+
+    engine = harness.engine
+    first = spec("program", ["greet"], "greeter==1.0")
+    with pytest.raises(EngineError, match="No such environment") as caught:
+        await engine.create(first)
+    assert caught.value.status == 404
+    await asyncio.gather(*(engine.prepare(first) for _ in range(2)))
+    shutil.rmtree(wheels)  # from here on the device is offline
+    await run_module(harness, first)
+    await run_module(harness, spec("package", ["python", "-m", "greeter"], "greeter==1.0"))
+    for name in ("program", "package"):
+        await wait_for(engine, name, Status.STOPPED)
+        assert await read_log(engine, name) == b"hello\n"
+    await harness.begin_anew()
+    await run_module(harness, msgspec.structs.replace(first, name="again"))
+    await wait_for(harness.engine, "again", Status.STOPPED)
+    missing = spec("missing", ["greet"], "greeter==2.0")
+    with pytest.raises(EngineError, match="No matching distribution") as caught:
+        await harness.engine.prepare(missing)
+    assert caught.value.status == 404
+    never = msgspec.structs.replace(missing, pull_policy=PullPolicy.NEVER)
+    with pytest.raises(EngineError, match="No such environment") as caught:
+        await harness.engine.prepare(never)
+    assert caught.value.status == 404
 
 
 # The log.

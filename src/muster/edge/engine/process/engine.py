@@ -27,6 +27,7 @@ from muster.edge.engine.base import (
     LogRange,
     Module,
     ModuleSpec,
+    PullPolicy,
     Status,
     check_name,
 )
@@ -38,6 +39,7 @@ from muster.edge.engine.process.directory import (
     begin,
     workload_env,
 )
+from muster.edge.engine.process.environments import Environments
 from muster.edge.engine.process.log import LogReader, choose, chunks
 from muster.edge.engine.process.settings import Program, parse
 from muster.ids import Randomness
@@ -51,13 +53,15 @@ class ProcessEngine:
     """The port over programs in a directory.
 
     Args:
-        home: directory of all modules; made where it is missing.
+        home: directory of all modules; made where it is missing. Python environments are beside
+            it, in `environments`.
     """
 
     type: Final = "process"
 
     def __init__(self, home: Path) -> None:
         self._home = home
+        self._environments = Environments(home.with_name("environments"))
         self._supervisors: dict[int, int] = {}
 
     def fingerprint(self, spec: ModuleSpec) -> str:
@@ -74,6 +78,11 @@ class ProcessEngine:
         self._home.mkdir(mode=0o711, parents=True, exist_ok=True)
         for rest in self._home.glob(".*"):
             shutil.rmtree(rest, ignore_errors=True)
+        for module in self._home.iterdir():  # what is used is kept
+            with suppress(EngineError):
+                if (packages := ModuleDirectory(module).made().program.packages) is not None:
+                    self._environments.is_ready(packages)
+        self._environments.sweep()
 
     async def close(self) -> None:
         """Stop waiting for supervisors, which go on."""
@@ -96,33 +105,43 @@ class ProcessEngine:
         return found
 
     async def prepare(self, spec: ModuleSpec) -> None:
-        """See that the program is here: there is nowhere to fetch it from."""
+        """Make its Python environment, and see that the program is here."""
+        check_name(spec.name)
+        packages = parse(spec).packages
+        if packages is not None and spec.pull_policy is not PullPolicy.NEVER:
+            await self._environments.make(packages)
         await asyncio.to_thread(self._program, spec)
 
     def _program(self, spec: ModuleSpec) -> Program:
+        """Return what a specification says, if all it needs is here."""
         check_name(spec.name)
         program = parse(spec)
         if program.directory is not None and not Path(program.directory).is_dir():
             raise EngineError(f"No such directory: {program.directory}", 404)
+        env = {**workload_env(spec.workload_socket), **program.env}
+        if program.packages is not None:
+            if not self._environments.is_ready(program.packages):
+                raise EngineError(f"No such environment: {program.packages.requirements}", 404)
+            environment = self._environments.path(program.packages)
+            env["VIRTUAL_ENV"] = str(environment)
+            env["PATH"] = f"{environment / 'bin'}:{env['PATH']}"
         first = program.command[0]
         if "/" not in first:
-            found = shutil.which(first, path=program.env["PATH"]) is not None
+            found = shutil.which(first, path=env["PATH"]) is not None
         else:
             # One that is relative may yet come to be where the module runs.
             found = not first.startswith("/") or Path(first).exists()
         if not found:
             raise EngineError(f"No such program: {first}", 404)
-        return program
+        return msgspec.structs.replace(program, env=env)
 
     async def create(self, spec: ModuleSpec) -> None:
         """Make the directory of a module."""
         await asyncio.to_thread(self._create, spec)
 
     def _create(self, spec: ModuleSpec) -> None:
-        program = self._program(spec)
-        env = {**workload_env(spec.workload_socket), **program.env}
         made = Made(
-            program=msgspec.structs.replace(program, env=env),
+            program=self._program(spec),
             settings=spec.settings,
             fingerprint=self.fingerprint(spec),
         )

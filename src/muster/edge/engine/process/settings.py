@@ -3,6 +3,8 @@
 | Setting | Is | Default |
 |---|---|---|
 | `command` | program and arguments, a list, or a text that is split as a shell would | required |
+| `packages` | list of Python packages as pip takes them, found first on `PATH` | none |
+| `packageSource` | a directory of wheels, or the URL of an index | pip's own configuration |
 | `workingDirectory` | absolute path | a directory of its own, which goes when the module goes |
 | `user` | `name`, `name:group`, or the numbers | that of the daemon; another one needs root |
 | `limits.memory` | bytes, or `64m`: what each of its processes may write to | none |
@@ -26,6 +28,7 @@ from typing import Any, Final
 import msgspec
 
 from muster.edge.engine.base import EngineError, ModuleSpec
+from muster.edge.engine.process.environments import Packages
 
 _LOG_BYTES: Final = 10 << 20
 _LEAST_LOG_BYTES: Final = 64 << 10
@@ -33,7 +36,15 @@ _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SIZE: Final = re.compile(r"(\d+)\s*([kmg]?)b?", re.IGNORECASE)
 _FACTORS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
-_KEYS: Final = {"command", "workingDirectory", "user", "limits", "image"}
+_KEYS: Final = {
+    "command",
+    "packages",
+    "packageSource",
+    "workingDirectory",
+    "user",
+    "limits",
+    "image",
+}
 _LIMITS: Final = {
     "memory": "memory",
     "cpuSeconds": "cpu",
@@ -65,6 +76,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         command: program and arguments.
+        packages: of its Python environment; `None` where it has none.
         directory: to run in; `None` for its own.
         user: `None` for the daemon's.
         limits: as the supervisor takes them.
@@ -72,6 +84,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     command: tuple[str, ...]
+    packages: Packages | None
     directory: str | None
     user: User | None
     limits: dict[str, int]
@@ -106,13 +119,14 @@ def _parse(spec: ModuleSpec) -> Program:
     user = _user(settings.get("user"))
     return Program(
         command=command,
+        packages=_packages(settings.get("packages"), settings.get("packageSource")),
         directory=directory,
         user=user,
         limits=_limits(settings.get("limits", {})),
         env={
             "PATH": _PATH,
             "LANG": "C.UTF-8",
-            "USER": user.name if user else pwd.getpwuid(os.geteuid()).pw_name,
+            "USER": user.name if user else _own_name(),
             **spec.env,
         },
     )
@@ -126,6 +140,20 @@ def _command(said: Any) -> tuple[str, ...]:
     if not said[0]:
         raise ValueError("settings.command must begin with a program")
     return tuple(said)
+
+
+def _packages(said: Any, source: Any) -> Packages | None:
+    if said is None and source is None:
+        return None
+    if not isinstance(said, list) or not all(isinstance(one, str) and one for one in said):
+        raise ValueError("settings.packages must be a list of packages as pip takes them")
+    if any("\0" in one for one in said):
+        raise ValueError("settings.packages must be without zero bytes")
+    if source is not None and not (
+        isinstance(source, str) and source.startswith(("/", "https://", "http://"))
+    ):
+        raise ValueError("settings.packageSource must be an absolute path or the URL of an index")
+    return Packages(requirements=tuple(sorted(said)), source=source)
 
 
 def _limits(said: Any) -> dict[str, int]:
@@ -169,6 +197,13 @@ def _user(said: Any) -> User | None:
         return None
     groups = (gid,) if group else tuple(os.getgrouplist(known.pw_name, gid))
     return User(name=known.pw_name, uid=known.pw_uid, gid=gid, groups=groups)
+
+
+def _own_name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def _group(said: str) -> int:
