@@ -131,6 +131,12 @@ async def test_modules_are_added_changed_and_removed(
     await reported(device, came(200))
     assert third["modules"].keys() == {"c"}
     assert await device.running() == set()
+    path = f"/devices/{device.device_id}/modules"
+    async with asyncio.timeout(PATIENCE_S):
+        identities: set[str] = set()
+        while identities != {"$edgeAgent", "$edgeHub", "c"}:
+            found = await asyncio.to_thread(device.instance.hub().must, "GET", path)
+            identities = {each["moduleId"] for each in found}
 
 
 async def test_one_bad_module_holds_up_nobody(

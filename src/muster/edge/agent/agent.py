@@ -16,7 +16,14 @@ import structlog
 from muster.clock import Clock
 from muster.edge.agent import manifest, reported
 from muster.edge.agent.constants import FAREWELL_S, RECONCILE_EVERY_S, from_environment
-from muster.edge.agent.deployment import Code, DeploymentError, DeploymentStatus, Judgement
+from muster.edge.agent.deployment import (
+    Code,
+    Deployment,
+    DeploymentError,
+    DeploymentStatus,
+    DesiredStatus,
+    Judgement,
+)
 from muster.edge.agent.errands import Errands
 from muster.edge.agent.identities import KnownIdentities
 from muster.edge.agent.making import DeviceFacts
@@ -293,19 +300,18 @@ class Agent:
 
     def _conclude(self, made: Pass) -> None:
         deployment = self._reconciler.deployment
+        hub = self._around.hub.module()
         if self._refusal is not None:
             self._judgement = self._refusal
         elif deployment is not None and made.settled:
-            self._judgement = Judgement(deployment.version, _status(made.problems))
+            problems = [*_of_hub(deployment, hub), *made.problems]
+            self._judgement = Judgement(deployment.version, _status(problems))
         self._reporter.want(
             reported.document(
                 self._judgement,
                 deployment,
                 made.modules,
-                {
-                    container_name(AGENT): self._itself(),
-                    container_name(HUB): self._around.hub.module(),
-                },
+                {container_name(AGENT): self._itself(), container_name(HUB): hub},
                 self._platform,
             )
         )
@@ -317,6 +323,14 @@ class Agent:
             description="running",
             started_at=self._started_at,
         )
+
+
+def _of_hub(deployment: Deployment, hub: Module) -> list[str]:
+    """Return what is wrong with the edge hub, where the deployment wants one."""
+    wanted = deployment.hub is not None and deployment.hub.status is DesiredStatus.RUNNING
+    if not wanted or hub.status is Status.RUNNING:
+        return []
+    return [f"module {hub.name}: {hub.description or 'it does not run'}"]
 
 
 def _status(problems: Sequence[str]) -> DeploymentStatus:

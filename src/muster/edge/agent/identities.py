@@ -5,13 +5,12 @@ They are looked up in the background: nothing that runs waits for the hub.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Final
 
-from muster.edge.identity import AGENT, HUB, ModuleIdentities, ModuleIdentity
+from muster.edge.identity import ModuleIdentities, ModuleIdentity
 
 _OURS: Final = "iotedge"
-"""Who made an identity that this device made, in any case of letters."""
+"""`managedBy` of identities that come and go with modules, in any case of letters."""
 
 
 class KnownIdentities:
@@ -58,18 +57,13 @@ class KnownIdentities:
         self._ensured.add(module_id)
         return identity != before
 
-    def orphans(self, module_ids: Collection[str]) -> list[str]:
-        """Return the identities that devices made and that are none of these, in order.
+    def may_delete(self, module_id: str) -> bool:
+        """Tell whether an identity is known and one that devices or deployments made.
 
         Those that somebody made through the hub are not the device's to delete.
         """
-        return sorted(
-            module_id
-            for module_id, identity in self._known.items()
-            if identity.managed_by.lower() == _OURS
-            and module_id not in {AGENT, HUB}
-            and module_id not in module_ids
-        )
+        identity = self._known.get(module_id)
+        return identity is not None and identity.managed_by.lower() == _OURS
 
     async def remove(self, module_id: str) -> None:
         """Delete one.

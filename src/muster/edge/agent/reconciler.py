@@ -94,6 +94,9 @@ class Reconciler:
         self._doing: Final[dict[str, Doing]] = {}
         self._deployment: Deployment | None = None
         self._found: list[Found] = []
+        # Only what this agent saw go loses its identity: one that is in no deployment here may
+        # belong to the next one, which the hub has and this device has not heard of yet.
+        self._gone: set[str] = set()
 
     @property
     def deployment(self) -> Deployment | None:
@@ -109,6 +112,9 @@ class Reconciler:
         """Put a deployment in force. What failed in the one before is tried anew."""
         before = self._deployment
         self._deployment = deployment
+        if before is not None:
+            self._gone |= before.modules.keys()
+        self._gone -= deployment.modules.keys()
         if before is None or before.version != deployment.version:
             self._failures.clear()
             self._memory.began_deployment()
@@ -296,6 +302,8 @@ class Reconciler:
             )
         else:
             self._failures.forget(step.name)
+            if step.kind is Kind.REMOVE:
+                self._gone.add(step.name)
 
     async def restart(self, name: str) -> None:
         """Stop a module and start it, whatever its deployment says.
@@ -342,12 +350,15 @@ class Reconciler:
     def _disown(self, deployment: Deployment) -> None:
         kept = deployment.modules.keys() | {one.module.name for one in self._found}
         now = self._clock.monotonic()
-        for module_id in self._identities.orphans(kept):
+        for module_id in sorted(self._gone - kept):
             name = f"{_IDENTITY}{module_id}"
-            if name in self._doing or not self._failures.may_try(name, now):
-                continue
-            step = Step(name=name, runtime="", order=0, kind=Kind.HEALTHY, acts=(Act.FORGET,))
-            self._begin(Doing(step, None, now), self._delete(name, module_id))
+            if (
+                name not in self._doing
+                and self._identities.may_delete(module_id)
+                and self._failures.may_try(name, now)
+            ):
+                step = Step(name=name, runtime="", order=0, kind=Kind.HEALTHY, acts=(Act.FORGET,))
+                self._begin(Doing(step, None, now), self._delete(name, module_id))
 
     async def _delete(self, name: str, module_id: str) -> None:
         try:
@@ -358,6 +369,7 @@ class Reconciler:
             _log.warning("an identity is not deleted", module=module_id, error=str(error))
         else:
             _log.info("identity deleted", module=module_id)
+            self._gone.discard(module_id)
             self._failures.forget(name)
 
 

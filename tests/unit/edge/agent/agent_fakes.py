@@ -206,12 +206,15 @@ class MemoryWorkload:
 
 
 class MemoryHub:
-    """An edge hub that runs."""
+    """An edge hub that runs, or says why not."""
 
     def __init__(self) -> None:
         self.restarts = 0
+        self.problem: str | None = None
 
     def module(self) -> Module:
+        if self.problem is not None:
+            return Module(name="edgeHub", status=Status.FAILED, description=self.problem)
         return Module(name="edgeHub", status=Status.RUNNING, description="running")
 
     async def restart(self) -> None:

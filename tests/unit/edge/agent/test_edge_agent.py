@@ -185,6 +185,17 @@ async def test_what_fails_is_500_and_named(device: Device) -> None:
     assert device.docker.running() == {"b"}
 
 
+async def test_an_edge_hub_that_cannot_run_is_500_and_named(device: Device) -> None:
+    device.hub.problem = "port 8883 is taken"
+    device.session.desired = desired(1, a=docker_module())
+    await device.agent.start()
+    device.session.connect()
+    there = await device.reported(1, 500)
+    assert device.description() == "module edgeHub: port 8883 is taken"
+    assert there["systemModules"]["edgeHub"]["runtimeStatus"] == "failed"
+    assert device.docker.running() == {"a"}
+
+
 # Reports.
 
 

@@ -168,6 +168,17 @@ async def test_what_is_no_longer_deployed_goes_with_its_identity(device: Device)
     assert set(device.identities.there) == {"a", "by-hand"}
 
 
+async def test_an_identity_of_a_deployment_to_come_is_left_alone(device: Device) -> None:
+    device.deploy(1, a=docker_module())
+    await device.settle()
+    # The hub makes it with the next deployment, which this device has not heard of yet.
+    device.identities.add("next", "g")
+    await device.known.look_up()
+    for _ in range(3):
+        await device.settle()
+    assert set(device.identities.there) == {"a", "next"}
+
+
 async def test_an_identity_that_cannot_be_deleted_is_tried_again(device: Device) -> None:
     device.deploy(1, a=docker_module())
     await device.settle()
