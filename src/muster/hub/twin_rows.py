@@ -58,19 +58,18 @@ def reported_from_columns(row: Row) -> tuple[Twin, int]:
     return Twin({}, _NOTHING, section, version, 0), revision
 
 
-def report(ref: IdentityRef, twin: Twin, revision: int, otherwise: Exception) -> Statement:
-    """Return the step that stores what a twin reports, if it still has a revision."""
-    params: Params = {
-        "hub": ref.hub,
-        "device_id": ref.device_id,
-        "module_id": ref.module_id,
-        "version": twin.version,
-        "reported": _encode(twin.reported.properties).decode(),
-        "reported_metadata": _encode(twin.reported.metadata).decode(),
-        "reported_version": twin.reported.version,
-        "expected": revision,
-    }
-    return Statement(SQL["report"], params, expect=1, otherwise=otherwise)
+def reported_update(
+    ref: IdentityRef, revision: int, twin: Twin
+) -> tuple[int, str, str, int, str, str, int]:
+    """Return what the statement `report` takes for one twin."""
+    reported = twin.reported
+    return (
+        *ref,
+        revision,
+        _encode(reported.properties).decode(),
+        _encode(reported.metadata).decode(),
+        reported.version,
+    )
 
 
 async def read(engine: Engine, ref: IdentityRef) -> Twin | None:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast, final
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from muster.errors import ConflictError, PreconditionFailedError
+from muster.errors import ConflictError
 from muster.hub import twin_rows
 from muster.hub.changes import SectionChange, TwinChanged
 from muster.hub.lines import Lines
 from muster.hub.modules import module_not_found
 from muster.hub.registry import ATTEMPTS, LostRaceError, device_not_found, etag_mismatch
+from muster.hub.reports import Reports
 from muster.hub.twin_rows import COLUMN_COUNT, SQL
 from muster.model import twin as twin_rules
 from muster.model.identity import (
@@ -137,6 +138,7 @@ class Twins:
         self._connections = connections
         self._changes = changes
         self._catch_up = catch_up
+        self._reports = Reports(engine, clock, changes)
         self._lines: Lines[IdentityRef] = Lines()
 
     # -- services ------------------------------------------------------------------------------
@@ -274,28 +276,7 @@ class Twins:
             ConflictError: too many others change it; code `concurrent-update`.
         """
         async with self._lines.turn(ref):
-            for _ in range(ATTEMPTS):
-                rows = await self._engine.read(SQL["get_reported"], twin_rows.key(ref))
-                if not rows:
-                    raise _gone(ref)
-                before, revision = twin_rows.reported_from_columns(rows[0])
-                if expected_version is not None and expected_version != before.reported.version:
-                    raise PreconditionFailedError(
-                        f"The reported properties are at version {before.reported.version}, "
-                        f"not {expected_version}.",
-                        code="version-mismatch",
-                        subject=ref.text,
-                    )
-                after = twin_rules.patch_reported(before, patch, self._clock.now())
-                lost = LostRaceError("The twin was changed by another.")
-                try:
-                    await self._engine.write(twin_rows.report(ref, after, revision, lost))
-                except LostRaceError:
-                    continue
-                change = SectionChange(patch, after.reported)
-                self._changes.publish(TwinChanged(ref, after.version, reported=change))
-                return after.reported.version
-        raise _contended(ref)
+            return await self._reports.report(ref, patch, expected_version)
 
     async def set_model(self, ref: IdentityRef, model_id: str) -> None:
         """Remember the Plug and Play model a device announced at connect ('' for none)."""

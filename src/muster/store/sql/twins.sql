@@ -15,9 +15,13 @@ SELECT revision, version, etag_counter, tags, desired, desired_metadata, desired
   FROM twins WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id
 
 -- name: get_reported
--- What a device has reported, to change it.
-SELECT revision, version, reported, reported_metadata, reported_version
-  FROM twins WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id
+-- What devices have reported, to change it. refs: JSON, for each its hub, device and module ID.
+SELECT t.hub, t.device_id, t.module_id,
+       t.revision, t.version, t.reported, t.reported_metadata, t.reported_version
+  FROM json_each(:refs) w
+ CROSS JOIN twins t
+    ON t.hub = json_extract(w.value, '$[0]') AND t.device_id = json_extract(w.value, '$[1]')
+   AND t.module_id = json_extract(w.value, '$[2]')
 
 -- name: some
 -- Several twins alone, to change them. refs: JSON, pairs of device and module IDs.
@@ -58,12 +62,18 @@ UPDATE twins
    AND revision = :expected
 
 -- name: report
--- Only if nobody changed it since it was read.
+-- What devices report. updates: JSON, for each twin its hub, device and module ID, the revision it
+-- was read at, and the reported properties, their metadata and their version. Only those that
+-- nobody changed since they were read.
 UPDATE twins
-   SET revision = revision + 1, version = :version, reported = :reported,
-       reported_metadata = :reported_metadata, reported_version = :reported_version
- WHERE hub = :hub AND device_id = :device_id AND module_id = :module_id
-   AND revision = :expected
+   SET revision = twins.revision + 1, version = twins.version + 1,
+       reported = json_extract(w.value, '$[4]'),
+       reported_metadata = json_extract(w.value, '$[5]'),
+       reported_version = json_extract(w.value, '$[6]')
+  FROM json_each(:updates) w
+ WHERE twins.hub = json_extract(w.value, '$[0]') AND twins.device_id = json_extract(w.value, '$[1]')
+   AND twins.module_id = json_extract(w.value, '$[2]')
+   AND twins.revision = json_extract(w.value, '$[3]')
 
 -- name: set_model
 -- The Plug and Play model a device announced at its last connect ('' for none).
