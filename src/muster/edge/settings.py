@@ -162,11 +162,13 @@ class EdgeHubSettings(msgspec.Struct, frozen=True, kw_only=True):
         address: to bind; empty for all addresses.
         mqtt_port: the official SDKs know no other than 8883.
         https_port: for HTTPS and WebSockets; they know no other than 443.
+        amqp_port: they know no other than 5671.
     """
 
     address: str = ""
     mqtt_port: int = 8883
     https_port: int = 443
+    amqp_port: int = 5671
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):

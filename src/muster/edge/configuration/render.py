@@ -35,7 +35,7 @@ def render(settings: Settings) -> str:
     tables |= _sockets(settings.sockets)
     tables["edge_hub"] = {
         name: getattr(settings.edge_hub, name)
-        for name in ("address", "mqtt_port", "https_port")
+        for name in ("address", "mqtt_port", "https_port", "amqp_port")
         if getattr(settings.edge_hub, name) != getattr(EdgeHubSettings(), name)
     }
     tables["moby_runtime"] = _engine(settings.engine)

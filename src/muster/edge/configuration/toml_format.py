@@ -186,6 +186,7 @@ def _edge_hub(section: Section) -> EdgeHubSettings:
         address=section.text("address") or usual.address,
         mqtt_port=section.number("mqtt_port", usual.mqtt_port, 1, 65_535),
         https_port=section.number("https_port", usual.https_port, 1, 65_535),
+        amqp_port=section.number("amqp_port", usual.amqp_port, 1, 65_535),
     )
     section.finish()
     return found

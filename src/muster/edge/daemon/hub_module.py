@@ -104,6 +104,7 @@ class HubModule:
                     address=settings.edge_hub.address,
                     mqtt_port=settings.edge_hub.mqtt_port,
                     https_port=settings.edge_hub.https_port,
+                    amqp_port=settings.edge_hub.amqp_port,
                 ),
                 device=self._device,
                 edge_hub=self._identity,

@@ -97,6 +97,7 @@ settings = st.builds(
         address=hosts,
         mqtt_port=st.integers(1, 65_535),
         https_port=st.integers(1, 65_535),
+        amqp_port=st.integers(1, 65_535),
     ),
     engine=st.builds(
         ContainerEngine,
