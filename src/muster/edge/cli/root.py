@@ -23,9 +23,15 @@ class _Entry(NamedTuple):
 
 _COMMANDS: Final = {
     "config": _Entry("config", "config", "Write, check and apply the configuration."),
+    "check": _Entry("check", "check", "Look for what is wrong, and say what to do."),
+    "check-list": _Entry("check", "check_list", "List the checks."),
     "list": _Entry("modules", "list_", "List the modules of this device."),
     "logs": _Entry("modules", "logs", "Show what a module has written."),
     "restart": _Entry("modules", "restart", "Stop a module and start it again."),
+    "support-bundle": _Entry(
+        "support_bundle", "support_bundle", "Collect logs and facts for help."
+    ),
+    "system": _Entry("system", "system", "The daemon as a service of this machine."),
     "version": _Entry("root", "version", "Show the version."),
 }
 """Every command, in the order of `iotedge --help`."""

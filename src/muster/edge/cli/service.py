@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from typing import Final
+from typing import Final, NamedTuple
 
 from muster.edge.cli.failures import CommandError
 
@@ -52,6 +52,53 @@ def control(verb: str) -> None:
             *(line.strip() for line in done.stderr.splitlines() if line.strip()),
             f"its log: journalctl -u {UNIT} -n 30",
         )
+
+
+def reload() -> None:
+    """Let systemd read its units anew.
+
+    Raises:
+        CommandError: it could not.
+    """
+    done = _run("systemctl", "daemon-reload")
+    if done.returncode != 0:
+        raise CommandError("systemd did not read its units anew", done.stderr.strip())
+
+
+class State(NamedTuple):
+    """How the service stands.
+
+    Attributes:
+        good: whether that is as it should be.
+        text: for people.
+    """
+
+    good: bool
+    text: str
+
+
+def state() -> State:
+    """Return how the service stands."""
+    done = _run(
+        *("systemctl", "show", UNIT, "--property=ActiveState,SubState,Result,ExecMainStatus")
+    )
+    found = dict(line.partition("=")[::2] for line in done.stdout.splitlines() if "=" in line)
+    active = found.get("ActiveState", "unknown")
+    if active == "active":
+        return State(good=True, text="Running")
+    reason = found.get("Result", "success")
+    if active in ("failed", "activating") and reason != "success":
+        code = found.get("ExecMainStatus", "0")
+        return State(good=False, text=f"Down - {active}: {reason}, exit code {code}")
+    return State(good=False, text=f"Down - {active}")
+
+
+def last_lines(count: int) -> list[str]:
+    """Return the last lines of the service's log; none where there is no journal."""
+    if shutil.which("journalctl") is None:
+        return []
+    done = _run("journalctl", "-u", UNIT, "-n", str(count), "--no-pager", "-o", "short-iso")
+    return done.stdout.splitlines()
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
