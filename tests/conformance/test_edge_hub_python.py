@@ -18,6 +18,7 @@ from azure.iot.device import (
 
 from support.device import unique
 from support.events import events_of, wait_for
+from support.ledger import Ledger, numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -196,42 +197,10 @@ def test_twins_methods_and_cloud_messages_pass_through(
     )
 
 
-class Ledger:
-    """Every message a sender was told is accepted."""
-
-    def __init__(self) -> None:
-        self.accepted: list[int] = []
-        self.number = 0
-
-    def send(self, client: IoTHubModuleClient, output: str) -> None:
-        self.number += 1
-        client.send_message_to_output(Message(str(self.number)), output)
-        self.accepted.append(self.number)
-
-    def check(self, seen: list[int]) -> int:
-        """Compare with what arrived; return how many came more than once."""
-        first = list(dict.fromkeys(seen))
-        missing = set(self.accepted) - set(first)
-        assert not missing, f"lost: {sorted(missing)[:20]}"
-        assert first == sorted(first), "out of order"
-        return len(seen) - len(first)
-
-
-def numbers(instance: Instance, device_id: str, last: int) -> list[int]:
-    """Read telemetry until the message with the last number is there."""
-    seen: list[int] = []
-    follow = instance.follow(
-        *("events", "tail", "--hub", instance.place.hubs[0]),
-        *("--device-id", device_id, "--from", "earliest"),
-    )
-    try:
-        for event in follow:
-            seen.append(int(event["body"]))
-            if seen[-1] == last:
-                break
-    finally:
-        follow.close()
-    return seen
+def send(ledger: Ledger, client: IoTHubModuleClient) -> None:
+    number = ledger.next()
+    client.send_message_to_output(Message(str(number)), "out")
+    ledger.accepted.append(number)
 
 
 def test_nothing_is_lost_while_the_link_is_cut(instance: Instance, edge: EdgeDevice) -> None:
@@ -245,10 +214,10 @@ def test_nothing_is_lost_while_the_link_is_cut(instance: Instance, edge: EdgeDev
         b.connect()
         for round_ in range(3):
             for _ in range(20):
-                ledger.send(a, "out")
+                send(ledger, a)
             edge.proxy.cut()
             for _ in range(40):
-                ledger.send(a, "out")
+                send(ledger, a)
             if round_ == 1:
                 # What works without the cloud: twins, module to module.
                 a.patch_twin_reported_properties({"offline": True})
@@ -278,7 +247,7 @@ def test_killed_at_any_moment_it_loses_nothing_it_had_accepted(
         for life in range(3):
             if life % 2:
                 edge.proxy.cut()
-            sending = threading.Thread(target=lambda: [ledger.send(a, "out") for _ in range(60)])
+            sending = threading.Thread(target=lambda: [send(ledger, a) for _ in range(60)])
             sending.start()
             enough = life * 60 + 25
             wait_for(lambda enough=enough: len(ledger.accepted) >= enough, PATIENCE_S)

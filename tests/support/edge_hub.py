@@ -132,6 +132,7 @@ class EdgeDevice:
             "httpsPort": self.proxy.ports[1],
             "hostname": self.hostname,
             "address": self.place.address,
+            "ports": [self.place.mqtt_port, self.place.https_port, self.place.amqp_port],
         }
         file = self.directory / "setting.json"
         file.touch(mode=0o600)

@@ -76,7 +76,14 @@ async def main(setting: dict[str, Any]) -> None:
         return issuer.server(HUB, setting["hostname"])
 
     made = await EdgeHub.open(
-        HubSettings(hostname=setting["hostname"], directory=directory, address=setting["address"]),
+        HubSettings(
+            hostname=setting["hostname"],
+            directory=directory,
+            address=setting["address"],
+            mqtt_port=setting["ports"][0],
+            https_port=setting["ports"][1],
+            amqp_port=setting["ports"][2],
+        ),
         device=device,
         edge_hub=edge_hub,
         open_session=hub.session,
