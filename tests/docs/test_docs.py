@@ -44,6 +44,20 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert not missing
 
 
+def test_keys_of_edge_devices_are_documented() -> None:
+    from muster.edge.configuration.load import parse
+    from muster.edge.configuration.toml_format import REFUSED
+
+    text = (ROOT / "docs/reference/edge-configuration.md").read_text()
+    refused = text.partition("Refused, because")[2].partition("##")[0]
+    without_effect = text.partition("No effect, because")[2].partition("Refused")[0]
+    assert [key for key in REFUSED if f"`{key}`" not in refused] == []
+    base = '[provisioning]\nsource = "none"\n'
+    for key in ("watchdog", "aziot_max_requests", "image_garbage_collection"):
+        assert f"`{key}`" in without_effect
+        assert parse(Path("config.toml"), f"{base}[{key}]\na = 1\n", hostname="h").notices
+
+
 def test_metrics_are_documented() -> None:
     from muster.observe.metrics import Metrics
 

@@ -21,7 +21,6 @@ from muster.edge.agent.deployment import (
     RuntimeSettings,
     WantedModule,
 )
-from muster.edge.agent.twin_copy import DesiredCopy
 from muster.edge.engine.base import PullPolicy, RegistryLogin
 from muster.edge.identity import AGENT, HUB, container_name
 from muster.model.twin import JsonObject, without_service_members
@@ -59,7 +58,7 @@ def parse(
     reader = _Reader(runtimes, parent_hostname)
     system = reader.object(document, "systemModules", "")
     return Deployment(
-        version=DesiredCopy(desired).version,
+        version=desired.get("$version", 0),
         runtime=reader.runtime(document),
         agent=reader.system_module(system, container_name(AGENT)),
         hub=reader.system_module(system, container_name(HUB)),

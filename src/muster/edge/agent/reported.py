@@ -27,8 +27,6 @@ JsonObject: TypeAlias = dict[str, Any]
 
 SHUT_DOWN: Final = DeploymentStatus(Code.UNKNOWN, "Agent is not running")
 
-_LONGEST: Final = 1000
-"""Characters; a twin takes strings of 4096 bytes."""
 _NEVER: Final = "0001-01-01T00:00:00"
 _CODE: Final = "lastDesiredStatus"
 _SYSTEM: Final = "systemModules"
@@ -117,7 +115,7 @@ def only_status(last: JsonObject) -> JsonObject:
 
 
 def _code(status: DeploymentStatus) -> JsonObject:
-    return {"code": status.code.value, "description": _text(status.description)}
+    return {"code": status.code.value, "description": status.description}
 
 
 def _runtime(settings: RuntimeSettings | None, platform: Platform) -> JsonObject:
@@ -180,7 +178,7 @@ def _module(one: ReportedModule) -> JsonObject:
         "env": {name: {"value": value} for name, value in wanted.env.items()},
         "settings": {**module.settings, **create_options.split(wanted.create_options)},
         "exitCode": module.exit_code,
-        "statusDescription": _text(module.description),
+        "statusDescription": module.description,
         "lastStartTimeUtc": _time(module.started_at),
         "lastExitTimeUtc": _time(module.exited_at),
         "restartCount": one.restarts.count,
@@ -190,11 +188,6 @@ def _module(one: ReportedModule) -> JsonObject:
     if wanted.order != LAST_IN_ORDER:
         fields["startupOrder"] = wanted.order
     return fields
-
-
-def _text(words: str) -> str:
-    """Return words as a twin takes them: not too long, and nothing that is no Unicode."""
-    return words[:_LONGEST].encode(errors="replace").decode()
 
 
 def _time(moment: datetime | None) -> str:

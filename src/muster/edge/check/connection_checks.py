@@ -172,7 +172,8 @@ def edge_hub(around: Surroundings) -> Outcome:
     anchors = _trust_bundle(around)
     context = ssl.create_default_context(cadata=anchors)
     address = settings.edge_hub.address or "127.0.0.1"
-    for port in (settings.edge_hub.mqtt_port, settings.edge_hub.https_port):
+    ports = settings.edge_hub
+    for port in (ports.mqtt_port, ports.https_port, ports.amqp_port):
         try:
             with (
                 socket.create_connection((address, port), PATIENCE_S) as raw,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from muster.edge.configuration.section import Section
 
 _NO_SUCH_SERVICE: Final = "has no effect: keys and certificates have no services of their own here"
-_REFUSED: Final = {
+REFUSED: Final = {
     "imported_master_encryption_key": "what modules encrypted with another runtime cannot be read "
     "here; take it out, and modules encrypt anew",
     "localid": "identities without a hub cannot be had here; take it out",
@@ -35,6 +35,7 @@ _REFUSED: Final = {
     "cert_issuance": "certificates come from files or from the device's own CA; take it out",
     "tpm": "settings of a TPM cannot be honoured; take it out",
 }
+"""Keys that cannot be honoured, and what to do about them."""
 _PERCENT: Final = re.compile(r"([0-9]{1,3})\s*%")
 _FROM_CA: Final = "certificates from EST or a local CA cannot be had; name a file"
 
@@ -49,7 +50,7 @@ def read(top: Section, hostname: str) -> Settings:
     Raises:
         ConfigurationError: a key is unknown, has a bad value or cannot be honoured.
     """
-    for key, reason in _REFUSED.items():
+    for key, reason in REFUSED.items():
         top.refuse(key, reason)
     top.notice("aziot_max_requests", _NO_SUCH_SERVICE)
     top.notice("watchdog", "has no effect: the agent is part of this runtime")

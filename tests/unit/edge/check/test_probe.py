@@ -252,7 +252,7 @@ def test_the_edge_hub(device: Device, tmp_path: Path, monkeypatch: pytest.Monkey
     with tls_server(tmp_path) as server:
         hub = (
             f'[edge_hub]\naddress = "127.0.0.1"\nmqtt_port = {server.port}\n'
-            f"https_port = {server.port}\n"
+            f"https_port = {server.port}\namqp_port = {server.port}\n"
         )
         device.write(hub, base='hostname = "127.0.0.1"\n' + device.file.read_text())
         anchors = server.ca.read_text()
