@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from importlib.metadata import version
 from typing import Any, Final, TypeAlias
@@ -45,8 +45,6 @@ from muster.net.tasks import spawn
 
 JsonObject: TypeAlias = dict[str, Any]
 
-_DESCRIPTION: Final = 2000
-"""Characters of a description at most; a twin takes strings of 4096 bytes."""
 _BREATH_S: Final = 0.1
 _NOT_YET: Final = Judgement(0, DeploymentStatus(Code.UNKNOWN))
 
@@ -169,11 +167,16 @@ class Agent:
                 "the deployment kept on the device is in force", version=self._desired.version
             )
         self._tasks = [
-            spawn(self._make_passes(), "passes of the agent"),
-            spawn(self._keep_deployments(), "backup of the deployment"),
             spawn(self._look_up_identities(), "identities of modules"),
-            spawn(self._reporter.run(), "reports of the agent"),
-            spawn(self._twin.run(), "twin of the agent"),
+            *(
+                spawn(_for_ever(run, what), f"{what} of the agent")
+                for run, what in (
+                    (self._make_passes, "passes"),
+                    (self._keep_deployments, "backup"),
+                    (self._reporter.run, "reports"),
+                    (self._twin.run, "twin"),
+                )
+            ),
         ]
         self._session.open()
 
@@ -238,7 +241,7 @@ class Agent:
 
         A hub that says it twice means it: its twin was made anew.
         """
-        found: int = desired.get("$version", 0)
+        found = DesiredCopy(desired).version
         overtaken = found < self._desired.version and found != self._doubted
         self._doubted = found if overtaken else None
         return overtaken
@@ -287,11 +290,7 @@ class Agent:
     async def _make_passes(self) -> None:
         while True:
             self._wake.clear()
-            try:
-                self._conclude(await self._reconciler.run(may_disown=self._current))
-            except Exception:  # noqa: BLE001 - see below
-                # Whatever is wrong in one pass must not end all of them.
-                _log.exception("a pass failed")
+            self._conclude(await self._reconciler.run(may_disown=self._current))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RECONCILE_EVERY_S):
                     await self._wake.wait()
@@ -325,6 +324,16 @@ class Agent:
         )
 
 
+async def _for_ever(run: Callable[[], Awaitable[None]], what: str) -> None:
+    """Run something that has no end; a mistake in it must not end it either."""
+    while True:
+        try:
+            await run()
+        except Exception:  # noqa: BLE001 - see above
+            _log.exception("something went wrong in the agent, which goes on", what=what)
+        await asyncio.sleep(RECONCILE_EVERY_S)
+
+
 def _of_hub(deployment: Deployment, hub: Module) -> list[str]:
     """Return what is wrong with the edge hub, where the deployment wants one."""
     wanted = deployment.hub is not None and deployment.hub.status is DesiredStatus.RUNNING
@@ -336,4 +345,4 @@ def _of_hub(deployment: Deployment, hub: Module) -> list[str]:
 def _status(problems: Sequence[str]) -> DeploymentStatus:
     if not problems:
         return DeploymentStatus(Code.OK)
-    return DeploymentStatus(Code.FAILED, "; ".join(problems)[:_DESCRIPTION])
+    return DeploymentStatus(Code.FAILED, "; ".join(problems))

@@ -51,7 +51,7 @@ def join(settings: JsonObject) -> JsonObject:
         return {}
     try:
         options = msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError) as error:
         raise ValueError(f"not JSON: {error}") from None
     if not isinstance(options, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004 - as above

@@ -21,6 +21,7 @@ from muster.edge.agent.deployment import (
     RuntimeSettings,
     WantedModule,
 )
+from muster.edge.agent.twin_copy import DesiredCopy
 from muster.edge.engine.base import PullPolicy, RegistryLogin
 from muster.edge.identity import AGENT, HUB, container_name
 from muster.model.twin import JsonObject, without_service_members
@@ -58,7 +59,7 @@ def parse(
     reader = _Reader(runtimes, parent_hostname)
     system = reader.object(document, "systemModules", "")
     return Deployment(
-        version=desired.get("$version", 0),
+        version=DesiredCopy(desired).version,
         runtime=reader.runtime(document),
         agent=reader.system_module(system, container_name(AGENT)),
         hub=reader.system_module(system, container_name(HUB)),

@@ -27,6 +27,8 @@ JsonObject: TypeAlias = dict[str, Any]
 
 SHUT_DOWN: Final = DeploymentStatus(Code.UNKNOWN, "Agent is not running")
 
+_LONGEST: Final = 1000
+"""Characters; a twin takes strings of 4096 bytes."""
 _NEVER: Final = "0001-01-01T00:00:00"
 _CODE: Final = "lastDesiredStatus"
 _SYSTEM: Final = "systemModules"
@@ -115,7 +117,7 @@ def only_status(last: JsonObject) -> JsonObject:
 
 
 def _code(status: DeploymentStatus) -> JsonObject:
-    return {"code": status.code.value, "description": status.description}
+    return {"code": status.code.value, "description": _text(status.description)}
 
 
 def _runtime(settings: RuntimeSettings | None, platform: Platform) -> JsonObject:
@@ -178,7 +180,7 @@ def _module(one: ReportedModule) -> JsonObject:
         "env": {name: {"value": value} for name, value in wanted.env.items()},
         "settings": {**module.settings, **create_options.split(wanted.create_options)},
         "exitCode": module.exit_code,
-        "statusDescription": module.description,
+        "statusDescription": _text(module.description),
         "lastStartTimeUtc": _time(module.started_at),
         "lastExitTimeUtc": _time(module.exited_at),
         "restartCount": one.restarts.count,
@@ -188,6 +190,11 @@ def _module(one: ReportedModule) -> JsonObject:
     if wanted.order != LAST_IN_ORDER:
         fields["startupOrder"] = wanted.order
     return fields
+
+
+def _text(words: str) -> str:
+    """Return words as a twin takes them: not too long, and nothing that is no Unicode."""
+    return words[:_LONGEST].encode(errors="replace").decode()
 
 
 def _time(moment: datetime | None) -> str:

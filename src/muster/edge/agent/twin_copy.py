@@ -26,8 +26,9 @@ class DesiredCopy:
 
     @property
     def version(self) -> int:
-        """Their `$version`; 0 before any came."""
-        return 0 if self.document is None else int(self.document.get(_VERSION, 0))
+        """Their `$version`; 0 before any came, or where it is none."""
+        found = self.document.get(_VERSION) if self.document is not None else 0
+        return found if type(found) is int else 0
 
     def replace(self, desired: JsonObject) -> bool:
         """Take the section of a whole twin; return whether anything differs."""

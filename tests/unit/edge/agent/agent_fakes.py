@@ -46,6 +46,7 @@ class MemoryEngine:
         failing: what the acts named here raise, by `act name`, for example `prepare a`.
         hanging: acts that do not come to an end before they are taken out again.
         calls: all acts, in order.
+        dies_before: number of the call that never comes to anything, nor any after it.
     """
 
     def __init__(self, clock: ManualClock, kind: str = "docker") -> None:
@@ -59,6 +60,7 @@ class MemoryEngine:
         self.lines: dict[str, list[LogChunk]] = {}
         self.wanted: dict[str, LogRange] = {}
         self.away: EngineError | None = None
+        self.dies_before: int | None = None
 
     def fingerprint(self, spec: ModuleSpec) -> str:
         if f"fingerprint {spec.name}" in self.failing:
@@ -76,6 +78,8 @@ class MemoryEngine:
 
     async def _act(self, act: str, name: str) -> None:
         what = f"{act} {name}"
+        if self.dies_before is not None and len(self.calls) >= self.dies_before:
+            await asyncio.Event().wait()
         self.calls.append(what)
         while what in self.hanging:  # noqa: ASYNC110 - tests take it out
             await asyncio.sleep(0.005)

@@ -196,6 +196,36 @@ async def test_an_edge_hub_that_cannot_run_is_500_and_named(device: Device) -> N
     assert device.docker.running() == {"a"}
 
 
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        {"$version": "seven"},
+        {"$version": 2, "schemaVersion": ["1.1"]},
+        {"$version": 2, "modules": "none", "schemaVersion": "1.1", "runtime": 7},
+    ],
+)
+async def test_nonsense_does_not_end_the_agent(device: Device, nonsense: JsonObject) -> None:
+    device.session.desired = nonsense
+    device.session.reported = {"modules": "x", "systemModules": [], "$version": "y"}
+    await device.agent.start()
+    device.session.connect()
+    await until(lambda: device.status()[1] in {400, 417})
+    device.agent.desired_changed({"$version": None, "modules": 3})
+    device.session.desired = desired(3, a=docker_module())
+    device.agent.desired_changed({"$version": 3})
+    await device.reported(3, 200)
+
+
+async def test_words_that_a_twin_does_not_take_are_made_so(device: Device) -> None:
+    device.docker.failing["prepare a"] = EngineError("no \udcff such " + "x" * 9000)
+    device.session.desired = desired(1, a=docker_module())
+    await device.agent.start()
+    device.session.connect()
+    await device.reported(1, 500)
+    assert device.description().startswith("module a: no ? such xx")
+    assert len(device.description()) == 1000
+
+
 # Reports.
 
 

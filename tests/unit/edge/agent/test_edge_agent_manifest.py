@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from muster.edge.agent.deployment import (
     LAST_IN_ORDER,
@@ -299,3 +301,36 @@ def test_a_secret_is_never_in_a_description() -> None:
     document = desired(a=docker_module())
     document["runtime"]["settings"]["registryCredentials"]["site"]["username"] = None
     assert "open sesame" not in refused(document)[1]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=12),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+PLACES = st.sampled_from(
+    [
+        *("schemaVersion", "runtime", "runtime/type", "runtime/settings", "systemModules"),
+        *("runtime/settings/registryCredentials", "runtime/settings/registryCredentials/site"),
+        *("systemModules/edgeAgent", "systemModules/edgeHub", "systemModules/edgeHub/settings"),
+        *("modules", "modules/a", "modules/a/settings", "modules/a/settings/image"),
+        *("modules/a/settings/createOptions", "modules/a/settings/createOptions01"),
+        *("modules/a/env", "modules/a/env/K", "modules/a/status", "modules/a/startupOrder"),
+        *("modules/a/type", "modules/a/version", "modules/b", "$version"),
+    ]
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(PLACES, JSON)
+def test_nonsense_is_refused_or_read_and_nothing_else(place: str, value: Any) -> None:
+    document = desired(a=docker_module(env={"K": {"value": 1}}))
+    put(place, value)(document)
+    status = None
+    try:
+        assert isinstance(read(document).version, int)
+    except DeploymentError as error:
+        status = error.status
+    assert status is None or (status.code in {400, 412} and status.description)
