@@ -15,7 +15,7 @@ import structlog
 
 from muster.clock import Clock
 from muster.edge.agent import manifest, reported
-from muster.edge.agent.constants import FAREWELL_S, RECONCILE_EVERY_S, from_environment
+from muster.edge.agent.constants import FAREWELL_S, RECONCILE_EVERY_S
 from muster.edge.agent.deployment import (
     Code,
     Deployment,
@@ -88,7 +88,6 @@ class Agent:
 
     def __init__(self, settings: Settings, device: DeviceIdentity, around: Surroundings) -> None:
         """Make an agent that does nothing yet; see `start`."""
-        constants = from_environment(settings.agent.env)
         facts = DeviceFacts(
             hub_host=device.hub_host.partition(":")[0],
             device_id=device.device_id,
@@ -110,7 +109,6 @@ class Agent:
             around.workload,
             self._memory,
             facts=facts,
-            constants=constants,
             clock=around.clock,
             changed=self._wake.set,
         )
@@ -123,7 +121,7 @@ class Agent:
             hub_host=facts.hub_host,
             device_id=facts.device_id,
             trust=lambda: trust.context(settings.trust_bundle),
-            timeout_s=constants.request_s,
+            timeout_s=lambda: self._reconciler.constants.request_s,
             clock=around.clock,
         )
         self._session: Final = around.connect(self)
@@ -132,7 +130,7 @@ class Agent:
             self._session,
             self._reporter.turn,
             self._take_twin,
-            refresh_s=constants.refresh_s,
+            refresh_s=lambda: self._reconciler.constants.refresh_s,
             clock=around.clock,
         )
         self._platform: Final = reported.Platform(
@@ -231,7 +229,12 @@ class Agent:
         if self._is_overtaken(desired):
             self._twin.ask_now()
             return
-        self._reporter.hub_has(twin.get("reported") or {})
+        there = twin.get("reported") or {}
+        self._reporter.hub_has(there)
+        last = there.get("lastDesiredVersion")
+        if self._judgement == _NOT_YET and type(last) is int:
+            # What an agent before this one has said of a deployment stays till there is news.
+            self._judgement = Judgement(last, _NOT_YET.status)
         if self._desired.replace(desired) or not self._current:
             self._current = True
             self._read_deployment()

@@ -20,10 +20,13 @@ class Failures:
 
     Two things make a fresh start: another deployment, which clears all; and the hub in reach
     again, which makes all due, for what was missing (a registry, the hub itself) may be back.
+
+    Attributes:
+        limits: how long the pauses are, and how many.
     """
 
     def __init__(self, limits: RestartLimits) -> None:
-        self._limits: Final = limits
+        self.limits = limits
         self._failures: Final[dict[str, _Failure]] = {}
 
     def note(self, name: str, message: str, now: float) -> None:
@@ -35,7 +38,7 @@ class Failures:
             now: monotonic seconds.
         """
         count = self._failures[name].count + 1 if name in self._failures else 1
-        self._failures[name] = _Failure(message, count, now + self._limits.unit_s * 2.0**count)
+        self._failures[name] = _Failure(message, count, now + self.limits.unit_s * 2.0**count)
 
     def forget(self, name: str) -> None:
         """Note a success."""
@@ -54,14 +57,14 @@ class Failures:
         """Make all due, those that were given up too."""
         for failure in self._failures.values():
             failure.due = now
-            failure.count = min(failure.count, self._limits.most - 1)
+            failure.count = min(failure.count, self.limits.most - 1)
 
     def may_try(self, name: str, now: float) -> bool:
         """Tell whether something is tried now."""
         failure = self._failures.get(name)
         if failure is None:
             return True
-        return failure.count < self._limits.most and now >= failure.due
+        return failure.count < self.limits.most and now >= failure.due
 
     def messages(self) -> dict[str, str]:
         """Return why, by name, of what has failed and not succeeded since."""

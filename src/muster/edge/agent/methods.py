@@ -49,7 +49,7 @@ class Methods:
         hub_host: str,
         device_id: str,
         trust: Callable[[], ssl.SSLContext],
-        timeout_s: float,
+        timeout_s: Callable[[], float],
         clock: Clock,
     ) -> None:
         """Take what is needed.
@@ -63,7 +63,7 @@ class Methods:
             hub_host: of the assigned hub.
             device_id: of this device.
             trust: makes the TLS context of uploads.
-            timeout_s: longest that an answer takes.
+            timeout_s: tells the longest that an answer takes.
             clock: tells the time.
         """
         self._reconciler: Final = reconciler
@@ -93,13 +93,14 @@ class Methods:
             known = ",".join(self._table)
             message = f"Command '{name}' not found. The supported commands are - {known}"
             return 400, {"message": message}
+        timeout_s = self._timeout_s()
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(timeout_s):
                 return 200, await method(payload)
         except BadRequestError as error:
             return 400, {"message": str(error)}
         except TimeoutError:
-            return 500, {"message": f"it took longer than {self._timeout_s:g} s"}
+            return 500, {"message": f"it took longer than {timeout_s:g} s"}
         except (VersionError, StepError, EngineError, LookupError, OSError) as error:
             return 500, {"message": str(error)}
         except Exception:  # noqa: BLE001 - a method must be answered, whatever goes wrong

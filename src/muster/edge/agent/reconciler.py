@@ -16,7 +16,12 @@ import msgspec
 import structlog
 
 from muster.clock import Clock
-from muster.edge.agent.constants import ACT_TIMEOUT_S, ORDER_PATIENCE_S, Constants
+from muster.edge.agent.constants import (
+    ACT_TIMEOUT_S,
+    ORDER_PATIENCE_S,
+    Constants,
+    from_environment,
+)
 from muster.edge.agent.deployment import Deployment, WantedModule
 from muster.edge.agent.failures import Failures
 from muster.edge.agent.identities import KnownIdentities
@@ -65,7 +70,6 @@ class Reconciler:
         memory: Memory,
         *,
         facts: DeviceFacts,
-        constants: Constants,
         clock: Clock,
         changed: Callable[[], None],
     ) -> None:
@@ -76,8 +80,7 @@ class Reconciler:
             identities: of modules.
             workload: their sockets.
             memory: of modules.
-            facts: about the device.
-            constants: of time.
+            facts: about the device, with the agent's environment as its file has it.
             clock: tells the time.
             changed: called when another pass would find something new.
         """
@@ -85,12 +88,13 @@ class Reconciler:
         self._identities: Final = identities
         self._workload: Final = workload
         self._memory: Final = memory
-        self._facts: Final = facts
-        self._constants: Final = constants
+        self._file_env: Final = facts.agent_env
+        self._facts = facts
+        self._constants = from_environment(facts.agent_env)
         self._clock: Final = clock
         self._changed: Final = changed
         self._performer: Final = Performer(self._engines, identities, workload, memory)
-        self._failures: Final = Failures(constants.restarts)
+        self._failures: Final = Failures(self._constants.restarts)
         self._doing: Final[dict[str, Doing]] = {}
         self._deployment: Deployment | None = None
         self._found: list[Found] = []
@@ -104,6 +108,11 @@ class Reconciler:
         return self._deployment
 
     @property
+    def constants(self) -> Constants:
+        """The constants of time, which a deployment can change."""
+        return self._constants
+
+    @property
     def runtimes(self) -> frozenset[str]:
         """The `type`s that there is an engine for."""
         return frozenset(self._engines)
@@ -112,6 +121,7 @@ class Reconciler:
         """Put a deployment in force. What failed in the one before is tried anew."""
         before = self._deployment
         self._deployment = deployment
+        self._take_environment(deployment)
         if before is not None:
             self._gone |= before.modules.keys()
         self._gone -= deployment.modules.keys()
@@ -125,6 +135,15 @@ class Reconciler:
             outdated = doing.target is not None and doing.target.wanted != wanted
             if outdated and doing.act in {Act.IDENTIFY, Act.PREPARE} and doing.task is not None:
                 doing.task.cancel()
+
+    def _take_environment(self, deployment: Deployment) -> None:
+        """Take the agent's environment; a deployment's word counts more than the file's."""
+        deployed = deployment.agent.env if deployment.agent is not None else {}
+        env = {**self._file_env, **deployed}
+        if env != self._facts.agent_env:
+            self._facts = msgspec.structs.replace(self._facts, agent_env=env)
+            self._constants = from_environment(env)
+            self._failures.limits = self._constants.restarts
 
     def hub_in_reach(self) -> None:
         """Try what has failed at once: what it lacked may be back, too."""

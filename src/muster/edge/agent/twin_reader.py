@@ -32,7 +32,7 @@ class TwinReader:
         turn: asyncio.Lock,
         take: Callable[[JsonObject], None],
         *,
-        refresh_s: float,
+        refresh_s: Callable[[], float],
         clock: Clock,
     ) -> None:
         """Take what is needed.
@@ -41,7 +41,7 @@ class TwinReader:
             session: of `$edgeAgent`.
             turn: held while the twin is read, so that no report is under way.
             take: called with each twin.
-            refresh_s: it is read at least so often.
+            refresh_s: tells how often it is read at least.
             clock: tells the time.
         """
         self._session: Final = session
@@ -66,7 +66,7 @@ class TwinReader:
         pause_s = _SHORTEST_PAUSE_S
         while True:
             try:
-                async with asyncio.timeout(self._refresh_s):
+                async with asyncio.timeout(self._refresh_s()):
                     await self._asked.wait()
             except TimeoutError:
                 pass

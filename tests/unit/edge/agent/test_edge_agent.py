@@ -361,6 +361,17 @@ async def test_a_device_that_is_refused_is_heard_of(device: Device) -> None:
     assert device.refusals == ["the hub does not know it"]
 
 
+async def test_what_was_said_of_a_deployment_stays_till_there_is_news(device: Device) -> None:
+    device.docker.hanging.add("prepare a")
+    device.session.reported = {"lastDesiredVersion": 4, "$version": 2}
+    device.session.desired = desired(5, a=docker_module())
+    await device.agent.start()
+    device.session.connect()
+    await device.reported(4, 406)
+    device.docker.hanging.clear()
+    await device.reported(5, 200)
+
+
 # The backup.
 
 

@@ -20,7 +20,6 @@ from aiohttp.test_utils import TestServer
 
 from muster.clock import ManualClock
 from muster.edge.agent import blob_upload
-from muster.edge.agent.constants import Constants
 from muster.edge.agent.errands import Errands
 from muster.edge.agent.identities import KnownIdentities
 from muster.edge.agent.making import DeviceFacts
@@ -57,7 +56,6 @@ class Device:
             MemoryWorkload(),
             Memory(AgentStore(home), self.clock),
             facts=DeviceFacts(hub_host="hub.example", device_id="dev-1", hostname="gate"),
-            constants=Constants(),
             clock=self.clock,
             changed=lambda: None,
         )
@@ -70,7 +68,7 @@ class Device:
             hub_host="hub.example",
             device_id="dev-1",
             trust=ssl.create_default_context,
-            timeout_s=60,
+            timeout_s=lambda: 60,
             clock=self.clock,
         )
 

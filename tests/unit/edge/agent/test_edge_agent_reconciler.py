@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from muster.clock import ManualClock
-from muster.edge.agent.constants import Constants
 from muster.edge.agent.identities import KnownIdentities
 from muster.edge.agent.making import DeviceFacts
 from muster.edge.agent.manifest import parse
@@ -33,14 +32,14 @@ NO_IMAGE = EngineError("pull access denied for a, repository does not exist", 40
 class Device:
     """A reconciler with everything around it."""
 
-    def __init__(self, home: Path, constants: Constants | None = None) -> None:
+    def __init__(self, home: Path, agent_env: dict[str, str] | None = None) -> None:
         self.clock = ManualClock()
         self.docker = MemoryEngine(self.clock, "docker")
         self.process = MemoryEngine(self.clock, "process")
         self.identities = MemoryIdentities()
         self.workload = MemoryWorkload()
         self.home = home
-        self.constants = constants or Constants()
+        self.agent_env = agent_env or {}
         self.begin()
 
     def begin(self) -> None:
@@ -54,9 +53,11 @@ class Device:
             self.workload,
             self.memory,
             facts=DeviceFacts(
-                hub_host="hub.example", device_id="dev-1", hostname="gate", agent_env={}
+                hub_host="hub.example",
+                device_id="dev-1",
+                hostname="gate",
+                agent_env=self.agent_env,
             ),
-            constants=self.constants,
             clock=self.clock,
             changed=self._changed,
         )
@@ -124,6 +125,29 @@ async def test_modules_get_their_environment(device: Device) -> None:
     assert spec.workload_socket == Path("/run/muster/a/workload.sock")
     assert spec.login is not None
     assert spec.login.username == "reader"
+
+
+async def test_the_environment_of_the_agent_may_come_with_a_deployment(tmp_path: Path) -> None:
+    device = Device(tmp_path, {"MaxRestartCount": "3", "UpstreamProtocol": "Mqtt"})
+    document = desired(1, a=docker_module())
+    document["systemModules"]["edgeAgent"]["env"] = {
+        "MaxRestartCount": {"value": 2},
+        "RuntimeLogLevel": {"value": "debug"},
+        "DockerRegistryAuth__0__serverAddress": {"value": "registry.example"},
+        "DockerRegistryAuth__0__username": {"value": "env"},
+        "DockerRegistryAuth__0__password": {"value": "secret"},
+    }
+    document["runtime"]["settings"]["registryCredentials"] = {}
+    device.reconciler.deploy(parse(document, {"docker"}, None))
+    await device.settle()
+    spec = device.docker.specs["a"]
+    assert spec.env["UpstreamProtocol"] == "Mqtt"
+    assert spec.env["RuntimeLogLevel"] == "debug"
+    assert spec.login is not None
+    assert spec.login.username == "env"
+    assert device.reconciler.constants.restarts.most == 2
+    device.deploy(2, a=docker_module())
+    assert device.reconciler.constants.restarts.most == 3
 
 
 async def test_another_pass_does_nothing(device: Device) -> None:
@@ -401,7 +425,7 @@ async def test_an_unchanged_module_goes_on_with_its_download(device: Device) -> 
 
 
 async def test_all_is_fetched_first_where_that_is_wanted(tmp_path: Path) -> None:
-    device = Device(tmp_path, Constants(all_pulls_first=True))
+    device = Device(tmp_path, {"ModuleUpdateMode": "WaitForAllPulls"})
     device.deploy(1, a=docker_module())
     await device.settle()
     del device.docker.calls[:]
