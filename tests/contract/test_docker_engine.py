@@ -506,9 +506,13 @@ async def test_an_engine_that_says_nothing(tmp_path: Any, monkeypatch: pytest.Mo
 
     from muster.edge.engine import docker
 
+    closed = asyncio.Event()
+
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
+        await writer.wait_closed()
+        closed.set()
 
     monkeypatch.setattr(docker, "_TIMEOUT", aiohttp.ClientTimeout(total=0.2))
     server = await asyncio.start_unix_server(hang, tmp_path / "d.sock")
@@ -518,3 +522,4 @@ async def test_an_engine_that_says_nothing(tmp_path: Any, monkeypatch: pytest.Mo
             await engine.modules()
         assert caught.value.status == 503
         await engine.close()
+        await asyncio.wait_for(closed.wait(), PATIENCE_S)

@@ -5,12 +5,13 @@ Tests that use them say `pytestmark = pytest.mark.xdist_group("docker")`.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 
 from support.base_image import NoBaseImageError, base_registry
-from support.docker import DockerHost, Registry, why_none
+from support.docker import DockerHost, EngineTroubleError, Registry, why_none
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,18 +22,22 @@ def registry() -> Iterator[Registry]:
     """Return a registry that wants credentials and has the base image."""
     if (reason := why_none()) is not None:
         pytest.skip(reason)
-    try:
-        seed = base_registry()
-    except NoBaseImageError as error:
-        pytest.skip(str(error))
-    with Registry(seed) as running:
+    with ExitStack() as stack:
+        try:
+            running = stack.enter_context(Registry(base_registry()))
+        except (NoBaseImageError, EngineTroubleError) as error:
+            pytest.skip(str(error))
         yield running
 
 
 @pytest.fixture(scope="session")
 def docker_session(registry: Registry) -> Iterator[DockerHost]:
     """Return the engine of this worker, with the base image pulled."""
-    with DockerHost() as docker:
+    with ExitStack() as stack:
+        try:
+            docker = stack.enter_context(DockerHost())
+        except EngineTroubleError as error:
+            pytest.skip(str(error))
         docker.pull(registry.base)
         yield docker
 

@@ -215,7 +215,7 @@ class ProcessEngine:
         await asyncio.to_thread(directory.remove)
 
     async def processes(self, name: str) -> frozenset[int]:
-        """Return the processes of the module's session and those that they started."""
+        """Return all processes below the supervisor: it adopts those that lose their parents."""
         return await asyncio.to_thread(self._processes, self._directory(name))
 
     @staticmethod
@@ -224,7 +224,10 @@ class ProcessEngine:
             run = directory.run()
         except EngineError:
             return frozenset()
-        return frozenset(supervisor.members(run.id, run.child)) if run.alive else frozenset()
+        pid, start = run.supervisor
+        if not run.alive or supervisor.stat_of(pid)[19:20] != [start]:
+            return frozenset()
+        return frozenset(supervisor.descendants(pid))
 
     async def logs(self, name: str, wanted: LogRange) -> AsyncIterator[LogChunk]:
         """Return what the module has written; to follow it is to look for more, often."""
@@ -284,8 +287,18 @@ def _start(directory: ModuleDirectory, last: Run) -> tuple[int, str]:
 def _sweep(run: Run) -> None:
     """Kill what a supervisor that was killed itself could not."""
     if run.id and run.code is None and not run.alive:
-        # Its first process is long reaped, and the ID perhaps another's: only the mark counts.
-        supervisor.kill_members(run.id, 0)
+        supervisor.kill_all(lambda: _marked(run.id))
+
+
+def _marked(run: str) -> dict[int, str]:
+    """Return the living processes that carry the ID of a run, with the times of their starts."""
+    mark = f"{supervisor.RUN_VARIABLE}={run}".encode()
+    found = {}
+    for pid, stat in supervisor.living().items():
+        with suppress(OSError):  # gone, or another user's
+            if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                found[pid] = stat[19]
+    return found
 
 
 def _running(directory: ModuleDirectory) -> Run | None:

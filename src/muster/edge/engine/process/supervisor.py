@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 RECORD_SIZE = 1024
 """Bytes of a record."""
 RUN_VARIABLE = "MUSTER_MODULE_RUN"
-"""The variable that tells, in a process's environment, which run of which module it is of."""
+"""The variable that tells, in a process's environment, which run it is of."""
 LOG_FILES = 4
 """A log is this many files at most; the oldest goes when another one begins."""
 LONGEST_LINE = 16384
@@ -49,7 +49,7 @@ _LIMITS = (
 )
 _HEARD = (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD)
 _UNHEARD = (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE)
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 # What the daemon says to it: texts with a zero byte between them.
@@ -112,8 +112,8 @@ def read_record(data: bytes) -> dict[str, str]:
 def stat_of(pid: int) -> list[str]:
     """Return the fields of `/proc/PID/stat` from the state on; nothing if there is no process.
 
-    Of use are 0, the state; 1, the parent; 3, the session; 11 and 12, ticks of processor time; 19,
-    the time of its start, which no other process of this ID has.
+    Of use are 0, the state; 1, the parent; 11 and 12, ticks of processor time; 19, the time of its
+    start, which no other process of this ID has; 21, its resident pages.
     """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - no pathlib here
@@ -123,49 +123,46 @@ def stat_of(pid: int) -> list[str]:
         return []
 
 
-def members(run: str, leader: int) -> list[int]:
-    """Return the living processes of a run: its session, and who carries its ID from there.
+def living() -> dict[int, list[str]]:
+    """Return `stat_of` of all processes that live, by ID."""
+    names = os.listdir("/proc")  # noqa: PTH208 - no pathlib here
+    found = {int(name): stat_of(int(name)) for name in names if name.isdecimal()}
+    return {pid: stat for pid, stat in found.items() if stat and stat[0] not in "ZX"}
+
+
+def descendants(ancestor: int) -> dict[int, str]:
+    """Return the living processes below another, with the times of their starts."""
+    everybody = living()
+    below, waiting = {}, [ancestor]
+    while waiting:
+        parent = str(waiting.pop())
+        for pid, stat in everybody.items():
+            if stat[1] == parent and pid not in below:
+                below[pid] = stat[19]
+                waiting.append(pid)
+    return below
+
+
+def kill_all(find: Callable[[], dict[int, str]]) -> None:
+    """Kill processes, also those that they start meanwhile.
 
     Args:
-        run: ID of the run.
-        leader: its first process, not reaped yet, so that its ID is nobody else's; 0 for none.
+        find: tells who there is, with the times of their starts.
     """
-    names = os.listdir("/proc")  # noqa: PTH208 - no pathlib here
-    return [int(name) for name in names if name.isdecimal() and _is_member(int(name), run, leader)]
-
-
-def _is_member(pid: int, run: str, leader: int) -> bool:
-    stat = stat_of(pid)
-    if not stat or stat[0] in "ZX" or pid == os.getpid():
-        return False
-    if 0 < leader == int(stat[3]):
-        return True
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123 - no pathlib here
-            return os.fsencode(f"{RUN_VARIABLE}={run}") in file.read().split(b"\0")
-    except OSError:
-        return False
-
-
-def kill_members(run: str, leader: int) -> None:
-    """Kill all processes of a run, also those that begin meanwhile."""
     for _ in range(10):
-        found = members(run, leader)
+        found = find()
         if not found:
             return
-        for pid in found:
+        for pid, start in found.items():
             try:
                 fd = os.pidfd_open(pid)
             except OSError:
                 continue
-            try:
-                # Still the same: an ID may have gone to another process since.
-                if _is_member(pid, run, leader):
+            # Still the same: an ID may have gone to another process since.
+            with suppress(OSError):
+                if stat_of(pid)[19:20] == [start]:
                     signal.pidfd_send_signal(fd, signal.SIGKILL)
-            except OSError:
-                pass
-            finally:
-                os.close(fd)
+            os.close(fd)
 
 
 # The log.
@@ -275,13 +272,13 @@ def _lock(path: str) -> int:
 
 
 def _become(
-    options: dict[str, str],
-    command: list[str],
-    env: dict[str, str],
+    order: tuple[dict[str, str], list[str], dict[str, str]],
     out: tuple[int, int],
     report: int,
+    prctl: Callable[[int, int], int] | None,
 ) -> None:
     """Turn this process, just forked, into the module."""
+    options, command, env = order
     code, what = _NOT_RUNNABLE, "start"
     try:
         supervisor = os.getppid()
@@ -291,7 +288,6 @@ def _become(
         os.dup2(out[1], 2)
         for number in (*_HEARD, *_UNHEARD):
             signal.signal(number, signal.SIG_DFL)
-        prctl = _prctl()
         what = f"chdir {options['cwd']}"
         os.chdir(options["cwd"])
         what = "user"
@@ -319,7 +315,7 @@ def _become(
 
 def _prctl() -> Callable[[int, int], int] | None:
     try:
-        import ctypes  # noqa: PLC0415 - a megabyte that the supervisor itself does without
+        import ctypes  # noqa: PLC0415 - a Python may be built without it
     except ImportError:
         return None
     return getattr(ctypes.CDLL(None), "prctl", None)
@@ -360,8 +356,17 @@ def _watch(log: Log, streams: dict[int, int], wake: int, child: int) -> None:
                 elif number == signal.SIGUSR1:
                     _signal_group(child, signal.SIGKILL)
         _drain(log, streams, ready)
-        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+        if _has_ended(child):
             return
+
+
+def _has_ended(child: int) -> bool:
+    """Return whether the module's first process has ended; see off others that ended here."""
+    while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+        if ended.si_pid == child:
+            return True
+        os.waitpid(ended.si_pid, 0)
+    return False
 
 
 def _signal_group(child: int, number: int) -> None:
@@ -384,6 +389,10 @@ def main() -> None:
         signal.signal(number, lambda *_: None)
     for number in _UNHEARD:
         signal.signal(number, signal.SIG_IGN)
+    prctl = _prctl()
+    if prctl is not None:
+        # Whoever loses a parent becomes a child of ours, wherever it went.
+        prctl(_PR_SET_CHILD_SUBREAPER, 1)
     try:
         record = _lock(f"{directory}/run")
         last = read_record(os.pread(record, RECORD_SIZE, 0))
@@ -399,7 +408,7 @@ def main() -> None:
         return
     if child == 0:
         env[RUN_VARIABLE] = options["run"]
-        _become(options, command, env, (out[1], err[1]), report[1])
+        _become((options, command, env), (out[1], err[1]), report[1], prctl)
     for fd in (out[1], err[1], report[1]):
         os.close(fd)
     _supervise(record, log, values, child, (out[0], err[0], report[0], wake))
@@ -423,7 +432,7 @@ def _supervise(
         _say("ok")
         _watch(log, streams, wake, child)
         _signal_group(child, signal.SIGKILL)
-        kill_members(str(values["run"]), child)
+        kill_all(lambda: descendants(os.getpid()))
         while streams and (ready := select.select(list(streams), [], [], 0)[0]):
             _drain(log, streams, ready)
         log.finish()
