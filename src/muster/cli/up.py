@@ -179,7 +179,7 @@ async def _serve(start: Callable[[Settings], Awaitable[Instance]], settings: Set
     # What is there now stays. Connections come and go by the thousand and are freed without the
     # collector, so it need not look at them as often as it would.
     gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
+    gc.set_threshold(50_000, 20, 20)
     try:
         click.echo(_summary(instance.info, settings, instance.notes))
         notify("READY=1")
