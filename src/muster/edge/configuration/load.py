@@ -9,8 +9,8 @@ from typing import Final
 
 import msgspec
 
-from muster.edge.configuration import toml_format, yaml_format
-from muster.edge.configuration.document import ConfigurationError, read_toml, read_yaml
+from muster.edge.configuration import toml_format
+from muster.edge.configuration.document import ConfigurationError, read_toml
 from muster.edge.configuration.section import Section
 from muster.edge.settings import Settings
 
@@ -70,9 +70,14 @@ def parse(source: Path, text: str, *, hostname: str) -> Configuration:
 
     Files that it names are not opened, those with a symmetric key excepted.
     """
-    old = source.suffix.lower() in (".yaml", ".yml")
-    document = (read_yaml if old else read_toml)(source, text.replace("\r\n", "\n"))
+    text = text.replace("\r\n", "\n")
     notices: list[str] = []
-    top = Section(document, (), document.value, notices)
-    settings = (yaml_format if old else toml_format).read(top, hostname)
+    if source.suffix.lower() in (".yaml", ".yml"):
+        from muster.edge.configuration import yaml_document, yaml_format  # noqa: PLC0415 - seldom
+
+        document = yaml_document.read_yaml(source, text)
+        settings = yaml_format.read(Section(document, (), document.value, notices), hostname)
+    else:
+        document = read_toml(source, text)
+        settings = toml_format.read(Section(document, (), document.value, notices), hostname)
     return Configuration(settings, tuple(notices))
