@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 from muster.auth import symmetric_keys
@@ -12,6 +11,7 @@ from muster.fleet.schedule import Act, Schedule, wait_s
 from muster.fleet.session import Identity, Session
 from muster.fleet.tally import State
 from muster.net.conversation import Failure
+from muster.net.dial import reason
 from muster.net.tasks import spawn
 from muster.net.timers import NO_SLOT
 
@@ -292,11 +292,7 @@ class Device:
 
 
 def _unreachable(error: OSError, place: Place) -> Failure:
-    if isinstance(error, ConnectionRefusedError):
-        reason = "connection refused"
-    elif isinstance(error, socket.gaierror):
-        reason = "its name cannot be resolved"
-    else:
-        reason = (error.strerror or type(error).__name__).lower()
     where = f"{place.target}:{place.port}"
-    return Failure(kind=f"connect: {reason}", detail=f"{where}: {reason}", unreachable=True)
+    return Failure(
+        kind=f"connect: {reason(error)}", detail=f"{where}: {reason(error)}", unreachable=True
+    )

@@ -50,6 +50,19 @@ class HandshakeError(ConnectionError):
         self.untrusted = untrusted
 
 
+def reason(error: OSError) -> str:
+    """Return in a few words why a connection was not made, or not to be used."""
+    if isinstance(error, HandshakeError):
+        return f"{error.layer}: {error.reason}"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, socket.gaierror):
+        return "its name cannot be resolved"
+    return (error.strerror or str(error) or type(error).__name__).lower()
+
+
 def client_context(ca_file: Path | None) -> ssl.SSLContext:
     """Make the context of a client: TLS 1.2 or 1.3, the server's name and certificate checked.
 

@@ -10,16 +10,18 @@ import base64
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlsplit
 
-import aiohttp
-from yarl import URL
+if TYPE_CHECKING:
+    import aiohttp
+    from yarl import URL
 
 BLOCK_SIZE: Final = 4 * 1024 * 1024
 """Bytes of a blob that are held at once."""
 
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=600, sock_connect=20)
+_TIMEOUT_S: Final = 600
+_CONNECT_S: Final = 20
 _PAUSES_S: Final = (5.0, 20.0)
 """Between the three attempts at one request."""
 
@@ -69,11 +71,15 @@ class Container:
         Raises:
             UploadError: it could not be written.
         """
+        # Imported when it is used, which is seldom: it takes 10 MB.
+        import aiohttp  # noqa: PLC0415 - as said above
+
         described = {"x-ms-blob-content-type": content_type}
         if content_encoding is not None:
             described["x-ms-blob-content-encoding"] = content_encoding
         connector = aiohttp.TCPConnector(ssl=self._trust)
-        async with aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT) as client:
+        timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S, sock_connect=_CONNECT_S)
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as client:
             blocks: list[str] = []
             async for block, is_last in _blocks(content):
                 if is_last and not blocks:
@@ -96,6 +102,8 @@ class Container:
         body: bytes,
         headers: Mapping[str, str],
     ) -> None:
+        from yarl import URL  # noqa: PLC0415 - comes with aiohttp
+
         query = "&".join(part for part in (query, self._signature) if part)
         url = URL(f"{self._base}/{quote(name)}?{query}", encoded=True)
         for pause_s in (*_PAUSES_S, None):
@@ -110,6 +118,8 @@ class Container:
         self, client: aiohttp.ClientSession, url: URL, body: bytes, headers: Mapping[str, str]
     ) -> tuple[str | None, bool]:
         """Put something once; return what went wrong, and whether it will go wrong again."""
+        import aiohttp  # noqa: PLC0415 - it is there already
+
         try:
             async with client.put(
                 url, data=body, headers={"x-ms-version": "2021-12-02", **headers}

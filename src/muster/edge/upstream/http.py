@@ -5,17 +5,15 @@ No answer is trusted: its size is bounded, its form is checked, redirections are
 
 from __future__ import annotations
 
-import asyncio
 import email.utils
-import socket
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, final
 
-import aiohttp
 import msgspec
-from yarl import URL
 
 from muster.edge.upstream.errors import NonsenseError, RefusedError, UnreachableError
 from muster.edge.upstream.login import PRODUCT
+from muster.net.dial import HandshakeError, reason
+from muster.net.https_client import HttpsClient, Server, TooLongError
 
 if TYPE_CHECKING:
     import ssl
@@ -29,7 +27,7 @@ T = TypeVar("T")
 MAX_BODY: Final = 8 * 1024 * 1024
 """Bytes; the longest is a page of a device scope, some hundred identities."""
 
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=60, sock_connect=20)
+_HEADERS: Final = {"User-Agent": PRODUCT, "Accept": "application/json"}
 _LONGEST_WAIT_S: Final = 3600.0
 _UNAUTHORIZED: Final = 401
 _BUSY: Final = 429
@@ -86,9 +84,14 @@ class Https:
 
     def __init__(self, gateway: Gateway, context: ssl.SSLContext, time: HubTime) -> None:
         self._gateway = gateway
-        self._context = context
         self._time = time
-        self._session: aiohttp.ClientSession | None = None
+        server = Server(
+            host=gateway.host,
+            port=gateway.https_port,
+            address=gateway.address,
+            proxy=gateway.proxy,
+        )
+        self._client = HttpsClient(server, context, max_body=MAX_BODY)
 
     async def call(
         self,
@@ -128,11 +131,7 @@ class Https:
 
     async def close(self) -> None:
         """Let go of connections."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
-            # aiohttp closes TLS connections in the loop's next turn.
-            await asyncio.sleep(0)
+        await self._client.close()
 
     def _token(self, proof: Proof, token_s: float) -> str | None:
         return None if proof is None else proof(int(self._time.now() + token_s))
@@ -143,41 +142,18 @@ class Https:
         """Make a call; return also what time it is there."""
         proof = {} if token is None else {"Authorization": token}
         kind = {} if body is None else {"Content-Type": "application/json"}
-        proxy = self._gateway.proxy
-        allowed = None if proxy is None else proxy.authorization
+        content = None if body is None else msgspec.json.encode(body)
         try:
-            async with self._client().request(
-                method,
-                URL(f"https://{self._gateway.host}:{self._gateway.https_port}{path}", encoded=True),
-                data=None if body is None else msgspec.json.encode(body),
-                headers={**kind, **proof, **headers},
-                allow_redirects=False,
-                proxy=None if proxy is None else proxy.url,
-                proxy_headers=None if allowed is None else {"Proxy-Authorization": allowed},
-            ) as response:
-                content = bytearray()
-                async for chunk in response.content.iter_chunked(65_536):
-                    content += chunk
-                    if len(content) > MAX_BODY:
-                        raise NonsenseError(f"{self._gateway.host} answers too much")
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise self._unreachable(error) from None
-        asked_s = _seconds(response.headers.get("Retry-After"), self._time.now())
-        answer = Answer(response.status, bytes(content), asked_s)
-        return answer, _unix(response.headers.get("Date"))
-
-    def _client(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            # Of this loop, and not before there is something to send.
-            self._session = aiohttp.ClientSession(
-                timeout=_TIMEOUT,
-                connector=aiohttp.TCPConnector(
-                    ssl=self._context, limit=4, resolver=_resolver(self._gateway)
-                ),
-                headers={"User-Agent": PRODUCT, "Accept": "application/json"},
-                cookie_jar=aiohttp.DummyCookieJar(),
+            response = await self._client.request(
+                method, path, {**_HEADERS, **kind, **proof, **headers}, content
             )
-        return self._session
+        except TooLongError:
+            raise NonsenseError(f"{self._gateway.host} answers too much") from None
+        except OSError as error:
+            raise self._unreachable(error) from None
+        asked_s = _seconds(response.headers.get("retry-after"), self._time.now())
+        answer = Answer(response.status, response.body, asked_s)
+        return answer, _unix(response.headers.get("date"))
 
     def _refusal(self, answer: Answer) -> Exception:
         status, asked_s = answer.status, answer.retry_after_s or 0.0
@@ -198,49 +174,10 @@ class Https:
             )
         return NonsenseError(f"{where} answers with status {status}, which it should not")
 
-    def _unreachable(self, error: Exception) -> UnreachableError:
+    def _unreachable(self, error: OSError) -> UnreachableError:
         where = f"{self._gateway.host}:{self._gateway.https_port}"
-        untrusted = isinstance(error, aiohttp.ClientConnectorCertificateError)
-        if isinstance(error, TimeoutError):
-            reason = "no answer in time"
-        elif isinstance(error, aiohttp.ClientConnectorDNSError | socket.gaierror):
-            reason = "its name cannot be resolved"
-        elif isinstance(error, aiohttp.ClientConnectorCertificateError):
-            reason = f"its certificate is refused: {error.certificate_error}"
-        else:
-            reason = str(error) or type(error).__name__
-        return UnreachableError(f"{where} cannot be reached: {reason}", untrusted=untrusted)
-
-
-@final
-class _OneAddress(aiohttp.abc.AbstractResolver):
-    """Knows the address of one server."""
-
-    def __init__(self, address: str) -> None:
-        self._address = address
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[aiohttp.abc.ResolveResult]:
-        return [
-            {
-                "hostname": host,
-                "host": self._address,
-                "port": port,
-                "family": socket.AF_INET6 if ":" in self._address else socket.AF_INET,
-                "proto": 0,
-                "flags": socket.AI_NUMERICHOST,
-            }
-        ]
-
-    async def close(self) -> None:
-        """Hold nothing."""
-
-
-def _resolver(gateway: Gateway) -> aiohttp.abc.AbstractResolver | None:
-    if gateway.address is None or gateway.proxy is not None:
-        return None
-    return _OneAddress(gateway.address)
+        untrusted = isinstance(error, HandshakeError) and error.untrusted
+        return UnreachableError(f"{where} cannot be reached: {reason(error)}", untrusted=untrusted)
 
 
 def _complaint(body: bytes) -> _Complaint:

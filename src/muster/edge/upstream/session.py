@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections import deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, final
@@ -22,6 +21,7 @@ from muster.edge.upstream.base import Feature, HubError, JsonObject, Link, Messa
 from muster.edge.upstream.connection import Connection
 from muster.edge.upstream.login import Transport
 from muster.net.conversation import Failure
+from muster.net.dial import reason
 from muster.net.dial_websocket import WebSocketLine
 from muster.net.tasks import spawn
 
@@ -307,10 +307,8 @@ class MqttSession:
                 )
             async with asyncio.timeout(tuning.answer_s):
                 failure = await accepted
-        except TimeoutError:
-            failure = Failure(kind="no answer in time", unreachable=True)
-        except OSError as error:
-            failure = Failure(kind=_why(error), unreachable=True)
+        except OSError as error:  # `TimeoutError` is one
+            failure = Failure(kind=reason(error), unreachable=True)
         else:
             if failure is None:
                 return None
@@ -461,14 +459,6 @@ class MqttSession:
     @property
     def _name(self) -> str:
         return self._login.client_id
-
-
-def _why(error: OSError) -> str:
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused"
-    if isinstance(error, socket.gaierror):
-        return "its name cannot be resolved"
-    return (error.strerror or str(error) or type(error).__name__).lower()
 
 
 def _explained(failure: Failure, where: str, time: HubTime) -> Failure:
