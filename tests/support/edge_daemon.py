@@ -31,17 +31,28 @@ class EdgeDaemon:
     Args:
         instance: where its provisioning service and hubs are.
         engine_uri: of the container engine; the default leads nowhere.
+        address: where its edge hub listens, an address of its own.
+        hostname: what modules call it; the address.
+        network: table of the containers' network.
     """
 
     def __init__(
-        self, instance: Instance, engine_uri: str = "unix:///nonexistent/docker.sock"
+        self,
+        instance: Instance,
+        engine_uri: str = "unix:///nonexistent/docker.sock",
+        *,
+        address: str | None = None,
+        hostname: str | None = None,
+        network: str = "",
     ) -> None:
         self._instance = instance
         self._engine_uri = engine_uri
+        self._network = network
         run = Run.current()
         number = run.next_number()
         # The SDKs know no ports but the official ones, so each daemon has an address of its own.
-        self.address = f"127.{150 + run.slot}.{number // 250}.{number % 250 + 1}"
+        self.address = address or f"127.{150 + run.slot}.{number // 250}.{number % 250 + 1}"
+        self.hostname = hostname or self.address
         # A short name: paths of sockets have 107 bytes at most.
         self.directory = Path(tempfile.mkdtemp(prefix="edged-"))
         self.directory.chmod(0o755)
@@ -75,7 +86,7 @@ class EdgeDaemon:
                 *(IOTEDGE, "config", "dps", "--id-scope", self._instance.id_scope),
                 *("--registration-id", registration_id, "--symmetric-key", "-"),
                 *("--endpoint", endpoint or f"https://{place.dps}:{place.https_port}"),
-                *("--trust", self._instance.ca_file, "--hostname", self.address),
+                *("--trust", self._instance.ca_file, "--hostname", self.hostname),
                 *("-o", self.config, "--force"),
             ],
             input=f"{key}\n",
@@ -91,7 +102,7 @@ class EdgeDaemon:
         return (
             f'\n[listen]\nmanagement_uri = "{self.management}"\n'
             f'workload_uri = "unix://{self.directory}/workload.sock"\n'
-            f'[moby_runtime]\nuri = "{self._engine_uri}"\n'
+            f'[moby_runtime]\nuri = "{self._engine_uri}"\n{self._network}'
             f'[edge_hub]\naddress = "{self.address}"\n'
         )
 
@@ -154,14 +165,32 @@ class EdgeDaemon:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
 
-def deploy(instance: Instance, device_id: str, modules: dict[str, Any], **hub: Any) -> None:
-    """Apply a deployment to a device."""
+def deploy(
+    instance: Instance,
+    device_id: str,
+    modules: dict[str, Any],
+    *,
+    registries: dict[str, Any] | None = None,
+    **hub: Any,
+) -> None:
+    """Apply a deployment to a device.
+
+    Args:
+        instance: whose device it is.
+        device_id: of it.
+        modules: of the deployment, by name.
+        registries: `registryCredentials` of it.
+        hub: desired properties of the edge hub, in place of the usual ones.
+    """
     content = {
         "modulesContent": {
             "$edgeAgent": {
                 "properties.desired": {
                     "schemaVersion": "1.1",
-                    "runtime": {"type": "docker", "settings": {}},
+                    "runtime": {
+                        "type": "docker",
+                        "settings": {"registryCredentials": registries or {}},
+                    },
                     "systemModules": {
                         "edgeAgent": {"type": "docker", "settings": {"image": "a"}},
                         "edgeHub": {
