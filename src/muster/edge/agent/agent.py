@@ -26,9 +26,11 @@ from muster.edge.agent.deployment import (
 )
 from muster.edge.agent.errands import Errands
 from muster.edge.agent.identities import KnownIdentities
+from muster.edge.agent.inventory import Inventory
 from muster.edge.agent.making import DeviceFacts
 from muster.edge.agent.memory import Memory
 from muster.edge.agent.methods import Methods
+from muster.edge.agent.metrics import AgentMetrics
 from muster.edge.agent.ports import EdgeHub, OwnLogs, SupportBundles, Workload
 from muster.edge.agent.reconciler import Pass, Reconciler
 from muster.edge.agent.reporter import Reporter
@@ -84,6 +86,9 @@ class Agent:
 
     It begins with the deployment that it kept on the device, without waiting for anybody. What it
     cannot read keeps the one in force, and is reported.
+
+    Attributes:
+        metrics: what it counts.
     """
 
     def __init__(self, settings: Settings, device: DeviceIdentity, around: Surroundings) -> None:
@@ -101,36 +106,44 @@ class Agent:
         self._clock: Final = around.clock
         self._store: Final = AgentStore(settings.home)
         self._memory: Final = Memory(self._store, around.clock)
+        self.metrics: Final = AgentMetrics(
+            facts.hub_host, facts.device_id, around.randomness.uuid(), version("muster-iot")
+        )
         self._identities: Final = KnownIdentities(around.identities)
         self._wake: Final = asyncio.Event()
+        inventory = Inventory(around.engines)
         self._reconciler: Final = Reconciler(
-            around.engines,
+            inventory,
             self._identities,
             around.workload,
             self._memory,
             facts=facts,
+            metrics=self.metrics,
             clock=around.clock,
             changed=self._wake.set,
         )
         self._methods: Final = Methods(
             self._reconciler,
-            around.hub,
-            around.own_logs,
-            around.bundles,
-            Errands(around.randomness),
+            inventory,
+            hub=around.hub,
+            own_logs=around.own_logs,
+            bundles=around.bundles,
+            errands=Errands(around.randomness),
             hub_host=facts.hub_host,
             device_id=facts.device_id,
             trust=lambda: trust.context(settings.trust_bundle),
+            metrics=self.metrics,
             timeout_s=lambda: self._reconciler.constants.request_s,
             clock=around.clock,
         )
         self._session: Final = around.connect(self)
-        self._reporter: Final = Reporter(self._session, self._needs_twin)
+        self._reporter: Final = Reporter(self._session, self._needs_twin, self.metrics)
         self._twin: Final = TwinReader(
             self._session,
             self._reporter.turn,
             self._take_twin,
             refresh_s=lambda: self._reconciler.constants.refresh_s,
+            metrics=self.metrics,
             clock=around.clock,
         )
         self._platform: Final = reported.Platform(

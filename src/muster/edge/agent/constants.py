@@ -18,6 +18,8 @@ One that hangs in a download must not keep down the rest."""
 PULL_TIMEOUT_S: Final = 3600.0
 """Layers that came are kept; one over a thin line needs its time."""
 ACT_TIMEOUT_S: Final = 120.0
+FIND_TIMEOUT_S: Final = 20.0
+"""An engine that does not answer so long is out of reach, and the others are not kept waiting."""
 STOP_PATIENCE_S: Final = 10.0
 PULLS_AT_ONCE: Final = 8
 TWIN_THROTTLE_S: Final = 30.0

@@ -15,7 +15,9 @@ from muster.clock import Clock
 from muster.edge.agent import requests
 from muster.edge.agent.blob_upload import Container, UploadError, blob_name
 from muster.edge.agent.errands import Errands
+from muster.edge.agent.inventory import Inventory
 from muster.edge.agent.log_lines import Lines, LogSource, Rendering
+from muster.edge.agent.metrics import AgentMetrics
 from muster.edge.agent.performer import StepError
 from muster.edge.agent.ports import EdgeHub, OwnLogs, SupportBundles
 from muster.edge.agent.reconciler import Reconciler
@@ -41,21 +43,24 @@ class Methods:
     def __init__(
         self,
         reconciler: Reconciler,
+        inventory: Inventory,
+        *,
         hub: EdgeHub,
         own_logs: OwnLogs,
         bundles: SupportBundles,
         errands: Errands,
-        *,
         hub_host: str,
         device_id: str,
         trust: Callable[[], ssl.SSLContext],
+        metrics: AgentMetrics,
         timeout_s: Callable[[], float],
         clock: Clock,
     ) -> None:
         """Take what is needed.
 
         Args:
-            reconciler: has the modules.
+            reconciler: restarts modules.
+            inventory: of the modules.
             hub: the edge hub, one module more.
             own_logs: of the two modules that are this process.
             bundles: makes support bundles.
@@ -63,10 +68,12 @@ class Methods:
             hub_host: of the assigned hub.
             device_id: of this device.
             trust: makes the TLS context of uploads.
+            metrics: of the agent.
             timeout_s: tells the longest that an answer takes.
             clock: tells the time.
         """
         self._reconciler: Final = reconciler
+        self._inventory: Final = inventory
         self._hub: Final = hub
         self._own_logs: Final = own_logs
         self._bundles: Final = bundles
@@ -74,6 +81,7 @@ class Methods:
         self._hub_host: Final = hub_host
         self._device_id: Final = device_id
         self._trust: Final = trust
+        self._metrics: Final = metrics
         self._timeout_s: Final = timeout_s
         self._clock: Final = clock
         self._table: Final[dict[str, Callable[[Any], Awaitable[Any]]]] = {
@@ -84,19 +92,20 @@ class Methods:
             "UploadSupportBundle": self._upload_bundle,
             "GetTaskStatus": self._task_status,
         }
-        self._by_lower_name: Final = {name.lower(): each for name, each in self._table.items()}
+        self._by_lower_name: Final = {name.lower(): name for name in self._table}
 
     async def answer(self, name: str, payload: Any) -> tuple[int, Any]:
         """Answer one: status and payload."""
-        method = self._by_lower_name.get(name.lower())
-        if method is None:
+        ours = self._by_lower_name.get(name.lower())
+        if ours is None:
             known = ",".join(self._table)
             message = f"Command '{name}' not found. The supported commands are - {known}"
             return 400, {"message": message}
+        self._metrics.called(ours)
         timeout_s = self._timeout_s()
         try:
             async with asyncio.timeout(timeout_s):
-                return 200, await method(payload)
+                return 200, await self._table[ours](payload)
         except BadRequestError as error:
             return 400, {"message": str(error)}
         except TimeoutError:
@@ -175,7 +184,7 @@ class Methods:
         return self._errands.begin("upload logs", upload())
 
     async def _names(self) -> list[str]:
-        return [_AGENT, _HUB, *await self._reconciler.names()]
+        return [_AGENT, _HUB, *await self._inventory.names()]
 
     async def _rendered(
         self, name: str, item: LogItem, wanted: requests.LogsRequest
@@ -194,7 +203,7 @@ class Methods:
         if name in {_AGENT, _HUB}:
             source = self._own_logs.logs(name, item.range)
         else:
-            source = await self._reconciler.logs(name, item.range)
+            source = await self._inventory.logs(name, item.range)
         held: LogChunk | None = None
         # A runtime gives a line at a time; a hop to a thread for each of them would cost more than
         # all else.

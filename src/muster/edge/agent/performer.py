@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Mapping
 from typing import Final, Protocol, TypeVar
 
+from muster.clock import Clock
 from muster.edge.agent.constants import (
     ACT_TIMEOUT_S,
     PULL_TIMEOUT_S,
@@ -13,6 +14,7 @@ from muster.edge.agent.constants import (
     STOP_PATIENCE_S,
 )
 from muster.edge.agent.identities import KnownIdentities
+from muster.edge.agent.metrics import AgentMetrics
 from muster.edge.agent.plan import Act, Kind, Step, Target
 from muster.edge.agent.ports import Workload
 from muster.edge.engine.base import Engine, EngineError, ModuleSpec
@@ -71,11 +73,16 @@ class Performer:
         identities: KnownIdentities,
         workload: Workload,
         witness: Witness,
+        *,
+        metrics: AgentMetrics,
+        clock: Clock,
     ) -> None:
         self._engines: Final = engines
         self._identities: Final = identities
         self._workload: Final = workload
         self._witness: Final = witness
+        self._metrics: Final = metrics
+        self._clock: Final = clock
         self._pulls: Final = asyncio.Semaphore(PULLS_AT_ONCE)
 
     async def perform(self, doing: Doing) -> None:
@@ -86,12 +93,22 @@ class Performer:
         """
         for act in doing.step.acts:
             doing.act = act
+            begun = self._clock.monotonic()
             if act is Act.IDENTIFY:
                 if await self._identity_changes(doing):
                     # The next plan has the new specification.
                     return
             else:
                 await self._do(act, doing)
+            self._note(act, doing, self._clock.monotonic() - begun)
+
+    def _note(self, act: Act, doing: Doing, seconds: float) -> None:
+        self._metrics.took(act.name.lower(), seconds)
+        version = doing.target.wanted.version if doing.target is not None else ""
+        if act is Act.START:
+            self._metrics.started(doing.step.name, version)
+        elif act is Act.STOP:
+            self._metrics.stopped(doing.step.name, version)
 
     async def _identity_changes(self, doing: Doing) -> bool:
         assert doing.target is not None  # noqa: S101 - only what is made has an identity

@@ -9,7 +9,7 @@ fell over wait for nobody.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -22,17 +22,19 @@ from muster.edge.agent.constants import (
     Constants,
     from_environment,
 )
-from muster.edge.agent.deployment import Deployment, WantedModule
+from muster.edge.agent.deployment import Deployment, DesiredStatus, WantedModule
 from muster.edge.agent.failures import Failures
 from muster.edge.agent.identities import KnownIdentities
+from muster.edge.agent.inventory import Inventory
 from muster.edge.agent.making import DeviceFacts, specification
 from muster.edge.agent.memory import Memory
+from muster.edge.agent.metrics import AgentMetrics
 from muster.edge.agent.performer import Doing, Performer, StepError
 from muster.edge.agent.plan import Act, Found, Kind, Step, Target, plan
 from muster.edge.agent.ports import Workload
 from muster.edge.agent.reported import ReportedModule
 from muster.edge.agent.restarts import runtime_status
-from muster.edge.engine.base import Engine, EngineError, LogChunk, LogRange, Module, Status
+from muster.edge.engine.base import EngineError, Status
 from muster.edge.upstream.base import HubError, NoLinkError
 from muster.net.tasks import spawn
 
@@ -64,27 +66,30 @@ class Reconciler:
 
     def __init__(
         self,
-        engines: Sequence[Engine],
+        inventory: Inventory,
         identities: KnownIdentities,
         workload: Workload,
         memory: Memory,
         *,
         facts: DeviceFacts,
+        metrics: AgentMetrics,
         clock: Clock,
         changed: Callable[[], None],
     ) -> None:
         """Take everything that is needed.
 
         Args:
-            engines: one for each runtime.
+            inventory: of what the engines have.
             identities: of modules.
             workload: their sockets.
             memory: of modules.
             facts: about the device, with the agent's environment as its file has it.
+            metrics: of the agent.
             clock: tells the time.
             changed: called when another pass would find something new.
         """
-        self._engines: Final = {engine.type: engine for engine in engines}
+        self._inventory: Final = inventory
+        self._engines: Final = inventory.engines
         self._identities: Final = identities
         self._workload: Final = workload
         self._memory: Final = memory
@@ -93,7 +98,10 @@ class Reconciler:
         self._constants = from_environment(facts.agent_env)
         self._clock: Final = clock
         self._changed: Final = changed
-        self._performer: Final = Performer(self._engines, identities, workload, memory)
+        self._metrics: Final = metrics
+        self._performer: Final = Performer(
+            self._engines, identities, workload, memory, metrics=metrics, clock=clock
+        )
         self._failures: Final = Failures(self._constants.restarts)
         self._doing: Final[dict[str, Doing]] = {}
         self._deployment: Deployment | None = None
@@ -126,6 +134,7 @@ class Reconciler:
             self._gone |= before.modules.keys()
         self._gone -= deployment.modules.keys()
         if before is None or before.version != deployment.version:
+            self._metrics.deploys(self._clock.monotonic())
             self._failures.clear()
             self._memory.began_deployment()
             self._identities.began_deployment()
@@ -167,7 +176,7 @@ class Reconciler:
         """
         # What is being done while engines are asked may come out either way, so it is left out.
         busy = set(self._doing)
-        found, problems = await self._find()
+        found, problems = await self._inventory.find()
         busy |= set(self._doing)
         self._found = found
         deployment = self._deployment
@@ -194,6 +203,14 @@ class Reconciler:
         )
         if settled and may_disown:
             self._disown(deployment)
+        now = self._clock.monotonic()
+        if settled:
+            self._metrics.deployed(now)
+        self._metrics.watched(
+            (name for name, one in deployment.modules.items() if _should_run(one)),
+            {one.module.name for one in found if one.module.status is Status.RUNNING},
+            now,
+        )
         self._failures.keep(
             {name for name in failures if name.startswith(_IDENTITY)}
             | {step.name for step in steps}
@@ -211,25 +228,6 @@ class Reconciler:
                 ),
             ),
         )
-
-    async def _find(self) -> tuple[list[Found], dict[str, str]]:
-        async def ask(engine: Engine) -> list[Module]:
-            async with asyncio.timeout(ACT_TIMEOUT_S):
-                return await engine.modules()
-
-        answers = await asyncio.gather(
-            *(ask(engine) for engine in self._engines.values()), return_exceptions=True
-        )
-        found: list[Found] = []
-        problems: dict[str, str] = {}
-        for runtime, answer in zip(self._engines, answers, strict=True):
-            if isinstance(answer, list):
-                found += [Found(runtime=runtime, module=module) for module in answer]
-            elif isinstance(answer, EngineError | OSError | TimeoutError):
-                problems[runtime] = f"runtime {runtime}: {str(answer) or 'does not answer'}"
-            else:
-                raise answer
-        return found, problems
 
     def _target(self, wanted: WantedModule, deployment: Deployment) -> Target:
         identity = self._identities.get(wanted.name)
@@ -250,7 +248,7 @@ class Reconciler:
             if one.module.status is Status.RUNNING:
                 self._memory.saw_running(name)
             wanted = deployment.modules.get(name)
-            if wanted is not None and wanted.status.value == Status.STOPPED.value:
+            if wanted is not None and not _should_run(wanted):
                 self._memory.holds(name)
 
     def _reported(self, deployment: Deployment) -> list[ReportedModule]:
@@ -331,7 +329,7 @@ class Reconciler:
             LookupError: there is no such module.
             StepError: it could not be done.
         """
-        runtime = await self._runtime_of(name)
+        runtime = await self._inventory.runtime_of(name)
         if name in self._doing:
             raise StepError("the module is being changed; try again in a moment")
         step = Step(
@@ -343,26 +341,6 @@ class Reconciler:
             await self._performer.perform(doing)
         finally:
             self._ended(name)
-
-    async def names(self) -> list[str]:
-        """Return what modules the engines have."""
-        found, _ = await self._find()
-        return [one.module.name for one in found]
-
-    async def logs(self, name: str, wanted: LogRange) -> AsyncIterator[LogChunk]:
-        """Return what a module has written.
-
-        Raises:
-            LookupError: there is no such module.
-        """
-        return self._engines[await self._runtime_of(name)].logs(name, wanted)
-
-    async def _runtime_of(self, name: str) -> str:
-        found, _ = await self._find()
-        for one in found:
-            if one.module.name == name:
-                return one.runtime
-        raise LookupError(f"there is no module {name}")
 
     # Identities of modules that are gone.
 
@@ -390,6 +368,10 @@ class Reconciler:
             _log.info("identity deleted", module=module_id)
             self._gone.discard(module_id)
             self._failures.forget(name)
+
+
+def _should_run(wanted: WantedModule) -> bool:
+    return wanted.status is DesiredStatus.RUNNING
 
 
 def _rank(step: Step) -> tuple[int, bool]:

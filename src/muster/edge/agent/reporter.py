@@ -10,6 +10,7 @@ import structlog
 
 from muster.edge.agent import reported
 from muster.edge.agent.constants import HUB_TIMEOUT_S
+from muster.edge.agent.metrics import AgentMetrics
 from muster.edge.agent.twin_copy import difference
 from muster.edge.upstream.base import HubError, NoLinkError, Session
 from muster.model.twin import merge
@@ -29,13 +30,17 @@ class Reporter:
     has, until it says so again: what a lost answer leaves behind would otherwise stay forever.
     """
 
-    def __init__(self, session: Session, uncertain: Callable[[], None]) -> None:
+    def __init__(
+        self, session: Session, uncertain: Callable[[], None], metrics: AgentMetrics
+    ) -> None:
         """Take what is needed.
 
         Args:
             session: of `$edgeAgent`.
             uncertain: called when a whole twin is needed to go on.
+            metrics: of the agent.
         """
+        self._metrics: Final = metrics
         self._session: Final = session
         self._uncertain: Final = uncertain
         self._there: JsonObject | None = None
@@ -86,11 +91,14 @@ class Reporter:
             async with asyncio.timeout(HUB_TIMEOUT_S):
                 await self._session.report(patch)
         except (NoLinkError, TimeoutError):
+            self._metrics.synced(well=False)
             self._there = None
             self._uncertain()
         except HubError as error:
+            self._metrics.synced(well=False)
             return self._hub_said(error, wanted)
         else:
+            self._metrics.synced(well=True)
             self._there = merge(there, patch)
         return False
 

@@ -10,6 +10,7 @@ import structlog
 
 from muster.clock import Clock
 from muster.edge.agent.constants import HUB_TIMEOUT_S, TWIN_THROTTLE_S
+from muster.edge.agent.metrics import AgentMetrics
 from muster.edge.upstream.base import HubError, Link, NoLinkError, Session
 
 JsonObject: TypeAlias = dict[str, Any]
@@ -33,6 +34,7 @@ class TwinReader:
         take: Callable[[JsonObject], None],
         *,
         refresh_s: Callable[[], float],
+        metrics: AgentMetrics,
         clock: Clock,
     ) -> None:
         """Take what is needed.
@@ -42,8 +44,10 @@ class TwinReader:
             turn: held while the twin is read, so that no report is under way.
             take: called with each twin.
             refresh_s: tells how often it is read at least.
+            metrics: of the agent.
             clock: tells the time.
         """
+        self._metrics: Final = metrics
         self._session: Final = session
         self._turn: Final = turn
         self._take: Final = take
@@ -90,9 +94,12 @@ class TwinReader:
             async with self._turn, asyncio.timeout(HUB_TIMEOUT_S):
                 twin = await self._session.twin()
         except NoLinkError:
+            self._metrics.synced(well=False)
             return True
         except (HubError, TimeoutError) as error:
+            self._metrics.synced(well=False)
             _log.warning("the twin cannot be read", error=str(error) or type(error).__name__)
             return False
+        self._metrics.synced(well=True)
         self._take(twin)
         return True

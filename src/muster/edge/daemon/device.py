@@ -19,6 +19,7 @@ from muster.edge.certificates.authority import DeviceAuthority
 from muster.edge.certificates.issuance import CertificateIssuer
 from muster.edge.certificates.sealing import Sealer
 from muster.edge.daemon.hub_module import HubModule
+from muster.edge.daemon.metrics import serve_metrics
 from muster.edge.identity import AGENT, HUB
 from muster.edge.local_api.callers import Callers
 from muster.edge.local_api.sockets import WorkloadSockets, application, path_of, serve
@@ -166,6 +167,7 @@ class Device:
             clock=ground.clock,
         )
         self._shared_socket: Listener | None = None
+        self._metrics: Listener | None = None
         self.hub_module: HubModule | None = None
         self._agent: Agent | None = None
         self._own: tuple[ModuleIdentity, ...] = ()
@@ -206,6 +208,8 @@ class Device:
         if self.hub_module is not None:
             await self.hub_module.close()
         await self._sockets.shut_down()
+        if self._metrics is not None:
+            await self._metrics.close(drain_s=0)
         if self._shared_socket is not None:
             await self._shared_socket.close(drain_s=1)
         await self._hub.close()
@@ -245,6 +249,12 @@ class Device:
             ),
         )
         await self._agent.start()
+        self._metrics = await serve_metrics(
+            self._agent.metrics.exposition,
+            settings.agent.env,
+            clock=clock,
+            randomness=self._ground.randomness,
+        )
 
     async def _own_identities(self) -> tuple[ModuleIdentity, ...]:
         """Return those of agent and hub: those known at once, else those that the hub makes."""

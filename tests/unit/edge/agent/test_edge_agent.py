@@ -226,6 +226,18 @@ async def test_words_that_a_twin_does_not_take_are_made_so(device: Device) -> No
     assert len(device.description()) == 1000
 
 
+async def test_what_the_agent_does_is_counted(device: Device) -> None:
+    device.session.desired = desired(1, a=docker_module(version="1.0"))
+    await device.agent.start()
+    device.session.connect()
+    await device.reported(1, 200)
+    assert (await device.agent.method("Ping", None)) == (200, None)
+    text = device.agent.metrics.exposition().decode()
+    assert 'module_name="a",module_version="1.0"} 1.0' in text
+    assert 'method_name="ping"} 1.0' in text
+    assert "edgeAgent_deployment_time_seconds_count" in text
+
+
 # Reports.
 
 

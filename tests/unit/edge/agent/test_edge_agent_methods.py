@@ -22,9 +22,11 @@ from muster.clock import ManualClock
 from muster.edge.agent import blob_upload
 from muster.edge.agent.errands import Errands
 from muster.edge.agent.identities import KnownIdentities
+from muster.edge.agent.inventory import Inventory
 from muster.edge.agent.making import DeviceFacts
 from muster.edge.agent.memory import Memory
 from muster.edge.agent.methods import Methods
+from muster.edge.agent.metrics import AgentMetrics
 from muster.edge.agent.reconciler import Reconciler
 from muster.edge.agent.store import AgentStore
 from muster.edge.engine.base import EngineError, LogChunk, Module, Status
@@ -45,29 +47,34 @@ VERSION = {"schemaVersion": "1.0"}
 class Device:
     def __init__(self, home: Path) -> None:
         self.clock = ManualClock()
+        self.metrics = AgentMetrics("hub.example", "dev-1", "1", "0")
         self.engine = MemoryEngine(self.clock)
         for name in ("temperature", "humidity"):
             self.engine.present[name] = Module(name=name, status=Status.RUNNING)
         self.hub = MemoryHub()
         self.bundles = MemoryBundles(home)
+        inventory = Inventory([self.engine])
         reconciler = Reconciler(
-            [self.engine],
+            inventory,
             KnownIdentities(MemoryIdentities()),
             MemoryWorkload(),
             Memory(AgentStore(home), self.clock),
             facts=DeviceFacts(hub_host="hub.example", device_id="dev-1", hostname="gate"),
+            metrics=self.metrics,
             clock=self.clock,
             changed=lambda: None,
         )
         self.methods = Methods(
             reconciler,
-            self.hub,
-            MemoryLogs(),
-            self.bundles,
-            Errands(Randomness()),
+            inventory,
+            hub=self.hub,
+            own_logs=MemoryLogs(),
+            bundles=self.bundles,
+            errands=Errands(Randomness()),
             hub_host="hub.example",
             device_id="dev-1",
             trust=ssl.create_default_context,
+            metrics=self.metrics,
             timeout_s=lambda: 60,
             clock=self.clock,
         )

@@ -10,9 +10,11 @@ import pytest
 
 from muster.clock import ManualClock
 from muster.edge.agent.identities import KnownIdentities
+from muster.edge.agent.inventory import Inventory
 from muster.edge.agent.making import DeviceFacts
 from muster.edge.agent.manifest import parse
 from muster.edge.agent.memory import Memory
+from muster.edge.agent.metrics import AgentMetrics
 from muster.edge.agent.performer import StepError
 from muster.edge.agent.reconciler import Pass, Reconciler
 from muster.edge.agent.store import AgentStore
@@ -34,6 +36,7 @@ class Device:
 
     def __init__(self, home: Path, agent_env: dict[str, str] | None = None) -> None:
         self.clock = ManualClock()
+        self.metrics = AgentMetrics("hub.example", "dev-1", "1", "0")
         self.docker = MemoryEngine(self.clock, "docker")
         self.process = MemoryEngine(self.clock, "process")
         self.identities = MemoryIdentities()
@@ -48,7 +51,7 @@ class Device:
         self.known = KnownIdentities(self.identities)
         self.memory = Memory(AgentStore(self.home), self.clock)
         self.reconciler = Reconciler(
-            [self.docker, self.process],
+            Inventory([self.docker, self.process]),
             self.known,
             self.workload,
             self.memory,
@@ -58,6 +61,7 @@ class Device:
                 hostname="gate",
                 agent_env=self.agent_env,
             ),
+            metrics=self.metrics,
             clock=self.clock,
             changed=self._changed,
         )
