@@ -31,8 +31,8 @@ test: setup ## Set up and run every test
 	scripts/test $(WORKERS) $(PYTEST_FLAGS)
 
 .PHONY: demo
-demo: .venv/.ready ## Set up and show the main job: ten devices provisioned by the official SDK
-	$(BIN)/muster demo
+demo: .venv/.ready .venv/.engine ## Set up and show the main job: devices provisioned, modules deployed
+	PYTHONPATH=tests $(BIN)/python -m support.demo_engine
 
 .PHONY: bench
 bench: .venv/.ready ## Set up and measure, beside peers where they are installed
