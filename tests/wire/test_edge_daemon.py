@@ -152,3 +152,18 @@ def test_settings_that_cannot_be_used_end_with_153(daemon: EdgeDaemon) -> None:
     )
     assert done.returncode == 153
     assert f"{daemon.config}:1: provisioning" in done.stderr
+
+
+def test_a_second_daemon_leaves_the_first_alone(
+    daemon: EdgeDaemon, shared_instance: Instance
+) -> None:
+    device_id, key = _enrolled(shared_instance)
+    daemon.configure(device_id, key)
+    daemon.start()
+    second = subprocess.run(
+        [IOTEDGED, "-c", daemon.config], capture_output=True, text=True, check=False
+    )
+    assert second.returncode == 1
+    assert f"another daemon runs with {daemon.home}" in second.stderr
+    assert daemon.status("edgeAgent") == "running"
+    assert daemon.end(signal.SIGTERM) == 0

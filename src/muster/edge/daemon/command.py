@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import structlog
@@ -87,7 +87,9 @@ def iotedged(path: Path | None, log_level: str, *, reprovision: bool) -> None:
 async def _serve(
     settings: Settings, own_log: OwnLog, clock: SystemClock, *, reprovision: bool
 ) -> int:
-    from muster.edge.daemon.daemon import Daemon  # noqa: PLC0415 - after click has spoken
+    # After click has spoken.
+    from muster.edge.daemon.daemon import Daemon, InUseError  # noqa: PLC0415
+    from muster.net.tasks import spawn  # noqa: PLC0415
 
     loop = asyncio.get_running_loop()
     asked: asyncio.Future[signal.Signals] = loop.create_future()
@@ -102,10 +104,21 @@ async def _serve(
     _log.info("starting", version=__version__, configuration=str(settings.source), pid=os.getpid())
     try:
         await daemon.start(reprovision=reprovision)
+    except InUseError as error:
+        _log.critical("cannot start", reason=str(error))
+        return 1
     except BaseException:
         await daemon.close(stop_modules=False)
         raise
-    number = await asked
+    failing = spawn(daemon.failed(), "watch over the daemon")
+    ends: list[asyncio.Future[Any]] = [asked, failing]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    if not asked.done():
+        _log.critical("the daemon has failed and ends, so that another one can begin")
+        await daemon.close(stop_modules=False)
+        return 1
+    failing.cancel()
+    number = asked.result()
     _log.info("ending", signal=number.name)
     await daemon.close(stop_modules=number is signal.SIGTERM)
     return 0

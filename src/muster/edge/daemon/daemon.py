@@ -12,8 +12,9 @@ on disk. Modules are stopped on SIGTERM (edge.md 3.5) and left as they are on SI
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, TextIO, final
 
 import structlog
 
@@ -39,6 +40,8 @@ from muster.net.tasks import spawn
 from muster.observe.notify import notify
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from muster.clock import Clock
     from muster.edge.daemon.own_log import OwnLog
     from muster.edge.provisioning.provisioner import Provisioned
@@ -50,7 +53,12 @@ _AGAIN_S: Final = 10.0
 """After the parts of a device could not be started."""
 _HOME_MODE: Final = 0o711
 """Modules that run as other users pass through to their own directories and sockets."""
+_LOCK: Final = "daemon.lock"
 _log = structlog.get_logger(__name__)
+
+
+class InUseError(Exception):
+    """Another daemon has the home directory."""
 
 
 @final
@@ -108,6 +116,7 @@ class Daemon:
         self._device: Device | None = None
         self._changed = asyncio.Event()
         self._management: Listener | None = None
+        self._lock: TextIO | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, *, reprovision: bool = False) -> None:
@@ -118,7 +127,9 @@ class Daemon:
 
         Raises:
             OSError: the management socket cannot be opened.
+            InUseError: another daemon has this home directory.
         """
+        self._lock = _locked(self._settings.home)
         await self._runtimes.start_up()
         api = ManagementApi(
             Callers(self._runtimes.engines),
@@ -143,6 +154,10 @@ class Daemon:
         ]
         notify("READY=1")
 
+    async def failed(self) -> None:
+        """Return when something has failed that should not: only another process can help."""
+        await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+
     async def close(self, *, stop_modules: bool) -> None:
         """End in good order.
 
@@ -164,6 +179,8 @@ class Daemon:
         if self._management is not None:
             await self._management.close(drain_s=1)
         await self._runtimes.close()
+        if self._lock is not None:
+            self._lock.close()
 
     # The device.
 
@@ -227,8 +244,9 @@ class Daemon:
     # `ProvisioningOwner`
 
     def provisioning_waits(self, reason: str, next_attempt_s: float) -> None:
-        """Note that there is no identity yet, and why."""
-        notify(f"STATUS=not provisioned: {reason}; again in {next_attempt_s:.0f} s")
+        """Note that the service gives no identity, and why."""
+        what = "not provisioned" if self._found is None else "running; not provisioned anew"
+        notify(f"STATUS={what}: {reason}; again in {next_attempt_s:.0f} s")
 
     def provisioned(self, provisioned: Provisioned) -> None:
         """Take an identity that came while the device runs."""
@@ -242,9 +260,9 @@ class Daemon:
         """The hub has let the device in."""
         self._provisioner.hub_accepted()
 
-    def hub_refuses(self) -> None:
-        """The hub does not let the device in any more."""
-        self._provisioner.hub_refused()
+    def hub_refuses(self, *, starting: bool) -> None:
+        """The hub does not let the device in."""
+        self._provisioner.hub_refused(starting=starting)
 
     def identities_changed(self) -> None:
         """Agent or hub have another identity than they run under."""
@@ -288,3 +306,18 @@ class Daemon:
         if self._device is None:
             raise NoLinkError("this device is not provisioned yet")
         return self._device
+
+
+def _locked(home: Path) -> TextIO:
+    """Return an open file that keeps other daemons out of a home directory.
+
+    Raises:
+        InUseError: one is in it.
+    """
+    file = (home / _LOCK).open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise InUseError(f"another daemon runs with {home}") from None
+    return file

@@ -82,8 +82,8 @@ class Watcher(Protocol):
     def hub_accepts(self) -> None:
         """The hub has let the device in."""
 
-    def hub_refuses(self) -> None:
-        """The hub does not let the device in any more."""
+    def hub_refuses(self, *, starting: bool) -> None:
+        """The hub does not let the device in, from the start or not any more."""
 
     def identities_changed(self) -> None:
         """Agent or hub have another identity than they run under: start anew."""
@@ -289,7 +289,7 @@ class Device:
 
     def _hub_refused(self, reason: str) -> None:
         _log.warning("the hub refuses this device", reason=reason)
-        self._watcher.hub_refuses()
+        self._watcher.hub_refuses(starting=not self._own)
         if self._own:
             self._check_own()
 

@@ -39,6 +39,7 @@ class Runtimes:
     def __init__(self, settings: Settings, appeared: Callable[[], None]) -> None:
         self._settings = settings
         self._appeared = appeared
+        self._waiting: list[Engine] = []
         self.engines: list[Engine] = []
 
     async def start_up(self) -> None:
@@ -46,19 +47,23 @@ class Runtimes:
         made = {engine.type for engine in self.engines}
         for kind, make in BUILT_IN.items():
             if kind not in made and (kind != DOCKER or await self._has_containers()):
-                self.engines.append(make(self._settings))
-        for engine in self.engines:
-            await _started(engine)
+                engine = make(self._settings)
+                self.engines.append(engine)
+                self._waiting.append(engine)
+        await self._start_waiting()
 
     async def watch(self) -> None:
         """Look for runtimes that come later, for ever."""
-        waiting = [engine for engine in self.engines if not await _started(engine)]
         while True:
             await asyncio.sleep(_LOOK_S)
-            waiting = [engine for engine in waiting if not await _started(engine)]
+            await self._start_waiting()
             if DOCKER not in {each.type for each in self.engines} and await self._has_containers():
                 _log.info("a container engine has appeared")
                 self._appeared()
+
+    async def _start_waiting(self) -> None:
+        # Each is started once: a start clears away what an earlier process left half-made.
+        self._waiting = [engine for engine in self._waiting if not await _started(engine)]
 
     async def stop_modules(self) -> None:
         """Stop all modules."""
