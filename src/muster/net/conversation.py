@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 
 import msgspec
 
-from muster.net.dial import HandshakeError
+from muster.net.dial import HandshakeError, reason
 from muster.wire.mqtt import codec
 from muster.wire.mqtt.client import ClientConnection
 from muster.wire.mqtt.errors import RemoteProtocolError
@@ -144,6 +144,7 @@ class Conversation(asyncio.Protocol, Generic[N]):
                     final=exc.untrusted,
                     unreachable=True,
                     untrusted=exc.untrusted,
+                    detail=exc.detail and reason(exc),
                 )
             )
         else:

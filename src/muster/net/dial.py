@@ -39,21 +39,23 @@ class HandshakeError(ConnectionError):
     Args:
         reason: OpenSSL's short reason, for example `certificate verify failed`.
         untrusted: whether it is the server's certificate that was refused.
+        detail: what is the matter with it, for people: `certificate is not yet valid`.
     """
 
     layer: ClassVar[str] = "tls"
     """What could not be agreed on."""
 
-    def __init__(self, reason: str, *, untrusted: bool = False) -> None:
+    def __init__(self, reason: str, *, untrusted: bool = False, detail: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
         self.untrusted = untrusted
+        self.detail = detail
 
 
 def reason(error: OSError) -> str:
     """Return in a few words why a connection was not made, or not to be used."""
     if isinstance(error, HandshakeError):
-        return f"{error.layer}: {error.reason}"
+        return f"{error.layer}: {error.detail or error.reason}"
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, ConnectionRefusedError):
@@ -209,8 +211,11 @@ class DialledTlsStream(TlsStream):
         )
 
     def _refuse(self, error: ssl.SSLError | ssl.CertificateError) -> None:
-        untrusted = isinstance(error, ssl.SSLCertVerificationError)
-        self._failure = HandshakeError(tls_reason(error), untrusted=untrusted)
+        failure = HandshakeError(tls_reason(error))
+        if isinstance(error, ssl.SSLCertVerificationError):
+            failure.untrusted = True
+            failure.detail = error.verify_message.rstrip(".")
+        self._failure = failure
         self.abort()
 
     def _fail_open(self, error: ssl.SSLError) -> None:

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from muster.net.dial import DIALLER_LIMITS, Dialler, HandshakeError, client_context
+from muster.net.dial import (
+    DIALLER_LIMITS,
+    Dialler,
+    HandshakeError,
+    client_context,
+    reason,
+)
 from unit.net.loopback import HOST, PATIENCE_S, Certificate, Echo, until
 
 if TYPE_CHECKING:
@@ -168,3 +174,15 @@ async def test_closing_drops_who_does_not_end(certificate: Certificate) -> None:
         await dialler.open(HOST, silent.getsockname()[1], caller, "localhost")
         await dialler.close(0.01)
         await until(lambda: len(caller.lost) == 1)
+
+
+async def test_what_is_the_matter_with_a_certificate(listen: Listen, dialler: Dialler) -> None:
+    listener = await listen(Echo)
+    caller = Caller()
+    await dialler.open(HOST, listener.port, caller, "elsewhere.example")
+    await until(lambda: bool(caller.lost))
+    error = caller.lost[0]
+    assert isinstance(error, HandshakeError)
+    assert reason(error) == (
+        "tls: Hostname mismatch, certificate is not valid for 'elsewhere.example'"
+    )

@@ -174,7 +174,18 @@ class Connection(Conversation[Waiting]):
             self.write(self._client.unsubscribe(dropped, Waiting()))
 
     def send(self, topic: str, body: bytes, size: int, done: asyncio.Future[None]) -> None:
-        """Publish telemetry; `done` gets `None`, or `HubError` where it cannot be sent at all."""
+        """Publish telemetry.
+
+        Args:
+            topic: with its property bag.
+            body: content.
+            size: that counts as in flight.
+            done: gets `None`; `HubError` where it cannot be sent at all, `NoLinkError` where the
+                connection ends before it is acknowledged.
+        """
+        if self._over:
+            done.set_exception(NoLinkError("the connection to the hub was lost"))
+            return
         try:
             self._publish(topic, body, Waiting(size, done))
         except LocalProtocolError as error:

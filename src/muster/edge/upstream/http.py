@@ -177,7 +177,10 @@ class Https:
     def _unreachable(self, error: OSError) -> UnreachableError:
         where = f"{self._gateway.host}:{self._gateway.https_port}"
         untrusted = isinstance(error, HandshakeError) and error.untrusted
-        return UnreachableError(f"{where} cannot be reached: {reason(error)}", untrusted=untrusted)
+        why = reason(error)
+        if untrusted:
+            why += f" ({self._time.remark()})"
+        return UnreachableError(f"{where} cannot be reached: {why}", untrusted=untrusted)
 
 
 def _complaint(body: bytes) -> _Complaint:

@@ -7,9 +7,11 @@ refusal comes with the time of the hub, that one counts until then.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, final
 
 from muster.auth.sas_token import CLOCK_SKEW_S
+from muster.clock import format_time
 
 if TYPE_CHECKING:
     from muster.clock import Clock
@@ -58,6 +60,12 @@ class HubTime:
     def correction_s(self) -> float:
         """Seconds by which this device's clock is thought to be late; 0 where it is believed."""
         return self._correction_s
+
+    def remark(self) -> str:
+        """Say what this device thinks, for messages about certificates that are not accepted."""
+        return (
+            f"this device's clock says {format_time(datetime.fromtimestamp(int(self.now()), UTC))}"
+        )
 
     def mark(self) -> float:
         """Return something that `stepped` takes."""

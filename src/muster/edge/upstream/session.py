@@ -9,13 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, final
 
 import msgspec
 import structlog
 
-from muster.clock import format_time
 from muster.edge.upstream import backoff, topics
 from muster.edge.upstream.base import Feature, HubError, JsonObject, Link, Message, NoLinkError
 from muster.edge.upstream.connection import Connection
@@ -465,6 +463,5 @@ def _explained(failure: Failure, where: str, time: HubTime) -> Failure:
     """Say where it was, and what may be the matter."""
     detail = f"{where}: {failure.detail or failure.kind}"
     if failure.untrusted:
-        moment = format_time(datetime.fromtimestamp(int(time.now()), UTC))
-        detail += f" (this device's clock says {moment})"
+        detail += f" ({time.remark()})"
     return msgspec.structs.replace(failure, detail=detail)

@@ -228,6 +228,27 @@ async def test_a_sender_that_goes_away(peer: Peer, begin: Callable[..., Subject]
     assert peer.telemetry == [b"3"]  # the first was taken out by `acknowledge`
 
 
+async def test_who_sends_in_the_moment_of_a_loss_is_told(
+    peer: Peer, begin: Callable[..., Subject]
+) -> None:
+    peer.acknowledging = False
+    subject = begin()
+    await subject.connected()
+
+    async def send_twice() -> None:
+        with pytest.raises(NoLinkError):
+            await subject.session.send(Message(body=b"1"))
+        # At once, before the session has drawn its conclusions.
+        await subject.session.send(Message(body=b"2"))
+
+    sending = asyncio.ensure_future(send_twice())
+    await until(lambda: peer.telemetry == [b"1"])
+    peer.line.drop()
+    async with asyncio.timeout(PATIENCE_S):
+        with pytest.raises(NoLinkError):
+            await sending
+
+
 async def test_what_the_hub_says_is_acknowledged_in_order(
     peer: Peer, begin: Callable[..., Subject]
 ) -> None:
@@ -414,7 +435,7 @@ async def test_a_stranger_is_not_trusted(listen: Listen) -> None:
     subject = Subject(await listen(peer.make_line), None)
     await until(lambda: len(subject.owner.links) > 0)
     assert subject.session.link is Link.UNREACHABLE
-    assert "certificate verify failed (this device's clock says 20" in subject.details
+    assert ": tls: self-signed certificate (this device's clock says 20" in subject.details
     assert peer.lines == []
     await subject.session.close()
     await subject.dialler.close(5.0)
@@ -493,7 +514,7 @@ async def test_where_one_session_comes_through_the_others_follow(
     await hub.close()
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 async def test_what_was_sent_is_there_once_for_each_call_and_in_order(
     peer: Peer, begin: Callable[..., Subject], seed: int
 ) -> None:
@@ -503,9 +524,9 @@ async def test_what_was_sent_is_there_once_for_each_call_and_in_order(
     subject = begin(tuning=tuning)
     calls: list[bytes] = []
     done: list[bytes] = []
-    bodies = [b"%03d" % number for number in range(150)]
+    bodies = [b"%03d" % number for number in range(100)]
 
-    mishaps = ["drop", "ignore", *[""] * 18]
+    mishaps = ["drop", "ignore", *[""] * 38]
     peer.mishap = lambda: chance.choice(mishaps)
 
     async def send(body: bytes) -> None:
