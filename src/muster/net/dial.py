@@ -169,7 +169,12 @@ class Dialler:
         loop = asyncio.get_running_loop()
         found = self._resolved.get((host, port))
         if found is None or loop.time() - found[0] > _RESOLVED_FOR_S:
-            answers = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            if not 0 < port < 65_536:
+                raise OSError(f"{port} is no port")
+            try:
+                answers = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            except UnicodeError as error:
+                raise OSError(f"{host} is no name of a host: {error}") from None
             found = loop.time(), list(dict.fromkeys(str(answer[4][0]) for answer in answers))
             self._resolved[host, port] = found
         return found[1]

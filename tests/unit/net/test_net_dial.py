@@ -186,3 +186,9 @@ async def test_what_is_the_matter_with_a_certificate(listen: Listen, dialler: Di
     assert reason(error) == (
         "tls: Hostname mismatch, certificate is not valid for 'elsewhere.example'"
     )
+
+
+@pytest.mark.parametrize(("host", "port"), [("a" * 64 + ".example", 443), ("localhost", 99_999)])
+async def test_what_is_no_address(dialler: Dialler, host: str, port: int) -> None:
+    with pytest.raises(OSError, match="is no "):
+        await dialler.open(host, port, Caller())

@@ -78,7 +78,7 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
         host, _, port = (parent_hostname or hub_host).partition(":")
         return cls(
             host=host,
-            https_port=int(port) if port.isdecimal() else HTTPS_PORT,
+            https_port=int(port) if port.isdecimal() and len(port) < 6 else HTTPS_PORT,
             proxy=Proxy.of(host, environment),
         )
 

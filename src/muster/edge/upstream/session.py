@@ -240,7 +240,7 @@ class MqttSession:
 
     def desired_changed(self, patch: JsonObject) -> None:
         """Hand on."""
-        self._owner.desired_changed(patch)
+        self._say("desired_changed", lambda: self._owner.desired_changed(patch))
 
     async def method(self, name: str, payload: Any) -> tuple[int, Any]:
         """Hand on."""
@@ -452,7 +452,14 @@ class MqttSession:
         self._link = link
         if self._told != (link, detail):
             self._told = link, detail
-            self._owner.link_changed(link, detail)
+            self._say("link_changed", lambda: self._owner.link_changed(link, detail))
+
+    def _say(self, what: str, call: Callable[[], None]) -> None:
+        """Tell the owner; a mistake of its own does not cost the session."""
+        try:
+            call()
+        except Exception:  # noqa: BLE001 - logged, and the session goes on
+            _log.exception("a session's owner failed", identity=self._name, what=what)
 
     @property
     def _name(self) -> str:

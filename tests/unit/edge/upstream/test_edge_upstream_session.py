@@ -552,3 +552,22 @@ async def test_what_was_sent_is_there_once_for_each_call_and_in_order(
         # In the order of the calls: each is found behind the one before.
         rest = iter(calls)
         assert all(body in rest for body in line)
+
+
+async def test_an_owner_that_fails_does_not_cost_the_session(
+    peer: Peer, begin: Callable[..., Subject]
+) -> None:
+    peer.connack = 3
+    subject = begin()
+
+    def fail(*_arguments: object) -> None:
+        raise ValueError("broken")
+
+    subject.owner.link_changed = fail  # type: ignore[method-assign]
+    subject.owner.desired_changed = fail  # type: ignore[method-assign]
+    await until(lambda: len(peer.lines) > 1)
+    peer.connack = 0
+    await subject.connected()
+    peer.line.patch({"x": 1, "$version": 2}, 7)
+    await until(lambda: peer.line.acknowledged == [7])
+    await subject.session.twin()
