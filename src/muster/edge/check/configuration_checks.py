@@ -152,6 +152,20 @@ def engine_dns(around: Surroundings) -> Outcome:
     return OK
 
 
+def engine_ipv6(around: Surroundings) -> Outcome:
+    """See that the engine has the IPv6 that the network of modules wants."""
+    found = _engine_file(around)
+    if found is None or not around.settings.engine.network.ipv6:
+        return IGNORED
+    if not found.get("ipv6"):
+        raise warning(
+            f"moby_runtime.network.ipv6 is true, and {around.options.engine_file} has no IPv6",
+            'put {"ipv6": true, "fixed-cidr-v6": "<prefix>/64"} into the file, and restart the '
+            "engine; or take ipv6 out",
+        )
+    return OK
+
+
 def host_name(around: Surroundings) -> Outcome:
     """Compare the configured name with the machine's."""
     configured = around.settings.hostname

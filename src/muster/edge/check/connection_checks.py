@@ -122,14 +122,14 @@ def dps_registration(around: Surroundings) -> Outcome:
 
 def hub_https(around: Surroundings) -> Outcome:
     """Connect to the hub's HTTPS port, which WebSockets use, too."""
-    host, port = split(_hub(around), _HTTPS)
+    host, port = _gateway(around)
     _learn_time(around, request(around, host, port, "GET", "/"))
     return OK
 
 
 def hub_mqtt(around: Surroundings) -> Outcome:
     """Connect to the hub's MQTT port. Without it the device goes by WebSockets."""
-    host, _ = split(_hub(around), _HTTPS)
+    host, _ = _gateway(around)
     try:
         with connected(around, host, _MQTT):
             return OK
@@ -146,8 +146,9 @@ def hub_authentication(around: Surroundings) -> Outcome:
     device_id, key = _device(around)
     if key is None:
         return IGNORED
-    host, port = split(_hub(around), _HTTPS)
-    token = sas_token.sign(f"{host}/devices/{device_id}", key, int(around.clock.time()) + _TOKEN_S)
+    hub, _ = split(_hub(around), _HTTPS)
+    host, port = _gateway(around)
+    token = sas_token.sign(f"{hub}/devices/{device_id}", key, int(around.clock.time()) + _TOKEN_S)
     path = f"/devices/{quote(device_id, safe='')}/modules?api-version=2017-11-08-preview"
     answer = request(around, host, port, "GET", path, token=token)
     said = _said(answer)
@@ -155,13 +156,13 @@ def hub_authentication(around: Surroundings) -> Outcome:
         return Outcome(result=Result.OK, facts={"device_id": device_id})
     if answer.status in (401, 403, 404):
         raise Problem(
-            f"the hub {host} does not let {device_id} in: HTTP {answer.status} {said}",
+            f"the hub {hub} does not let {device_id} in: HTTP {answer.status} {said}",
             "see that the device is there and enabled in the hub, and is an IoT Edge device "
             f"(muster device show {device_id}); a device that was moved is let in after: sudo "
             "iotedge system reprovision" + _clock_hint(around),
         )
     raise Problem(
-        f"the hub {host} answers with HTTP {answer.status}: {said}",
+        f"the hub {hub} answers with HTTP {answer.status}: {said}",
         "try again later; if it stays so, its log has the reason",
     )
 
@@ -246,6 +247,14 @@ def _hub(around: Surroundings) -> str:
     if isinstance(given, ManualProvisioning):
         return given.hub_host
     return _assignment(around).hub_host
+
+
+def _gateway(around: Surroundings) -> tuple[str, int]:
+    """Return where the hub is reached: at the device above, where there is one."""
+    parent = around.settings.parent_hostname
+    if parent is not None and around.options.hub_host is None:
+        return parent, _HTTPS
+    return split(_hub(around), _HTTPS)
 
 
 def _assignment(around: Surroundings) -> Assignment:

@@ -43,6 +43,7 @@ CONFIGURATION: Final = (
     Check("storage", "state survives, and has room", local.storage),
     Check("container-engine-uri", "the container engine answers", local.container_engine),
     Check("container-engine-logrotate", "logs of containers are bounded", local.engine_logs),
+    Check("container-engine-ipv6", "the container engine has IPv6 as wanted", local.engine_ipv6),
     Check("container-engine-dns", "containers have a DNS server", local.engine_dns),
 )
 CONNECTION: Final = (

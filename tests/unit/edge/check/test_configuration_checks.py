@@ -251,6 +251,14 @@ def test_the_configuration_of_the_engine(device: Device, tmp_path: Path) -> None
     file.write_text(json.dumps({"log-opts": {"max-size": "1m"}, "dns": ["9.9.9.9"]}))
     fine(checks.engine_logs, around)
     fine(checks.engine_dns, around)
+    assert checks.engine_ipv6(around) == IGNORED
+    device.write(
+        f'[moby_runtime]\nuri = "unix://{path}"\nnetwork = {{ name = "n", ipv6 = true }}\n'
+    )
+    what, _ = problem(checks.engine_ipv6, device.around(), WARNING)
+    assert "has no IPv6" in what
+    file.write_text('{"ipv6": true}')
+    fine(checks.engine_ipv6, device.around())
     file.write_text("{")
     what, _ = problem(checks.engine_logs, around)
     assert f"{file} cannot be read" in what

@@ -316,3 +316,10 @@ def test_a_hub_in_trouble(device: Device, tmp_path: Path) -> None:
         assert checks.hub_https(around).result is Result.OK
         what, _ = problem(checks.local_time, around)
         assert what.endswith(" s ahead")
+
+
+def test_below_another_device_the_hub_is_looked_for_there(device: Device) -> None:
+    device.write(base='parent_hostname = "above.invalid"\n' + device.file.read_text())
+    for check in (checks.hub_https, checks.hub_authentication):
+        what, _ = problem(check, device.around())
+        assert what.startswith("DNS: above.invalid cannot be resolved")
