@@ -559,6 +559,12 @@ async def test_hubs_are_told_apart_by_host(rest: Rest, parts: Parts) -> None:
     assert (await rest.must("GET", "/statistics/devices"))["totalDeviceCount"] == 1
 
 
+async def test_a_service_comes_to_no_keys_by_an_export(rest: Rest) -> None:
+    for policy in ("service", "registryRead"):
+        reply = await rest.call("POST", "/admin/v1/identity-files", {}, policy=policy)
+        assert reply.error == (401, "IotHubUnauthorizedAccess")
+
+
 async def test_rights_and_their_explanation(rest: Rest, parts: Parts) -> None:
     await parts.device()
     calls = {

@@ -11,8 +11,8 @@ from msgspec import Struct
 from starlette.responses import Response
 
 from muster.hub.endpoints.service_access import (
-    REGISTRY_READ,
-    REGISTRY_WRITE,
+    READ_OR_CONNECT,
+    WRITE_OR_CONNECT,
     check_same,
     entity,
     json_response,
@@ -73,7 +73,7 @@ class ConfigurationsHttpEndpoint:
 
     def routes(self) -> list[Route]:
         """Return all operations."""
-        route, read, write = self._access.route, REGISTRY_READ, REGISTRY_WRITE
+        route, read, write = self._access.route, READ_OR_CONNECT, WRITE_OR_CONNECT
         one = "/configurations/{id}"
         return [
             route("GET", "/configurations", self._list, read),

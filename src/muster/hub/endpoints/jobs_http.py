@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, final
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from muster.auth.access_policies import Right
 from muster.errors import InvalidArgumentError
-from muster.hub.endpoints.service_access import check_same, json_response, read_json
+from muster.hub.endpoints.service_access import (
+    READ_OR_CONNECT,
+    WRITE_OR_CONNECT,
+    check_same,
+    json_response,
+    read_json,
+)
 from muster.model.identity import wire_time
 from muster.model.job import (
     SCHEDULED_TYPES,
@@ -29,10 +34,6 @@ if TYPE_CHECKING:
     from muster.hub.hubs import Hub
     from muster.hub.jobs import Jobs
     from muster.net.routing import Route
-
-# hub-service.md 1.1 is not sure about these; either right is taken.
-_READ: Final = (Right.SERVICE_CONNECT, Right.REGISTRY_READ)
-_WRITE: Final = (Right.SERVICE_CONNECT, Right.REGISTRY_WRITE)
 
 
 class Statistics(Struct, rename="camel"):
@@ -75,11 +76,12 @@ class JobsHttpEndpoint:
     def routes(self) -> list[Route]:
         """Return all operations."""
         route, job = self._access.route, "/jobs/v2/{job}"
+        read, write = READ_OR_CONNECT, WRITE_OR_CONNECT
         return [
-            route("PUT", job, self._create, _WRITE),
-            route("GET", job, self._get, _READ),
-            route("POST", f"{job}/cancel", self._cancel, _WRITE),
-            route("GET", "/jobs/v2/query", self._query, _READ),
+            route("PUT", job, self._create, write),
+            route("GET", job, self._get, read),
+            route("POST", f"{job}/cancel", self._cancel, write),
+            route("GET", "/jobs/v2/query", self._query, read),
         ]
 
     async def _create(self, hub: Hub, request: Request) -> Response:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, final
 
 from msgspec import Struct
 
-from muster.auth.access_policies import Right
-from muster.hub.endpoints.service_access import json_response, read_json
+from muster.hub.endpoints.service_access import READ_OR_CONNECT, json_response, read_json
 from muster.model.paging import page_size
 
 if TYPE_CHECKING:
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
     from muster.hub.hubs import Hub
     from muster.hub.queries import Queries
     from muster.net.routing import Route
-
-# Twins are of the one right, identities of the other; a query may be for either.
-_RIGHTS: Final = (Right.SERVICE_CONNECT, Right.REGISTRY_READ)
 
 
 class _Body(Struct):
@@ -39,7 +35,7 @@ class QueriesHttpEndpoint:
 
     def routes(self) -> list[Route]:
         """Return all operations."""
-        return [self._access.route("POST", "/devices/query", self._run, _RIGHTS)]
+        return [self._access.route("POST", "/devices/query", self._run, READ_OR_CONNECT)]
 
     async def _run(self, hub: Hub, request: Request) -> Response:
         body: _Body = await read_json(request, _Body)

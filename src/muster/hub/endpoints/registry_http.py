@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final, final
 from msgspec import Struct
 from starlette.responses import Response
 
-from muster.auth.access_policies import Right
 from muster.hub.endpoints import errors
 from muster.hub.endpoints.service_access import (
+    READ_OR_CONNECT,
     REGISTRY_READ,
     REGISTRY_WRITE,
     check_same,
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
 
 BULK_BODY_LIMIT: Final = 8 * 1024 * 1024
 """Bytes of a bulk operation: a hundred identities with full twins."""
-
-# Services with either right exist that count connections (hub-service.md 1.1 row 17).
-_STATISTICS: Final = (Right.SERVICE_CONNECT, Right.REGISTRY_READ)
 
 
 class _KeyError(Struct, rename="camel"):
@@ -96,8 +93,8 @@ class RegistryHttpEndpoint:
             route("GET", module, self._get_module, read, own=True),
             route("PUT", module, self._put_module, write, own=True),
             route("DELETE", module, self._delete_module, write, own=True),
-            route("GET", "/statistics/devices", self._registry_statistics, read),
-            route("GET", "/statistics/service", self._service_statistics, _STATISTICS),
+            route("GET", "/statistics/devices", self._registry_statistics, READ_OR_CONNECT),
+            route("GET", "/statistics/service", self._service_statistics, READ_OR_CONNECT),
         ]
 
     # -- devices -------------------------------------------------------------------------------

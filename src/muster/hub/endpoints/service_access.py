@@ -50,6 +50,10 @@ ModuleCheck: TypeAlias = "Callable[[IdentityRef, IdentityRef], Awaitable[None]]"
 REGISTRY_READ: Final = (Right.REGISTRY_READ,)
 REGISTRY_WRITE: Final = (Right.REGISTRY_WRITE,)
 SERVICE_CONNECT: Final = (Right.SERVICE_CONNECT,)
+READ_OR_CONNECT: Final = (Right.REGISTRY_READ, Right.SERVICE_CONNECT)
+WRITE_OR_CONNECT: Final = (Right.REGISTRY_WRITE, Right.SERVICE_CONNECT)
+"""For the operations whose right the contract is not sure of: either will do (hub-service.md 1.1,
+rows 14 and 16 to 31)."""
 
 BODY_LIMIT: Final = 256 * 1024
 """Bytes of an identity or a twin, read-only parts and formatting included."""

@@ -8,8 +8,9 @@ from msgspec import Struct
 
 from muster.hub.blobs import IDENTITY_FILES
 from muster.hub.endpoints.service_access import (
-    REGISTRY_READ,
+    READ_OR_CONNECT,
     REGISTRY_WRITE,
+    WRITE_OR_CONNECT,
     caller_host,
     json_response,
     read_json,
@@ -60,13 +61,17 @@ class TransfersHttpEndpoint:
         self._transfers = transfers
 
     def routes(self) -> list[Route]:
-        """Return all operations."""
-        route = self._access.route
+        """Return all operations.
+
+        Whoever may only connect as a service never comes to keys by them: the URL of a container,
+        which an export needs, is for those who may write identities.
+        """
+        route, read, write = self._access.route, READ_OR_CONNECT, WRITE_OR_CONNECT
         return [
-            route("POST", "/jobs/create", self._create, REGISTRY_WRITE),
-            route("GET", "/jobs", self._list, REGISTRY_READ),
-            route("GET", "/jobs/{job}", self._get, REGISTRY_READ),
-            route("DELETE", "/jobs/{job}", self._cancel, REGISTRY_WRITE),
+            route("POST", "/jobs/create", self._create, write),
+            route("GET", "/jobs", self._list, read),
+            route("GET", "/jobs/{job}", self._get, read),
+            route("DELETE", "/jobs/{job}", self._cancel, write),
             route("POST", "/admin/v1/identity-files", self._container, REGISTRY_WRITE),
         ]
 
