@@ -184,6 +184,7 @@ class Provisioner:
         if self._registrar is None:
             raise ValueError("this device was provisioned by hand; there is nobody to ask")
         found = await self._register()
+        await self.close()  # what was being asked for is answered
         self._owner.provisioned(found)
         return found
 
@@ -237,7 +238,13 @@ class Provisioner:
         if self._registrar is None:
             raise AssertionError("a manual identity is not registered")
         async with self._turn:
-            assignment = await self._registrar.register()
+            try:
+                assignment = await self._registrar.register()
+            except UpstreamError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a device that stopped asking needs a visit
+                _log.exception("registration failed")
+                raise UpstreamError(f"the registration failed: {error}") from None
             return self._provisioned(await self._keep(assignment), Origin.REGISTERED)
 
     async def _manual(self, given: ManualProvisioning) -> Provisioned:

@@ -48,7 +48,7 @@ MODES = list(Reprovisioning)
 class Service:
     """The provisioning service; says what the test has it say, the last thing again and again."""
 
-    def __init__(self, *answers: Assignment | UpstreamError) -> None:
+    def __init__(self, *answers: Assignment | Exception) -> None:
         self.answers = list(answers)
         self.asked = 0
 
@@ -58,7 +58,7 @@ class Service:
         if not self.answers:
             await asyncio.Event().wait()  # no answer, ever
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, UpstreamError):
+        if isinstance(answer, Exception):
             raise answer
         return answer
 
@@ -95,7 +95,7 @@ async def device(state: StateDirectory) -> AsyncIterator[Callable[..., Subject]]
     """Return a function that makes a provisioner; all have the same state."""
     subjects: list[Subject] = []
 
-    def make(*answers: Assignment | UpstreamError, **options: Any) -> Subject:
+    def make(*answers: Assignment | Exception, **options: Any) -> Subject:
         subjects.append(Subject(state, Service(*answers), **options))
         return subjects[-1]
 
@@ -277,6 +277,28 @@ async def test_reprovision_asks_now(device: Callable[..., Subject]) -> None:
         await subject.provisioner.reprovision()
     assert (await subject.provisioner.reprovision()).moved
     assert [each.identity.hub_host for each in subject.owner.answers] == ["plant-b.example"]
+
+
+async def test_a_mistake_of_our_own_is_no_end(device: Callable[..., Subject]) -> None:
+    subject = device(HERE, ValueError("broken"), THERE)
+    await subject.start()
+    subject.provisioner.hub_refused()
+    await until(lambda: bool(subject.owner.answers))
+    assert [reason for reason, _ in subject.owner.waits] == ["the registration failed: broken"]
+
+
+async def test_what_people_have_asked_for_is_not_asked_again(
+    device: Callable[..., Subject],
+) -> None:
+    later = Backoff(first_s=3600.0, cap_s=3600.0, floor_s=3600.0)
+    subject = device(HERE, THERE, refused=later)
+    await subject.start()
+    subject.provisioner.hub_refused()
+    await subject.provisioner.reprovision()
+    assert subject.provisioner._asking is None
+    assert subject.service.asked == 2
+    subject.provisioner.hub_refused()
+    assert subject.provisioner._asking is not None
 
 
 async def test_pauses_grow_as_the_error_wants(device: Callable[..., Subject]) -> None:
