@@ -9,7 +9,7 @@ fell over wait for nobody.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -109,6 +109,7 @@ class Reconciler:
         # Only what this agent saw go loses its identity: one that is in no deployment here may
         # belong to the next one, which the hub has and this device has not heard of yet.
         self._gone: set[str] = set()
+        self._unfit: Final[dict[str, str]] = {}
 
     @property
     def deployment(self) -> Deployment | None:
@@ -182,6 +183,7 @@ class Reconciler:
         deployment = self._deployment
         if deployment is None:
             return Pass(modules=(), settled=True, problems=tuple(problems.values()))
+        self._unfit.clear()
         targets = {
             name: self._target(wanted, deployment)
             for name, wanted in deployment.modules.items()
@@ -197,36 +199,37 @@ class Reconciler:
             all_pulls_first=self._constants.all_pulls_first,
         )
         waiting = self._begin_what_may(steps, targets)
-        failures = self._failures.messages()
         settled = not waiting and all(
             doing.step.kind in _IMPATIENT for doing in self._doing.values()
         )
         if settled and may_disown:
             self._disown(deployment)
+        self._measure(deployment, settled=settled)
+        return Pass(
+            modules=tuple(self._reported(deployment)),
+            settled=settled,
+            problems=(*problems.values(), *self._failed(steps)),
+        )
+
+    def _failed(self, steps: Sequence[Step]) -> Iterator[str]:
+        """Yield what is wrong with modules; forget what was, and is not tried any more."""
+        self._failures.keep(
+            {step.name for step in steps}
+            | set(self._doing)
+            | {f"{_IDENTITY}{module_id}" for module_id in self._gone}
+        )
+        for name, message in sorted({**self._unfit, **self._failures.messages()}.items()):
+            if not name.startswith(_IDENTITY):
+                yield f"module {name}: {message}"
+
+    def _measure(self, deployment: Deployment, *, settled: bool) -> None:
         now = self._clock.monotonic()
         if settled:
             self._metrics.deployed(now)
         self._metrics.watched(
             (name for name, one in deployment.modules.items() if _should_run(one)),
-            {one.module.name for one in found if one.module.status is Status.RUNNING},
+            {one.module.name for one in self._found if one.module.status is Status.RUNNING},
             now,
-        )
-        self._failures.keep(
-            {name for name in failures if name.startswith(_IDENTITY)}
-            | {step.name for step in steps}
-            | set(self._doing)
-        )
-        return Pass(
-            modules=tuple(self._reported(deployment)),
-            settled=settled,
-            problems=(
-                *problems.values(),
-                *(
-                    f"module {name}: {message}"
-                    for name, message in sorted(self._failures.messages().items())
-                    if not name.startswith(_IDENTITY)
-                ),
-            ),
         )
 
     def _target(self, wanted: WantedModule, deployment: Deployment) -> Target:
@@ -238,8 +241,9 @@ class Reconciler:
         spec = specification(wanted, identity, socket, deployment.runtime, self._facts)
         try:
             return Target(wanted=wanted, spec=spec, fingerprint=engine.fingerprint(spec))
-        except EngineError:
-            # It is said when the module is made, and nothing that runs is touched till then.
+        except Exception as error:  # noqa: BLE001 - one bad module must not hold up the others
+            # What runs is left as it is: nobody can tell what it should be.
+            self._unfit[wanted.name] = _words(error)
             return Target(wanted=wanted, spec=spec)
 
     def _observe(self, deployment: Deployment, found: Sequence[Found]) -> None:
@@ -287,9 +291,16 @@ class Reconciler:
     def _begin(self, doing: Doing, work: Coroutine[Any, Any, None]) -> None:
         name = doing.step.name
         self._doing[name] = doing
-        doing.task = spawn(work, f"step of {name}")
+        doing.task = spawn(self._guarded(name, work), f"step of {name}")
         # Not in the coroutine: one that is cancelled before it begins does nothing at all.
         doing.task.add_done_callback(lambda _: self._ended(name))
+
+    async def _guarded(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - a mistake of ours costs one module a pause
+            self._failures.note(name, _words(error), self._clock.monotonic())
+            _log.exception("something went wrong in a step", module=name)
 
     def _ended(self, name: str) -> None:
         del self._doing[name]
@@ -368,6 +379,13 @@ class Reconciler:
             _log.info("identity deleted", module=module_id)
             self._gone.discard(module_id)
             self._failures.forget(name)
+
+
+def _words(error: Exception) -> str:
+    """Return what may be shown of an error: a runtime's words, of a mistake of ours its kind."""
+    if isinstance(error, EngineError):
+        return str(error)
+    return f"internal error ({type(error).__name__}); the device's log has more"
 
 
 def _should_run(wanted: WantedModule) -> bool:

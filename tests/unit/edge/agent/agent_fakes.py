@@ -54,7 +54,7 @@ class MemoryEngine:
         self.clock = clock
         self.present: dict[str, Module] = {}
         self.specs: dict[str, ModuleSpec] = {}
-        self.failing: dict[str, EngineError] = {}
+        self.failing: dict[str, Exception] = {}
         self.hanging: set[str] = set()
         self.calls: list[str] = []
         self.lines: dict[str, list[LogChunk]] = {}

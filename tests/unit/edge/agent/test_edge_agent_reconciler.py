@@ -323,6 +323,30 @@ async def test_settings_that_a_runtime_cannot_take_are_named(device: Device) -> 
     assert made.problems == ("module a: command is not a list",)
 
 
+async def test_settings_that_cannot_be_taken_leave_what_runs(device: Device) -> None:
+    device.deploy(1, a=process_module("first"))
+    await device.settle()
+    calls = list(device.process.calls)
+    device.process.failing["fingerprint a"] = EngineError("command is not a list", 400)
+    device.deploy(2, a=process_module("second"))
+    made = await device.settle()
+    assert made.problems == ("module a: command is not a list",)
+    assert device.process.calls == calls
+    assert device.process.running() == {"a"}
+
+
+async def test_a_mistake_of_ours_stops_nobody_else_and_is_no_hot_loop(device: Device) -> None:
+    device.process.failing["fingerprint a"] = TypeError("of ours")
+    device.process.failing["prepare a"] = TypeError("of ours")
+    device.deploy(a=process_module(), b=process_module())
+    made = await device.settle()
+    assert device.process.running() == {"b"}
+    assert made.problems == ("module a: internal error (TypeError); the device's log has more",)
+    device.clock.advance(19)
+    await device.settle()
+    assert device.process.calls.count("prepare a") == 1
+
+
 async def test_a_runtime_out_of_reach_stops_no_other(device: Device) -> None:
     device.docker.away = EngineError("Cannot connect to the Docker daemon", 503)
     device.deploy(a=docker_module(), b=process_module())
