@@ -504,10 +504,17 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", disk], check=True)
 
 
-async def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
-    """The module goes on, its exit is written down, it starts again, and the log says it lost."""
+@pytest.fixture
+async def cramped(small_disk: Path) -> AsyncIterator[ProcessHarness]:
     harness = ProcessHarness(small_disk / "modules")
     await harness.engine.start_up()
+    yield harness
+    await harness.end()
+
+
+async def test_a_full_disk(cramped: ProcessHarness, small_disk: Path, tmp_path: Path) -> None:
+    """The module goes on, its exit is written down, it starts again, and the log says it lost."""
+    harness, disk = cramped, small_disk
     go = tmp_path / "go"
     script = (
         "import os, time\nprint('begins')\n"
@@ -519,7 +526,7 @@ async def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     spec.settings["limits"] = {"log": "200k"}
     await run_module(harness, spec)
     await wait_for_log(harness.engine, "full", b"begins")
-    fill = small_disk / "fill"
+    fill = disk / "fill"
     with fill.open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(b"0" * 4096)
@@ -542,5 +549,4 @@ async def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     assert (await wait_for(harness.engine, "full", Status.FAILED)).exit_code == 4
     assert (await read_log(harness.engine, "full", stream=1)).endswith(b"ends\n")
     await harness.engine.remove("full")
-    assert is_empty(small_disk / "modules")
-    await harness.end()
+    assert is_empty(disk / "modules")
