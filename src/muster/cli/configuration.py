@@ -7,13 +7,16 @@ from typing import Final
 import click
 
 from muster.cli.configuration_commands import Noun, add_commands
+from muster.cli.examples import examples
+from muster.cli.noun import NounGroup
 
 _NOUN: Final = Noun(
     "configuration", False, """'{"deviceContent": {"properties.desired.interval": 30}}'"""
 )
 
 
-@click.group()
+@click.group(cls=NounGroup)
+@examples("muster configuration list", "muster configuration show slow")
 def configuration() -> None:
     """Automatic configurations: desired properties of all devices that match a condition."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from muster.cli.examples import examples
+from muster.cli.noun import NounGroup
 from muster.cli.options import confirm, hub_option, service_command, yes_option
 from muster.cli.output import remark, show_json, show_table, to_the_second
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 COLLECTION: Final = "/admin/v1/consumer-groups/hubs"
 
 
-@click.group("consumer-group")
+@click.group("consumer-group", cls=NounGroup)
+@examples("muster consumer-group create analysis")
 def consumer_group() -> None:
     """Names under which the built-in event stream of a hub is read. $Default is always there."""
 

@@ -10,6 +10,7 @@ from muster.cli.configuration_commands import Noun, add_commands, content_of
 from muster.cli.deployment_explain import explain
 from muster.cli.deployment_watch import watch
 from muster.cli.examples import examples
+from muster.cli.noun import NounGroup
 from muster.cli.options import JSON_DOCUMENT, hub_option, service_command
 from muster.cli.output import remark, show_json, show_table
 
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
 _NOUN: Final = Noun("deployment", True, "@manifest.json")
 
 
-@click.group()
+@click.group(cls=NounGroup)
+@examples(
+    'muster deployment create line-7 --content @manifest.json --target "tags.line = 7"',
+    "muster deployment watch line-7",
+    "muster deployment explain line-7 --device gateway-01",
+)
 def deployment() -> None:
     """Automatic deployments: modules for all edge devices that match a condition."""
 

@@ -11,6 +11,7 @@ from muster.cli.certificate_options import certificate_options
 from muster.cli.device_revoke import restore, revocations, revoke
 from muster.cli.enrollment_fields import is_edge
 from muster.cli.examples import examples
+from muster.cli.noun import NounGroup
 from muster.cli.options import (
     ENABLED,
     etag_option,
@@ -37,7 +38,8 @@ MAX_LIST: Final = 1000
 """Devices that the registry API lists at most (hub-service.md 1.1 row 1)."""
 
 
-@click.group()
+@click.group(cls=NounGroup)
+@examples("muster device list", "muster device show gateway-01", "muster device revoke gateway-01")
 def device() -> None:
     """Device identities of a hub; revoke a device and let it in again."""
 

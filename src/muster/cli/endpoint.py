@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from muster.cli.examples import examples
+from muster.cli.noun import NounGroup
 from muster.cli.options import confirm, hub_option, read_text, service_command, yes_option
 from muster.cli.output import remark, show_json, show_record, show_table, to_the_second, warn
 from muster.cli.quantities import DURATION, SIZE, duration_text, size_text
@@ -31,7 +32,8 @@ _WEBHOOK_FIELDS: Final = {
 }
 
 
-@click.group()
+@click.group(cls=NounGroup)
+@examples("muster endpoint create-file archive", "muster endpoint list")
 def endpoint() -> None:
     """Where routes send messages: files and webhooks. The built-in endpoint is events."""
 

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from muster.cli.examples import examples
+from muster.cli.noun import NounGroup
 from muster.cli.options import confirm, hub_option, service_command, yes_option
 from muster.cli.output import remark, show_json, show_record, show_table
-from muster.cli.route import endpoint_option, must_be_new, place
+from muster.cli.route import endpoint_option, must_be_new, place, save
 
 if TYPE_CHECKING:
     from muster.cli.connection import Invocation
 
 
-@click.group()
+@click.group(cls=NounGroup)
+@examples("muster enrichment create site '$twin.tags.site' --endpoint archive")
 def enrichment() -> None:
     """Properties added to messages on their way to endpoints.
 
@@ -63,7 +65,7 @@ def create(
     must_be_new(
         client, at, f"The enrichment {key} exists already", f"muster enrichment update {key}"
     )
-    _show(invocation, client.put(*at, body={"value": value, "endpointNames": endpoint_names}))
+    _show(invocation, save(client, at, {"value": value, "endpointNames": endpoint_names}))
 
 
 @enrichment.command()
@@ -88,7 +90,7 @@ def update(
         body["value"] = value
     if endpoint_names:
         body["endpointNames"] = endpoint_names
-    _show(invocation, client.put(*at, body=body))
+    _show(invocation, save(client, at, body))
 
 
 @enrichment.command()

@@ -10,6 +10,7 @@ from muster.cli import enrollment_fields as fields
 from muster.cli.enrollment_export import export_enrollments
 from muster.cli.enrollment_import import import_enrollments
 from muster.cli.examples import examples
+from muster.cli.noun import NounGroup
 from muster.cli.options import (
     REGISTRATION_ID,
     etag_option,
@@ -28,7 +29,12 @@ if TYPE_CHECKING:
 COLLECTION: Final = "/enrollments"
 
 
-@click.group()
+@click.group(cls=NounGroup)
+@examples(
+    "muster enrollment create gateway-01 --edge",
+    "muster enrollment list",
+    "muster enrollment import devices.csv",
+)
 def enrollment() -> None:
     """Individual enrollments: devices enrolled one by one."""
 

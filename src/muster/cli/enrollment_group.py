@@ -9,6 +9,7 @@ import click
 from muster.cli import enrollment_fields as fields
 from muster.cli.derive_key import compute_device_key, derive_key
 from muster.cli.examples import examples
+from muster.cli.noun import NounGroup
 from muster.cli.options import (
     REGISTRATION_ID,
     etag_option,
@@ -35,7 +36,11 @@ if TYPE_CHECKING:
 COLLECTION: Final = "/enrollmentGroups"
 
 
-@click.group("enrollment-group")
+@click.group("enrollment-group", cls=NounGroup)
+@examples(
+    "muster enrollment-group create line-7 --edge",
+    "muster enrollment-group derive-key --group line-7 sensor-01",
+)
 def enrollment_group() -> None:
     """Enrollment groups: every device has a key derived from the group's."""
 

@@ -10,6 +10,7 @@ from muster.cli.event_export import export_events
 from muster.cli.event_positions import POSITIONS, device_option, read_position, source_option
 from muster.cli.examples import examples
 from muster.cli.failures import FailedError
+from muster.cli.noun import NounGroup
 from muster.cli.options import hub_option, service_command
 from muster.cli.output import decorated, printable, printable_json
 from muster.model.message import TELEMETRY
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from muster.cli.event_stream import Event
 
 
-@click.group()
+@click.group(cls=NounGroup)
+@examples("muster events tail", "muster events export --from earliest --out events.jsonl")
 def events() -> None:
     """Telemetry of the devices of a hub, as it arrives, and to files."""
 

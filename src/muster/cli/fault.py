@@ -8,6 +8,7 @@ import click
 
 from muster.cli.examples import examples
 from muster.cli.failures import RefusedError
+from muster.cli.noun import NounGroup
 from muster.cli.options import hub_option, service_command
 from muster.cli.output import remark, show_json, show_record, show_table, to_the_second
 
@@ -29,7 +30,8 @@ reset     connections break with a TCP reset
 """
 
 
-@click.group()
+@click.group(cls=NounGroup)
+@examples("muster fault enable", "muster fault create refuse --prefix plant-a- --duration 60")
 def fault() -> None:
     """Injected faults: rehearse how devices recover before something breaks.
 

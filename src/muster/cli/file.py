@@ -12,6 +12,7 @@ import requests
 from muster.cli.client import path, unreachable
 from muster.cli.examples import examples
 from muster.cli.failures import FailedError
+from muster.cli.noun import NounGroup
 from muster.cli.options import confirm, hub_option, service_command, top_option, yes_option
 from muster.cli.output import remark, show_json, show_table, to_the_second
 
@@ -22,7 +23,8 @@ COLLECTION: Final = "/admin/v1/files"
 _CHUNK: Final = 1 << 20
 
 
-@click.group()
+@click.group(cls=NounGroup)
+@examples("muster file list --device press-1", "muster file download press-1/log.txt")
 def file() -> None:
     """Files that devices have uploaded."""
 

@@ -13,6 +13,7 @@ from muster.cli import fleet_clean, fleet_plan
 from muster.cli.examples import examples
 from muster.cli.failures import FailedError, UnreachableError
 from muster.cli.fleet_view import view
+from muster.cli.noun import NounGroup
 from muster.cli.options import JSON_DOCUMENT, REGISTRATION_ID, service_command
 from muster.cli.output import remark
 from muster.clock import SystemClock
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 _SPARE_FILES: Final = 64
 
 
-@click.group()
+@click.group(cls=NounGroup)
+@examples("muster fleet simulate --count 20 --create-group load-test --duration 60 --clean")
 def fleet() -> None:
     """Simulated devices: to size a server, and to rehearse what a fleet does."""
 

@@ -12,6 +12,7 @@ from muster.cli.examples import examples
 from muster.cli.failures import FailedError, RefusedError
 from muster.cli.hub_retention import retention
 from muster.cli.hub_twin_catch_up import twin_catch_up
+from muster.cli.noun import NounGroup
 from muster.cli.options import confirm, read_text, service_command, yes_option
 from muster.cli.output import remark, show_json, show_record, show_table, warn, without_secrets
 from muster.errors import InvalidArgumentError
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 COLLECTION: Final = "/admin/v1/hubs"
 
 
-@click.group()
+@click.group(cls=NounGroup)
+@examples("muster hub list", "muster hub show plant-a.example.org")
 def hub() -> None:
     """The hubs that devices are assigned to: this service's own, and linked ones elsewhere."""
 

@@ -11,6 +11,7 @@ from muster.cli.job_create import create
 from muster.cli.job_transfer import export, import_
 from muster.cli.job_view import COLLECTION, show_job
 from muster.cli.job_watch import watch
+from muster.cli.noun import NounGroup
 from muster.cli.options import hub_option, service_command, top_option
 from muster.cli.output import show_json, show_table, to_the_second
 
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
 STATUSES: Final = ("scheduled", "queued", "running", "completed", "failed", "cancelled")
 
 
-@click.group()
+@click.group(cls=NounGroup)
+@examples(
+    "muster job create twin-update -q \"tags.site = 'a'\" --desired '{\"interval\": 5}' --wait",
+    "muster job list",
+)
 def job() -> None:
     """Jobs: update the twins of many devices, or call a method; export and import identities."""
 

@@ -11,6 +11,7 @@ from muster.cli.examples import examples
 from muster.cli.job_view import COLLECTION, show_job
 from muster.cli.job_watch import watch_job
 from muster.cli.method_options import method_call, method_options
+from muster.cli.noun import NounGroup
 from muster.cli.options import JSON_DOCUMENT, hub_option, service_command
 from muster.cli.output import remark
 from muster.ids import Randomness
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
     from muster.cli.connection import Invocation
 
 
-@click.group()
+@click.group(cls=NounGroup)
+@examples(
+    "muster job create twin-update -q \"tags.site = 'a'\" --desired '{\"interval\": 5}' --wait",
+    "muster job create method reboot -q '*'",
+)
 def create() -> None:
     """Create a job; it starts at once, or at its time."""
 

@@ -11,7 +11,7 @@ import click
 from muster.cli.examples import examples
 from muster.cli.failures import FailedError
 from muster.cli.options import hub_option, service_command
-from muster.cli.output import decorated, remark, to_json
+from muster.cli.output import decorated, remark, to_json, to_the_second
 
 if TYPE_CHECKING:
     from muster.cli.client import RestClient
@@ -51,6 +51,8 @@ def watch_job(invocation: Invocation, client: RestClient, job_id: str) -> None:
         found: dict[str, Any] = client.get("/jobs/v2", job_id)
         counts = found["deviceJobStatistics"]
         look = {"status": found["status"]} | {word: counts[name] for word, name in _NAMES}
+        if last is None and look["status"] == "scheduled" and not invocation.as_json:
+            remark(f"It starts at {to_the_second(found['startTime'])}.")
         if look != last:
             last = look
             _tell(look, live=live, as_json=invocation.as_json)

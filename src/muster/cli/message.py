@@ -12,6 +12,7 @@ import click
 
 from muster.cli.client import path
 from muster.cli.examples import examples
+from muster.cli.noun import NounGroup
 from muster.cli.options import hub_option, service_command
 from muster.cli.output import remark, show_json, show_record, show_table, to_json
 from muster.clock import SystemClock, format_time
@@ -40,7 +41,11 @@ _SYSTEM: Final = (
 )
 
 
-@click.group()
+@click.group(cls=NounGroup)
+@examples(
+    "muster message send sensor-7 'restart at midnight' --ack full",
+    "muster message feedback --follow",
+)
 def message() -> None:
     """Cloud-to-device messages: send, settle, purge; what became of them."""
 

@@ -10,6 +10,7 @@ import click
 from muster.cli.client import path
 from muster.cli.examples import examples
 from muster.cli.method_options import method_call, method_options
+from muster.cli.noun import NounGroup
 from muster.cli.options import hub_option, service_command
 from muster.cli.output import show_json, show_record, to_json
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 _SLACK_S: Final = 10.0
 
 
-@click.group()
+@click.group(cls=NounGroup)
+@examples("muster method invoke gateway-01 reboot")
 def method() -> None:
     """Direct methods: call a device or module and get its answer."""
 

@@ -9,6 +9,7 @@ import click
 from muster.cli import identity_fields as fields
 from muster.cli.certificate_options import certificate_options
 from muster.cli.examples import examples
+from muster.cli.noun import NounGroup
 from muster.cli.options import (
     etag_option,
     hub_option,
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from muster.cli.connection import Invocation
 
 
-@click.group()
+@click.group(cls=NounGroup)
+@examples("muster module list gateway-01", "muster module show gateway-01 camera")
 def module() -> None:
     """Module identities of a device."""
 

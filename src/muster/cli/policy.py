@@ -9,6 +9,7 @@ import click
 from muster.auth.access_policies import Right
 from muster.cli.examples import examples
 from muster.cli.failures import FailedError, RefusedError
+from muster.cli.noun import NounGroup
 from muster.cli.options import key_options, read_keys, service_command, show_keys_option
 from muster.cli.output import remark, show_json, show_record, show_table, without_secrets
 
@@ -24,7 +25,11 @@ COLLECTION: Final = "/admin/v1/policies"
 _RIGHTS: Final = {right.value.lower(): right.value for right in Right}
 
 
-@click.group()
+@click.group(cls=NounGroup)
+@examples(
+    "muster policy list --hub localhost",
+    "muster policy create reader --rights RegistryRead --hub localhost",
+)
 def policy() -> None:
     """Access policies: who may call the provisioning service or a hub, and what they may do.
 

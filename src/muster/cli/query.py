@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from muster.cli.examples import examples
+from muster.cli.noun import NounGroup
 from muster.cli.options import hub_option, service_command, top_option
 from muster.cli.output import remark, show_json, show_record, show_table, warn
 from muster.errors import InvalidArgumentError
@@ -22,7 +23,11 @@ _TWIN: Final = ("deviceId", "etag", "properties")
 """Members by which a whole twin is known."""
 
 
-@click.group()
+@click.group(cls=NounGroup)
+@examples(
+    "muster query run 'SELECT * FROM devices'",
+    "muster query explain \"tags.site = 'a'\" --device gateway-01",
+)
 def query() -> None:
     """Queries over devices and modules, and why a condition holds or not."""
 
@@ -131,6 +136,6 @@ def _show_twins(twins: list[dict[str, Any]]) -> None:
         ]
         for twin in twins
     )
-    columns = ["Device ID", *(["Module ID"] if modules else []), "Status", "Connection", "Tags"]
+    columns = ["DEVICE ID", *(["MODULE ID"] if modules else []), "STATUS", "CONNECTION", "TAGS"]
     show_table(columns, table, empty="Nothing found.")
-    remark(f"{len(twins)} twins; --json shows all of them.")
+    remark(f"{len(twins):,} twin{'s' * (len(twins) != 1)}; --json shows all that is in them.")

@@ -10,6 +10,7 @@ import click
 
 from muster.cli.examples import examples
 from muster.cli.failures import FailedError, canonical_tracking_id
+from muster.cli.noun import NounGroup
 from muster.cli.options import etag_option, service_command, top_option
 from muster.cli.output import (
     decorated,
@@ -37,7 +38,8 @@ _PAUSE_S: Final = 0.1
 _GUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-@click.group()
+@click.group(cls=NounGroup)
+@examples("muster registration list --group line-7", "muster registration explain gateway-01")
 def registration() -> None:
     """Registration records, and why the service decided as it did."""
 

@@ -8,6 +8,7 @@ import click
 
 from muster.cli.examples import examples
 from muster.cli.failures import FailedError, RefusedError
+from muster.cli.noun import NounGroup
 from muster.cli.options import (
     JSON_DOCUMENT,
     JSON_VALUE,
@@ -44,7 +45,8 @@ def endpoint_option(*, required: bool) -> Callable[..., Any]:
     )
 
 
-@click.group()
+@click.group(cls=NounGroup)
+@examples("muster route list", "muster route test --body '{\"temperature\": 90}'")
 def route() -> None:
     """Message routing: which messages go where, and why.
 
@@ -131,7 +133,7 @@ def create(
     client, at = invocation.dps(), place(invocation.own_hub(hub_host), "routes", name)
     must_be_new(client, at, f"The route {name} exists already", f"muster route update {name}")
     body = {"endpointNames": endpoint_names, **_given(condition, source, enabled=enabled)}
-    _show(invocation, client.put(*at, body=body))
+    _show(invocation, save(client, at, body))
 
 
 @route.command()
@@ -163,7 +165,7 @@ def update(
     body = {**client.get(*at), **_given(condition, source, enabled=enabled)}
     if endpoint_names:
         body["endpointNames"] = endpoint_names
-    _show(invocation, client.put(*at, body=body))
+    _show(invocation, save(client, at, body))
 
 
 @route.command()
@@ -257,6 +259,19 @@ def must_be_new(client: Any, at: tuple[str, ...], headline: str, next_step: str)
             return
         raise
     raise FailedError(headline, next_step=next_step)
+
+
+def save(client: Any, at: tuple[str, ...], body: dict[str, Any]) -> dict[str, Any]:
+    """Write a route or enrichment.
+
+    Raises:
+        RefusedError: it names an endpoint that is not there, or the service says no otherwise.
+    """
+    try:
+        saved: dict[str, Any] = client.put(*at, body=body)
+    except RefusedError as error:
+        raise (error.with_next("muster endpoint list") if error.status == 404 else error) from None
+    return saved
 
 
 def _given(condition: str | None, source: str | None, *, enabled: bool | None) -> dict[str, Any]:

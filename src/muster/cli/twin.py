@@ -8,6 +8,7 @@ import click
 
 from muster.cli.examples import examples
 from muster.cli.identity_fields import moment, quoted
+from muster.cli.noun import NounGroup
 from muster.cli.options import JSON_DOCUMENT, etag_option, hub_option, service_command
 from muster.cli.output import decorated, show_json, show_record, to_json
 
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
     from muster.cli.connection import Invocation
 
 
-@click.group()
+@click.group(cls=NounGroup)
+@examples(
+    "muster twin show gateway-01", 'muster twin update gateway-01 --tags \'{"site": "plant-a"}\''
+)
 def twin() -> None:
     """Twins: tags, desired and reported properties of devices and modules."""
 

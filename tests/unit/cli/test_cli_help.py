@@ -19,8 +19,9 @@ NOUNS = (
 
 
 def _commands(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    if not isinstance(command, click.Group):
+    if path:
         yield path
+    if not isinstance(command, click.Group):
         return
     context = click.Context(command)
     for name in command.list_commands(context):
@@ -30,7 +31,17 @@ def _commands(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[s
             yield from _commands(found, (*path, name))
 
 
-COMMANDS = list(_commands(muster, ()))
+def _is_group(path: tuple[str, ...]) -> bool:
+    command: click.Command | None = muster
+    for name in path:
+        assert isinstance(command, click.Group)
+        command = command.get_command(click.Context(command), name)
+    return isinstance(command, click.Group)
+
+
+EVERYTHING = list(_commands(muster, ()))
+GROUPS = [path for path in EVERYTHING if _is_group(path)]
+COMMANDS = [path for path in EVERYTHING if path not in GROUPS]
 
 
 def test_every_noun_is_there(run: Run) -> None:
@@ -38,7 +49,7 @@ def test_every_noun_is_there(run: Run) -> None:
     assert all(f"  {noun} " in shown for noun in NOUNS)
 
 
-@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("path", EVERYTHING, ids=" ".join)
 def test_every_command_has_an_example_that_begins_with_it(path: tuple[str, ...], run: Run) -> None:
     shown = run(*path, "--help").stdout
     assert "Example" in shown
@@ -47,7 +58,14 @@ def test_every_command_has_an_example_that_begins_with_it(path: tuple[str, ...],
     assert "\\b" not in shown
 
 
-@pytest.mark.parametrize("path", [path for path in COMMANDS if path[0] in NOUNS], ids=" ".join)
+@pytest.mark.parametrize("path", GROUPS, ids=" ".join)
+def test_the_sentences_about_commands_are_whole(path: tuple[str, ...], run: Run) -> None:
+    listed = run(*path, "--help").stdout.partition("Commands:")[2]
+    assert listed
+    assert "..." not in listed
+
+
+@pytest.mark.parametrize("path", [path for path in EVERYTHING if path[0] in NOUNS], ids=" ".join)
 def test_every_example_can_be_typed_as_it_stands(
     path: tuple[str, ...], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

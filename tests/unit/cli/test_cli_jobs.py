@@ -67,6 +67,17 @@ def test_a_method_is_watched(
     assert "The job is failed: The job has expired." in run("job", "watch", "j1", code=1).stderr
 
 
+def test_who_watches_a_job_of_later_is_told_when_it_starts(
+    run: Run, service: CliService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_watch, "_INTERVAL_S", 0.0)
+    looks = iter(["scheduled", "scheduled", "completed"])
+    service.on("GET", "/jobs/v2/j1", lambda _: shown(next(looks)))
+    result = run("job", "watch", "j1")
+    assert result.stderr == "It starts at 2026-01-01T00:00:00Z.\n"
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["scheduled", "completed"]
+
+
 def test_list_and_devices(run: Run, service: CliService) -> None:
     service.on("GET", "/jobs/v2/query", [shown(deviceCount=5)])
     listed = run("job", "list", "--status", "completed").stdout

@@ -41,7 +41,7 @@ def test_a_query_in_pages(run: Run, service: CliService) -> None:
 def test_whole_twins(run: Run, service: CliService) -> None:
     service.on("POST", "/devices/query", [TWIN])
     lines = run("query", "run", "SELECT * FROM devices").stdout.splitlines()
-    assert lines[0].split() == ["Device", "ID", "Status", "Connection", "Tags"]
+    assert lines[0].split() == ["DEVICE", "ID", "STATUS", "CONNECTION", "TAGS"]
     assert lines[1].split() == ["press-1", "enabled", "Connected", '{"site":"a","on":"true"}']
     service.on("POST", "/devices/query", [{**TWIN, "moduleId": "m1"}])
     assert "m1" in run("query", "run", "SELECT * FROM devices.modules").stdout

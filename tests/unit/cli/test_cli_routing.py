@@ -131,6 +131,23 @@ def test_endpoints_and_how_they_do(run: Run, service: CliService) -> None:
     assert "Because                full" in shown
 
 
+@pytest.mark.parametrize(
+    ("noun", "kind", "more"),
+    [
+        ("route", "routes", ("--condition", "true")),
+        ("enrichment", "enrichments", ("1",)),
+    ],
+)
+def test_an_endpoint_that_is_not_there(
+    noun: str, kind: str, more: tuple[str, ...], run: Run, service: CliService
+) -> None:
+    missing = refusal(404, 404000, "The hub has no endpoint 'none'")
+    service.on("GET", f"{BASE}/{kind}/x", refusal(404, 404000, "There is no such thing"))
+    service.on("PUT", f"{BASE}/{kind}/x", missing)
+    failed = run(noun, "create", "x", *more, "--endpoint", "none", code=1)
+    assert failed.stderr.endswith("Next: muster endpoint list\n")
+
+
 def test_the_secret_comes_from_a_file(run: Run, service: CliService, tmp_path: Path) -> None:
     path = f"{BASE}/endpoints/hook"
     echo(service, path, HOOK)
