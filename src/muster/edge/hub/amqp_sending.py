@@ -152,6 +152,7 @@ class Inputs(_Outgoing):
 
     def __init__(self, identity: AmqpIdentity, link: SendingLink) -> None:
         super().__init__(identity, link)
+        self._outlet = identity.services.queues.outlet(inputs(identity.ref.module_id))
         self._room = asyncio.Semaphore(MAX_UNSETTLED)
         self._feeding: asyncio.Task[None] | None = None
 
@@ -169,7 +170,7 @@ class Inputs(_Outgoing):
         self._identity.remove(self._link)
 
     async def _feed(self) -> None:
-        outlet = self._identity.services.queues.outlet(inputs(self._identity.ref.module_id))
+        outlet = self._outlet
         try:
             await outlet.rewind()
             while True:
@@ -207,7 +208,7 @@ class Inputs(_Outgoing):
             identity.close("Messages are not settled.")
         else:
             if taken:
-                identity.services.queues.remove([message])
+                self._outlet.done([message])
         finally:
             self._room.release()
 

@@ -79,7 +79,7 @@ class HubSettings(Struct, frozen=True, kw_only=True):
         mqtt_port: 0 for any free one, `None` for none; likewise the other.
         https_port: for HTTPS, and MQTT and AMQP over WebSockets.
         amqp_port: likewise.
-        drain_rate: messages a second that go up.
+        drain_rate: messages a second that go up of those that had to wait.
     """
 
     hostname: str

@@ -74,7 +74,6 @@ class Line:
         self.unwanted_since: float | None = None
         self.sent = 0
         self.unsendable = 0
-        self._queues = queues
         self._twins = twins
         self._clients = clients
         self._methods = methods
@@ -187,7 +186,7 @@ class Line:
             for message in batch:
                 if len(self._flying) >= MAX_IN_FLIGHT:
                     await asyncio.wait(self._flying, return_when=asyncio.FIRST_COMPLETED)
-                await self._pace.turn()
+                await self._pace.turn(message.enqueued_at)
                 if self._lost:
                     return
                 # Tasks begin in the order in which they were made, so messages keep theirs.
@@ -212,4 +211,4 @@ class Line:
         except HubError as error:
             self.unsendable += 1
             _log.warning("message dropped", identity=self.ref.text, reason=str(error))
-        self._queues.remove([message])
+        self._outlet.done([message])

@@ -48,6 +48,7 @@ class Deliveries:
         self._ref = ref
         self._peer = peer
         self._own = own_topic(ref)
+        self._outlet = services.queues.outlet(inputs(ref.module_id))
         self._input_qos: int | None = None
         self._message_qos: int | None = None
         self._last_packet_id = 0
@@ -104,7 +105,7 @@ class Deliveries:
 
     async def _feed(self) -> None:
         """Send what comes to the inputs of a module."""
-        outlet = self._services.queues.outlet(inputs(self._ref.module_id))
+        outlet = self._outlet
         try:
             await outlet.rewind()
             while True:
@@ -127,7 +128,7 @@ class Deliveries:
             self._peer.close("messages are not acknowledged")
         else:
             if taken:
-                self._services.queues.remove([message])
+                self._outlet.done([message])
         finally:
             self._room.release()
 

@@ -77,6 +77,7 @@ class Queue:
 
     __slots__ = (
         "before_recent",
+        "begun_at",
         "blocks",
         "committed",
         "dropped_through",
@@ -95,6 +96,8 @@ class Queue:
         self.outlet = outlet
         self.last = number << SEQUENCE_BITS
         self.committed = self.last
+        # What follows was accepted in this run.
+        self.begun_at = self.last
         self.stored = False
         # Messages and bytes by block of ids, oldest first.
         self.blocks: dict[int, list[int]] = {}

@@ -7,11 +7,15 @@ Invariants, where they bind:
   whoever has read up to an id has missed nothing before it.
 - What a sink has taken is deleted in batches. What was not deleted yet when the power went is
   delivered again: at least once.
-- All queues together hold `max_bytes`. When a message does not fit, whole blocks of the oldest
-  messages of the least urgent queue are dropped, and counted. A message less urgent than
-  everything that is stored is dropped itself.
+- All queues together hold `max_bytes`, and what was delivered in the second before a power cut,
+  which is there again. When a message does not fit, whole blocks of the oldest messages of the
+  least urgent queue are dropped, and counted. A message less urgent than everything that is
+  stored is dropped itself.
 - Time to live is wall time from acceptance, so also while the power is off. Messages over it are
   dropped when their turn comes or when `expire` finds them at the head of a queue.
+- A device without a clock of its own begins somewhere in the past. Messages of this run are dated
+  by the steady clock from where the wall clock stood at its beginning, and when that turns out to
+  have been set they are dated anew: nothing expires because a clock was set.
 - Nothing is written when nothing happens.
 """
 
@@ -44,6 +48,8 @@ TAKEN_BYTES: Final = 512 * 1024
 RECENT_BYTES: Final = 4 * 1024 * 1024
 """What all queues keep in memory beside the disk, for sinks that keep up."""
 
+STEP_S: Final = 60.0
+"""A wall clock that differs by more than this from the steady one was set."""
 _REMOVE_S: Final = 1.0
 _REMOVE_AT: Final = 512
 _EXPIRE_AT_ONCE: Final = 512
@@ -67,12 +73,14 @@ class Outlet:
         ready: set when something has come; whoever waits for it clears it.
     """
 
-    __slots__ = ("_cursors", "_queues", "_store", "ready")
+    __slots__ = ("_cursors", "_queues", "_store", "_taken", "ready")
 
     def __init__(self, queues: Queues) -> None:
         self._store = queues
         self._queues: list[Queue] = []
         self._cursors: dict[int, int] = {}
+        # What was taken and is not done: nobody else may remove it, or it would count twice.
+        self._taken: set[int] = set()
         self.ready = asyncio.Event()
 
     @property
@@ -103,17 +111,25 @@ class Outlet:
                 self._cursors[queue.number] = found[-1].id if found else last
                 live = self._store.without_expired(found)
                 if live:
+                    self._taken.update(each.id for each in live)
                     return live
         return []
 
     def done(self, messages: Iterable[Stored]) -> None:
-        """The sink has these."""
-        self._store.remove(messages)
+        """The sink has these. What is not being delivered any more is ignored."""
+        found = [each for each in messages if each.id in self._taken]
+        self._taken.difference_update(each.id for each in found)
+        self._store.remove(found)
+
+    def holds(self, id_: int) -> bool:
+        """Tell whether a message is being delivered."""
+        return id_ in self._taken
 
     async def rewind(self) -> None:
         """Begin again with the oldest message that is not done."""
         await self._store.flush()
         self._cursors.clear()
+        self._taken.clear()
 
 
 @final
@@ -131,6 +147,8 @@ class Queues:
         """Use `open`."""
         self._engine = engine
         self._clock = clock
+        # Wall time less steady time, as this run's messages are dated.
+        self._mark = clock.time() - clock.monotonic()
         self.max_bytes = max_bytes
         self.ttl_s = ttl_s
         self.size = 0
@@ -162,7 +180,7 @@ class Queues:
             block, count, size, last = cast("tuple[int, int, int, int]", row)
             queue = made._by_number[last >> SEQUENCE_BITS]
             queue.blocks[block] = [count, size]
-            queue.last = queue.committed = queue.before_recent = last
+            queue.last = queue.committed = queue.before_recent = queue.begun_at = last
             made.size += size
         return made
 
@@ -209,6 +227,7 @@ class Queues:
         Raises:
             UnavailableError: the disk does not answer.
         """
+        await self._follow_clock()
         for queue in list(self._queues.values()):
             after, going = queue.number << SEQUENCE_BITS, bool(queue.blocks)
             while going:
@@ -218,7 +237,11 @@ class Queues:
                 )
                 found = [Stored(*cast("tuple[int, float, int, int]", row), "", b"") for row in rows]
                 old = list(itertools.takewhile(self._expired, found))
-                self.dropped.expired += self.remove(old)
+                gone = [each for each in old if not queue.outlet.holds(each.id)]
+                if gone:
+                    # Memory may still have them.
+                    self._recent_size -= queue.forget_recent()
+                    self.dropped.expired += self.remove(gone)
                 going = len(old) == _EXPIRE_AT_ONCE
                 after = old[-1].id if old else after
         await self.flush()
@@ -294,7 +317,7 @@ class Queues:
 
     def _admit(self, entries: list[Entry]) -> tuple[list[Statement], list[tuple[Queue, Stored]]]:
         """Give messages their places; return what is to be written and what is kept by it."""
-        now = self._clock.time()
+        now = self._mark + self._clock.monotonic()
         statements: list[Statement] = []
         kept: list[tuple[Queue, Stored]] = []
         rows: list[dict[str, str | bytes | int | float]] = []
@@ -349,7 +372,28 @@ class Queues:
 
     def _expired(self, message: Stored) -> bool:
         ttl_s = message.ttl_s or self.ttl_s
-        return ttl_s is not None and message.enqueued_at + ttl_s <= self._clock.time()
+        if ttl_s is None:
+            return False
+        if message.id > self._by_number[message.id >> SEQUENCE_BITS].begun_at:
+            now = self._mark + self._clock.monotonic()
+        else:
+            now = self._clock.time()
+        return message.enqueued_at + ttl_s <= now
+
+    async def _follow_clock(self) -> None:
+        """Date the messages of this run anew when the clock was set."""
+        step_s = self._clock.time() - self._clock.monotonic() - self._mark
+        if abs(step_s) < STEP_S:
+            return
+        self._mark += step_s
+        statements: list[Statement] = []
+        for queue in self._queues.values():
+            self._recent_size -= queue.forget_recent()
+            if queue.blocks:
+                row = {"after": queue.begun_at, "last": queue.last, "step_s": step_s}
+                statements.append(Statement(SQL["redate"], row))
+        if statements:
+            await self._engine.write(*statements)
 
     def _remember(self, queue: Queue, stored: Stored) -> None:
         """Keep a message in memory, too, while its sink keeps up."""

@@ -35,7 +35,9 @@ IDLE_S: Final = 10.0
 LOOK_S: Final = 2.0
 """How often that is looked at."""
 DRAIN_RATE: Final = 5_000.0
-"""Messages a second that all clients together send up."""
+"""Messages a second of those that had to wait, of all clients together."""
+BACKLOG_S: Final = 10.0
+"""A message that is older had to wait."""
 
 _PATIENCE_S: Final = 0.005
 _log = structlog.get_logger(__name__)
@@ -46,10 +48,10 @@ OpenSession: TypeAlias = "Callable[[Login, Owner], Session]"
 
 @final
 class DrainPace:
-    """The rate at which all clients together send up.
+    """The rate at which what had to wait goes up; what comes in now is not held.
 
     Args:
-        clock: steady seconds.
+        clock: for time.
         rate: messages a second; a second's worth may go at once.
     """
 
@@ -58,8 +60,10 @@ class DrainPace:
         self._pace = Pace(rate, max(2, int(rate)))
         self._arrival = 0.0
 
-    async def turn(self) -> None:
-        """Return when one more message may go."""
+    async def turn(self, enqueued_at: float) -> None:
+        """Return when a message may go that was accepted then (unix seconds)."""
+        if self._clock.time() - enqueued_at < BACKLOG_S:
+            return
         now = self._clock.monotonic()
         wait_s = self._pace.wait_s(self._arrival, now)
         self._arrival = self._pace.after(self._arrival, now)
@@ -80,7 +84,7 @@ class Upstreams:
         clients: who is connected.
         methods: calls them.
         clock: for pauses.
-        rate: messages a second that go up.
+        rate: messages a second that go up of those that had to wait.
     """
 
     def __init__(

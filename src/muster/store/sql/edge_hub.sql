@@ -25,6 +25,9 @@ WHERE id > :after AND id <= :last ORDER BY id
 SELECT id, enqueued_at, ttl_s, size FROM queued
 WHERE id > :after AND id <= :last ORDER BY id LIMIT :most
 
+-- name: redate
+UPDATE queued SET enqueued_at = enqueued_at + :step_s WHERE id > :after AND id <= :last
+
 -- name: remove
 DELETE FROM queued WHERE id BETWEEN :first AND :last
 
