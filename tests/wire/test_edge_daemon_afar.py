@@ -1,0 +1,94 @@
+"""A whole edge device, looked at from afar: metrics as a scraper reads them, direct methods."""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support.device import unique
+from support.edge_daemon import EdgeDaemon, deploy, process
+
+if TYPE_CHECKING:
+    from support.instance import Instance
+
+pytestmark = pytest.mark.timeout(240)
+
+
+class Device:
+    """A device with one module that runs."""
+
+    def __init__(self, instance: Instance, daemon: EdgeDaemon) -> None:
+        self.device_id = unique("edge")
+        self.daemon = daemon
+        self._hub = instance.hub()
+        key, _ = instance.dps.enroll(
+            self.device_id,
+            capabilities={"iotEdge": True},
+            iotHubs=[instance.place.hubs[0]],
+            allocationPolicy="hashed",
+        )
+        env = f'\n[agent.env]\nmetrics__listener__host = "{daemon.address}"\n'
+        daemon.configure(self.device_id, key, more=env)
+        daemon.start()
+        daemon.wait(lambda: daemon.status("edgeAgent") == "running", "an identity")
+        script = "echo awake; exec sleep 3600"
+        deploy(instance, self.device_id, {"sleeper": process("sh", "-c", script)})
+        daemon.wait(lambda: daemon.status("sleeper") == "running", "the module")
+
+    def metrics(self) -> str:
+        url = f"http://{self.daemon.address}:9600/metrics"
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+            return str(answer.read().decode())
+
+    def call(self, name: str, payload: Any) -> tuple[int, Any]:
+        answer = self._hub.must(
+            "POST",
+            f"/twins/{self.device_id}/modules/$edgeAgent/methods",
+            {"methodName": name, "payload": payload, "responseTimeoutInSeconds": 60},
+        )
+        return answer["status"], answer["payload"]
+
+
+@pytest.fixture
+def device(shared_instance: Instance) -> Iterator[Device]:
+    if shared_instance.place.why_not_official is not None:
+        pytest.skip(shared_instance.place.why_not_official)
+    with EdgeDaemon(shared_instance) as daemon:
+        yield Device(shared_instance, daemon)
+
+
+def test_what_its_modules_do(device: Device) -> None:
+    device.daemon.wait(
+        lambda: "edgeAgent_deployment_time_seconds_count" in device.metrics(), "a deployment"
+    )
+    lines = [line for line in device.metrics().splitlines() if 'module_name="sleeper"' in line]
+    assert any(line.startswith("edgeAgent_module_start_total{") for line in lines)
+    assert all(f'edge_device="{device.device_id}"' in line for line in lines)
+
+
+def test_what_its_modules_and_the_device_itself_have_written(device: Device) -> None:
+    logs: dict[str, str] = {}
+
+    def are_there() -> bool:
+        payload = {"schemaVersion": "1.0", "items": {"id": "all", "filter": {"tail": 200}}}
+        status, answer = device.call("GetModuleLogs", payload)
+        assert status == 200, answer
+        logs.update({each["id"]: each["payload"] for each in answer})
+        return "awake" in logs["sleeper"]
+
+    device.daemon.wait(are_there, "the module's words")
+    assert set(logs) == {"edgeAgent", "edgeHub", "sleeper"}
+    assert "provisioned" in logs["edgeAgent"]
+
+
+def test_restarts(device: Device) -> None:
+    for name in ("sleeper", "edgeHub"):
+        assert device.call("RestartModule", {"schemaVersion": "1.0", "id": name}) == (200, None)
+        device.daemon.wait(lambda name=name: device.daemon.status(name) == "running", name)
+    status, answer = device.call("RestartModule", {"schemaVersion": "1.0", "id": "edgeAgent"})
+    assert status == 500
+    assert "iotedge system restart" in answer["message"]
