@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from muster.decisions.explain import EXPLANATIONS
+from muster.edge.check.run import SECTIONS
 from muster.hub.endpoints import errors as hub_errors
 from muster.language.functions import TABLE
 from muster.language.lexer import MAX_LENGTH
@@ -112,10 +113,29 @@ def query_language() -> str:
     return QUERY_LANGUAGE + "\n".join(rows) + "\n"
 
 
+def edge_checks() -> str:
+    """Return the page of what `iotedge check` does."""
+    lines = [
+        "# What `iotedge check` does",
+        "",
+        "In this order. A check that has no meaning for a device is left out; where the configuration",
+        "cannot be read, nothing else is looked at. `--dont-run ID` leaves one out. The command ends",
+        "with 1 where a check finds an error, with `--warnings-as-errors` also for a warning. With",
+        "`-o json`, `result` is `ok`, `warning`, `error`, `fatal`, `skipped` or `ignored`.",
+    ]
+    for title, checks in SECTIONS:
+        lines += ["", f"## {title}", "", "| ID | Passes when | What is done |", "|---|---|---|"]
+        for check in checks:
+            done = (check.run.__doc__ or "").partition("\n")[0].rstrip(".")
+            lines.append(f"| `{check.id}` | {check.description} | {done[0].lower()}{done[1:]} |")
+    return "\n".join(lines) + "\n"
+
+
 PAGES = {
     "explanations.md": explanations,
     "errors.md": errors,
     "query-language.md": query_language,
+    "edge-checks.md": edge_checks,
 }
 
 

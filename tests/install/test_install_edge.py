@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -98,3 +99,14 @@ def test_the_unit_fits_the_daemon() -> None:
     assert found["Type"] == "notify"
     sockets = Path(path_of(Sockets().management)).parent
     assert sockets.name == found["RuntimeDirectory"]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not here")
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    text = (ROOT / "deploy" / "systemd" / "iotedged.service").read_text()
+    unit = tmp_path / "iotedged.service"
+    unit.write_text(text.replace("/opt/muster-edge/bin/iotedged", "/bin/true"))
+    found = subprocess.run(
+        ["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False
+    )
+    assert (found.returncode, found.stderr) == (0, "")

@@ -6,13 +6,12 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, final
 
-import structlog
-
 from muster.edge.engine.base import EngineError
 from muster.edge.identity import AGENT, HUB, container_name
 from muster.errors import ForbiddenError
 from muster.net.routing import TRANSPORT
 from muster.net.stream import PEER_PROCESS, PeerProcess
+from muster.net.summary import Summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from muster.edge.engine.base import Engine
-
-_log = structlog.get_logger(__name__)
 
 
 @final
@@ -34,6 +31,8 @@ class Callers:
 
     def __init__(self, engines: Sequence[Engine]) -> None:
         self._engines = engines
+        # At most a line a second: a module must not fill the disk with what it is refused.
+        self._refused = Summary("caller of the workload API refused")
 
     async def must_be_module(self, request: Request, module_id: str) -> None:
         """Let only processes of a module pass.
@@ -44,7 +43,8 @@ class Callers:
         peer = _peer(request)
         if peer is not None and peer.pid in await self._processes(module_id):
             return
-        _log.warning("caller refused", module=module_id, pid=None if peer is None else peer.pid)
+        who = "nobody" if peer is None else f"process {peer.pid}, user {peer.user}"
+        self._refused.add("it is no process of the module it speaks for", who)
         raise ForbiddenError("forbidden")
 
     def must_be_owner(self, request: Request) -> None:
