@@ -12,6 +12,7 @@ from benchmarks import (
     connections,
     convergence,
     devicebound,
+    edge,
     events,
     fleet,
     jobs,
@@ -38,6 +39,7 @@ _BENCHMARKS: Final[dict[str, Callable[..., list[report.Row]]]] = {
     "devicebound": devicebound.devicebound,
     "transports": transports.transports,
     "jobs": jobs.jobs,
+    "edge": edge.edge,
 }
 
 

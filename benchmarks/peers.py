@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks.load.job import Job
 from benchmarks.place import ADDRESS, find, free_port, listening, server
 from benchmarks.service import HOST
+from muster.wire.mqtt import codec
+from muster.wire.mqtt.packets import Connect, Publish, Subscribe
 
 
 class Peer:
@@ -77,6 +81,66 @@ def mosquitto(
             )
             pids.append(process.pid)
         yield Peer(pids, secure, ca / "ca.pem")
+
+
+@contextlib.contextmanager
+def bridge(work: Path, ca: Path) -> Iterator[tuple[Peer, Callable[[], int]]]:
+    """Run mosquitto that keeps messages on disk and passes them on over TLS to another one.
+
+    Yields:
+        The first one, and what tells how many messages the second one has given out.
+    """
+    plain, secure, near = free_port(), free_port(), free_port()
+    keys = f"certfile {ca}/server.pem\nkeyfile {ca}/server.key\n"
+    common = (
+        "user root\nallow_anonymous true\nlog_type error\nmax_queued_messages 0\n"
+        "max_inflight_messages 0\nset_tcp_nodelay true\n"
+    )
+    above, below = work / "above.conf", work / "below.conf"
+    above.write_text(
+        f"{common}persistence false\nlistener {plain} {ADDRESS}\n"
+        f"listener {secure} {ADDRESS}\n{keys}"
+    )
+    below.write_text(
+        f"{common}persistence true\npersistence_location {work}/\nautosave_interval 1\n"
+        f"listener {near} {ADDRESS}\n{keys}"
+        f"connection up\naddress {HOST}:{secure}\nbridge_cafile {ca}/ca.pem\n"
+        "topic # out 1\ncleansession false\nnotifications false\n"
+    )
+    program = find("mosquitto") or "mosquitto"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(server([program, "-c", above], work / "above.log", listening(secure)))
+        count = stack.enter_context(counter(plain))
+        process = stack.enter_context(
+            server([program, "-c", below], work / "below.log", listening(near))
+        )
+        yield Peer([process.pid], near, ca / "ca.pem"), count
+
+
+@contextlib.contextmanager
+def counter(port: int) -> Iterator[Callable[[], int]]:
+    """Subscribe to everything at a plain port; yield what tells how many messages have come."""
+    arrived = 0
+    link = socket.create_connection((ADDRESS, port), 30)
+    link.settimeout(None)
+    link.sendall(codec.encode(Connect("counter", keep_alive_s=0)))
+    link.sendall(codec.encode(Subscribe(1, [("#", 0)])))
+
+    def read() -> None:
+        nonlocal arrived
+        decoder = codec.Decoder()
+        with contextlib.suppress(OSError):
+            while data := link.recv(1 << 18):
+                arrived += sum(isinstance(packet, Publish) for packet in decoder.feed(data))
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    try:
+        yield lambda: arrived
+    finally:
+        link.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        link.close()
 
 
 def mosquitto_websockets(work: Path, ca: Path) -> contextlib.AbstractContextManager[Peer]:

@@ -143,8 +143,8 @@ class Caller:
 
 
 @contextlib.contextmanager
-def muster(data_dir: Path) -> Iterator[Muster]:
-    """Run the service on a data directory, with its defaults."""
+def muster(data_dir: Path, *, https_port: int = 0, mqtt_port: int = 0) -> Iterator[Muster]:
+    """Run the service on a data directory, with its defaults; on free ports unless told."""
 
     def ready(process: subprocess.Popen[bytes]) -> bool:
         try:
@@ -155,7 +155,7 @@ def muster(data_dir: Path) -> Iterator[Muster]:
 
     command: list[str | Path] = [
         *(_MUSTER, "up", "--data-dir", data_dir, "--listen", ADDRESS, "--hostname", HOST),
-        *("--https-port", "0", "--mqtt-port", "0", "--amqp-port", "0"),
+        *("--https-port", str(https_port), "--mqtt-port", str(mqtt_port), "--amqp-port", "0"),
     ]
     start = CLOCK.monotonic()
     with server(command, data_dir.with_suffix(".log"), ready) as process:
