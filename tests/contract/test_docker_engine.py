@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -31,6 +30,7 @@ from muster.edge.engine.base import (
 from muster.edge.engine.docker import DockerEngine
 from muster.edge.settings import ContainerEngine, Network
 from support.docker import PASSWORD, USER, DockerHost, Registry
+from support.run import Run
 from support.secrets import CLOCK, remember
 
 if TYPE_CHECKING:
@@ -339,7 +339,7 @@ async def _answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None
 async def test_a_network_is_made_as_the_configuration_says(
     docker_host: DockerHost, registry: Registry
 ) -> None:
-    third = os.getpid() % 100
+    third = Run.current().slot  # nobody else's at this time
     network = Network(
         name="plant-network",
         ipv6=True,
