@@ -247,7 +247,9 @@ class Twins:
     async def _notify(self, ref: IdentityRef, copy: Copy) -> None:
         """Send a client the difference to what it was told last, if it takes it."""
         link = self._clients.get(ref)
-        if link is None or not link.takes_desired() or copy.seen is None:
+        if copy.seen is None or not copy.desired_version:
+            return
+        if link is None or not link.takes_desired():
             return
         patch = difference(copy.seen, copy.desired)
         if patch:
