@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from support.instance import Instance
+    from support.site import Site
 
 IOTEDGED = Path(sys.executable).parent / "iotedged"
 IOTEDGE = Path(sys.executable).parent / "iotedge"
@@ -34,6 +36,7 @@ class EdgeDaemon:
         address: where its edge hub listens, an address of its own.
         hostname: what modules call it; the address.
         network: table of the containers' network.
+        site: where it is to run; `None` for here.
     """
 
     def __init__(
@@ -44,8 +47,10 @@ class EdgeDaemon:
         address: str | None = None,
         hostname: str | None = None,
         network: str = "",
+        site: Site | None = None,
     ) -> None:
         self._instance = instance
+        self._site = site
         self._engine_uri = engine_uri
         self._network = network
         run = Run.current()
@@ -108,15 +113,26 @@ class EdgeDaemon:
 
     def start(self, *options: str) -> None:
         """Start it, and wait until its management API answers."""
+        self.begin(*options)
+        # The command takes a second of processor time, so it is run when there is a listener.
+        self.wait(self._listens, "the management socket")
+        self.wait(lambda: self.iotedge("list").returncode == 0, "the management API")
+
+    def begin(self, *options: str) -> None:
+        """Start it, and do not wait for anything."""
+        command = [str(IOTEDGED), "-c", str(self.config), *options]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [IOTEDGED, "-c", self.config, *options],
+                command if self._site is None else self._site.command(*command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "NO_COLOR": "1"},
             )
-        self.wait(lambda: self.iotedge("list").returncode == 0, "the management API")
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(self.management.removeprefix("unix://")) == 0
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """End it, and wait; return its exit code."""

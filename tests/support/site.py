@@ -18,11 +18,12 @@ import os
 import random
 import selectors
 import shutil
+import signal
 import struct
 import subprocess
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from support.run import Run
 from support.secrets import CLOCK
@@ -37,6 +38,20 @@ _TUNSETIFF = 0x400454CA
 _IFF_TUN_NO_PI = 0x0001 | 0x1000
 _MTU = 1500
 _TOOLS = ("ip", "iptables", "sysctl")
+_TCP = 6
+_SYN, _SYN_ACK = 0x02, 0x12
+
+
+class Attempt(NamedTuple):
+    """A connection that somebody in a site has tried to open, as it came out of the link.
+
+    Attributes:
+        at_s: when, by the steady clock.
+        opening: ports and sequence number as they were sent: the same when it was sent again.
+    """
+
+    at_s: float
+    opening: bytes
 
 
 def why_none() -> str | None:
@@ -59,6 +74,7 @@ class Site:
     Attributes:
         name: of the network namespace.
         lost: packets that the link has lost, both ways.
+        attempts: connections that the instance was asked for, each once, the oldest first.
     """
 
     def __init__(self, place: Place) -> None:
@@ -75,9 +91,11 @@ class Site:
         self._cut = False
         self._delay_s = 0.0
         self._loss = 0.0
+        self._left: int | None = None
         self._end, self._ended = os.pipe()
         self._carrier: threading.Thread | None = None
         self.lost = 0
+        self.attempts: list[Attempt] = []
 
     # What a test does to the link.
 
@@ -86,10 +104,15 @@ class Site:
         with self._link:
             self._cut = True
 
-    def restore(self) -> None:
-        """Carry packets again."""
+    def restore(self, packets: int | None = None) -> None:
+        """Carry packets again; with a number, the link is cut after so many."""
         with self._link:
-            self._cut = False
+            self._cut, self._left = packets == 0, packets
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether packets are lost, all of them."""
+        return self._cut
 
     def shape(self, delay_s: float = 0.0, loss: float = 0.0) -> None:
         """Hold every packet back, each way, and lose a part of them, 0 to 1."""
@@ -101,6 +124,19 @@ class Site:
     def command(self, *args: str | Path) -> list[str]:
         """Return the command that runs `args` inside."""
         return ["ip", "netns", "exec", self.name, *map(str, args)]
+
+    def power_cut(self) -> None:
+        """Kill every process inside, with no time for anything."""
+        while pids := self._pids():
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _pids(self) -> list[int]:
+        listed = subprocess.run(
+            ["ip", "netns", "pids", self.name], capture_output=True, text=True, check=True
+        )
+        return [int(pid) for pid in listed.stdout.split()]
 
     # Making and removing.
 
@@ -182,9 +218,14 @@ class Site:
                     with self._link:
                         gone = self._cut or random.random() < self._loss
                         due = CLOCK.monotonic() + self._delay_s
+                        if not gone and self._left is not None:
+                            self._left -= 1
+                            self._cut = self._left <= 0
                     if gone:
                         self.lost += 1
                         continue
+                    if key.fd == there and (opening := _opening(packet)) is not None:
+                        self._note(Attempt(due, opening))
                     count += 1
                     heapq.heappush(waiting, (due, count, other[key.fd], packet))
                 now = CLOCK.monotonic()
@@ -193,6 +234,18 @@ class Site:
                     # A device that is down or full loses the packet, as a line would.
                     with contextlib.suppress(OSError):
                         os.write(end, packet)
+
+    def _note(self, attempt: Attempt) -> None:
+        if all(attempt.opening != known.opening for known in self.attempts[-1000:]):
+            self.attempts.append(attempt)
+
+
+def _opening(packet: bytes) -> bytes | None:
+    """Return ports and sequence number of a TCP connection that an IPv4 packet is to open."""
+    if packet[0] >> 4 != 4 or packet[9] != _TCP:
+        return None
+    segment = packet[(packet[0] & 0x0F) * 4 :]
+    return segment[:8] if segment[13] & _SYN_ACK == _SYN else None
 
 
 def _tun(name: str) -> int:

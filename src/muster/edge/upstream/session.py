@@ -263,7 +263,8 @@ class MqttSession:
                 if asyncio.get_running_loop().time() - began > self._tuning.stable_s:
                     failures = 0
                 failures += 1
-                await self._lost(failure, failures)
+                if await self._lost(failure, failures):
+                    failures -= 1  # an attempt that others asked for makes no pause longer
         finally:
             self._end()
 
@@ -355,8 +356,8 @@ class MqttSession:
         self._let_go(connection)
         return None
 
-    async def _lost(self, failure: Failure, failures: int) -> None:
-        """Tell, and wait before the next attempt."""
+    async def _lost(self, failure: Failure, failures: int) -> bool:
+        """Tell, and wait before the next attempt; return whether it comes before its time."""
         if self._connection is not None:
             self._let_go(self._connection)
         refused = failure.final and not failure.unreachable
@@ -380,7 +381,8 @@ class MqttSession:
         while (left := end - loop.time()) > 0 and not self._time.stepped(mark):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), min(left, _LOOK_S))
-                return
+                return True
+        return False
 
     async def _drain(self, connection: Connection) -> None:
         """Let what is in flight arrive."""

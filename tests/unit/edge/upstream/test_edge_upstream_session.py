@@ -30,6 +30,17 @@ if TYPE_CHECKING:
     from muster.net.listener import Listener
     from unit.net.net_fixtures import Listen
 
+
+class Counted(Backoff, frozen=True, kw_only=True):
+    """Pauses that know for how many failures each was made."""
+
+    asked: list[int] = msgspec.field(default_factory=list)
+
+    def pause_s(self, failures: int, chance: float, asked_s: float = 0.0) -> float:
+        self.asked.append(failures)
+        return super().pause_s(failures, chance, asked_s)
+
+
 SOON = Backoff(first_s=0.05, cap_s=0.1)
 TUNING = Tuning(unreachable=SOON, refused=SOON)
 LOGIN = Login(hub_host="localhost", device_id="d1", key=b"k" * 32)
@@ -428,6 +439,19 @@ async def test_hurry(peer: Peer, begin: Callable[..., Subject]) -> None:
     while subject.session.link is not Link.CONNECTED:
         subject.session.hurry()
         await asyncio.sleep(0.01)
+
+
+async def test_attempts_that_others_asked_for_make_no_pause_longer(
+    peer: Peer, begin: Callable[..., Subject]
+) -> None:
+    """Several sessions of a device reach a hub that is gone the moment after."""
+    peer.connack = 3
+    never = Counted(first_s=3600.0, cap_s=3600.0, floor_s=3600.0)
+    subject = begin(tuning=msgspec.structs.replace(TUNING, unreachable=never))
+    while len(never.asked) < 4:
+        subject.session.hurry()
+        await asyncio.sleep(0.01)
+    assert set(never.asked) == {1}
 
 
 async def test_a_stranger_is_not_trusted(listen: Listen) -> None:
