@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import msgspec
 import pytest
 from engine_harness import (
@@ -19,6 +21,7 @@ from engine_harness import (
     wait_for_log,
 )
 
+from muster.edge.engine import docker
 from muster.edge.engine.base import (
     EngineError,
     LogRange,
@@ -111,6 +114,23 @@ async def test_an_image_that_is_here_is_used_when_the_registry_is_away(
             await harness.engine.prepare(missing)
     finally:
         registry.start()
+
+
+async def test_a_registry_that_says_nothing_is_given_up(
+    harness: DockerHarness, docker_host: DockerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker, "_SILENCE_S", 0.5)
+    monkeypatch.setattr(docker, "_SILENCE_WITH_IMAGE_S", 0.5)
+    # The kernel takes the connection, and nobody ever reads it.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        here = f"{address}/private/here:1"
+        docker_host.build(here, "scratch", ["/program"], {"/program": "made elsewhere"})
+        await harness.engine.prepare(image(here))
+        with pytest.raises(EngineError, match="nothing was heard"):
+            await harness.engine.prepare(image(f"{address}/private/absent:1"))
+        silent.setblocking(False)
+        silent.accept()[0].close()  # it was asked
 
 
 async def test_images_that_came_on_a_disk_are_used(
@@ -502,10 +522,6 @@ async def test_an_engine_that_is_not_there(tmp_path: Any) -> None:
 
 async def test_an_engine_that_says_nothing(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that accepts and does not answer stands for an engine that hangs."""
-    import aiohttp
-
-    from muster.edge.engine import docker
-
     closed = asyncio.Event()
 
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
