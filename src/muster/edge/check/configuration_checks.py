@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import os
@@ -52,6 +53,8 @@ def well_formed(around: Surroundings) -> Outcome:
     try:
         around.configuration = load(around.options.config_file)
     except ConfigurationError as error:
+        if os.strerror(errno.EACCES) in error.message:
+            raise Problem(error.message, "try again with sudo", Result.FATAL) from None
         raise Problem(
             error.message,
             "correct that line, or write the file anew: iotedge config dps --help",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import json
 import os
 import socket
@@ -39,6 +40,16 @@ def test_a_bad_file_is_fatal_and_all_else_is_skipped(device: Device) -> None:
     assert "iotedge config dps" in fix
     found = list(run(CONFIGURATION, around))
     assert [finding.outcome.result for finding in found[1:]] == [Result.SKIPPED] * (len(found) - 1)
+
+
+def test_a_file_that_may_not_be_read(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:  # as the kernel does for everybody but root
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    what, fix = problem(checks.well_formed, device.around(read=False), Result.FATAL)
+    assert what == f"{device.file}: cannot be read: Permission denied"
+    assert fix == "try again with sudo"
 
 
 def test_a_device_without_a_hub(device: Device) -> None:
