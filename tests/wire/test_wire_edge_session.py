@@ -15,7 +15,8 @@ from muster.edge.upstream.errors import RefusedError
 from muster.edge.upstream.http import Https
 from muster.edge.upstream.hub_time import HubTime
 from muster.edge.upstream.login import Transport
-from muster.edge.upstream.session import MqttSession, Tuning
+from muster.edge.upstream.session import MqttSession
+from muster.edge.upstream.tuning import Tuning
 from muster.ids import Randomness
 from muster.net.dial import Dialler
 from support.device import unique

@@ -4,7 +4,7 @@ Bounds, in bytes: queues on disk `Configuration.max_bytes` (the oldest of the le
 dropped first) and in memory `queues.RECENT_BYTES`; of each client `mqtt_session.MAX_PENDING`
 between the network and the disk, `MAX_WAITING_SIZE` of requests, and its write buffer
 (`net.mqtt.MqttLimits`), beyond which it is disconnected; on the way up what the session allows
-(`upstream.session.Tuning`).
+(`upstream.tuning.Tuning`).
 """
 
 from __future__ import annotations

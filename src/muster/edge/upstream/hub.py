@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from muster.edge.identity import DeviceIdentity, ModuleIdentity
     from muster.edge.upstream.base import Feature, Owner
     from muster.edge.upstream.hub_time import HubTime
-    from muster.edge.upstream.session import Tuning
+    from muster.edge.upstream.tuning import Tuning
     from muster.ids import Randomness
 
 LIMITS: Final = Limits(

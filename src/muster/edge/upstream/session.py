@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 import msgspec
 import structlog
 
-from muster.edge.upstream import backoff, topics
+from muster.edge.upstream import topics
 from muster.edge.upstream.base import Feature, HubError, JsonObject, Link, Message, NoLinkError
 from muster.edge.upstream.connection import Connection
 from muster.edge.upstream.login import Transport
+from muster.edge.upstream.outbox import Outbox
+from muster.edge.upstream.tuning import Tuning
 from muster.net.conversation import Failure
 from muster.net.dial import reason
 from muster.net.dial_websocket import WebSocketLine
@@ -56,45 +57,6 @@ class Dial(Protocol):
         proxy: Proxy | None = None,
     ) -> asyncio.Transport:
         """See there."""
-
-
-class Tuning(msgspec.Struct, frozen=True, kw_only=True):
-    """What a session allows itself and the hub. Times in seconds, sizes in bytes.
-
-    Attributes:
-        in_flight: messages that are sent and not acknowledged.
-        in_flight_size: of those, together; one message may go beyond it.
-        keep_alive_s: longest silence that the hub is promised.
-        dial_s: for TCP and TLS.
-        answer_s: for the hub to accept and for each of its answers.
-        progress_s: in which the hub acknowledges something, while there is something.
-        token_s: life of a token.
-        renew_s: before its end a token is replaced.
-        drain_s: for what is in flight when a connection is left on purpose.
-        stable_s: after which a connection counts as a good one.
-        unreachable: pauses after failures.
-        refused: pauses after refusals.
-    """
-
-    in_flight: int = 1_000
-    in_flight_size: int = 1024 * 1024
-    keep_alive_s: int = 60
-    dial_s: float = 20.0
-    answer_s: float = 60.0
-    progress_s: float = 60.0
-    token_s: float = 3_600.0
-    renew_s: float = 300.0
-    drain_s: float = 10.0
-    stable_s: float = 60.0
-    unreachable: backoff.Backoff = backoff.UNREACHABLE
-    refused: backoff.Backoff = backoff.REFUSED
-
-
-class _Outgoing(NamedTuple):
-    topic: str
-    body: bytes
-    size: int
-    done: asyncio.Future[None]
 
 
 @final
@@ -145,7 +107,7 @@ class MqttSession:
         self._over: asyncio.Future[Failure | None] | None = None
         self._renewing = False
         self._renewed = asyncio.Event()
-        self._waiting: deque[_Outgoing] = deque()
+        self._outbox = Outbox(self._tuning)
         self._hurry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._left_over: set[asyncio.Task[None]] = set()
@@ -167,7 +129,7 @@ class MqttSession:
         task, self._task = self._task, None
         if task is None:
             return
-        self._give_up_waiting()
+        self._outbox.give_up()
         connection = self._connection
         if connection is not None and self._link is Link.CONNECTED:
             await self._drain(connection)
@@ -209,8 +171,7 @@ class MqttSession:
             raise HubError(f"a message of {size} bytes is over the limit of {MAX_MESSAGE}", 413)
         if self._link is not Link.CONNECTED or self._task is None:
             raise NoLinkError("there is no connection to the hub")
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Outgoing(topic, message.body, size, done))
+        done = self._outbox.add(topic, message.body, size)
         self._pump()
         await done
 
@@ -364,7 +325,7 @@ class MqttSession:
         link = Link.REFUSED if refused else Link.UNREACHABLE
         self._link_is(link, failure.detail or failure.kind)
         self._renewal_ends()
-        self._give_up_waiting()
+        self._outbox.give_up()
         tuning = self._tuning
         pauses = tuning.refused if refused else tuning.unreachable
         chance = int.from_bytes(self._randomness.token_bytes(4)) / 2**32
@@ -411,32 +372,12 @@ class MqttSession:
         if self._connection is not None:
             self._let_go(self._connection)
         self._renewal_ends()
-        self._give_up_waiting()
-
-    # Sending.
+        self._outbox.give_up()
 
     def _pump(self) -> None:
-        """Send what there is room for, in order."""
-        connection, tuning = self._connection, self._tuning
-        if connection is None or self._link is not Link.CONNECTED or self._renewing:
-            return
-        while self._waiting:
-            if connection.in_flight >= tuning.in_flight:
-                return
-            next_size = self._waiting[0].size
-            if connection.bytes_in_flight and (
-                connection.bytes_in_flight + next_size > tuning.in_flight_size
-            ):
-                return
-            message = self._waiting.popleft()
-            if not message.done.done():  # its sender may have gone
-                connection.send(message.topic, message.body, message.size, message.done)
-
-    def _give_up_waiting(self) -> None:
-        while self._waiting:
-            done = self._waiting.popleft().done
-            if not done.done():
-                done.set_exception(NoLinkError("the connection to the hub was lost"))
+        """Send what there is room for."""
+        if self._connection is not None and self._link is Link.CONNECTED and not self._renewing:
+            self._outbox.pump(self._connection)
 
     async def _ask(self, topic: str, body: bytes) -> bytes:
         if self._renewing:

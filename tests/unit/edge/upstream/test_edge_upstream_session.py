@@ -1,4 +1,4 @@
-"""The session with the hub, against one that does what the test says."""
+"""The session with the hub: what is said on a connection, and what when it is lost."""
 
 from __future__ import annotations
 
@@ -10,98 +10,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from muster.edge.identity import DeviceIdentity
-from muster.edge.upstream.backoff import Backoff
 from muster.edge.upstream.base import Feature, HubError, Link, Message, NoLinkError
 from muster.edge.upstream.connection import MAX_INBOX, MAX_METHODS
-from muster.edge.upstream.hub import Hub
-from muster.edge.upstream.hub_time import HubTime
-from muster.edge.upstream.login import Gateway, Login, Transport
-from muster.edge.upstream.session import MqttSession, Tuning
-from muster.ids import Randomness
-from muster.net.dial import Dialler, client_context
-from support.edge import PATIENCE_S, SessionOwner, ShiftedClock, until
-from unit.edge.upstream.upstream_peer import Peer
-from unit.net.loopback import HOST, Certificate, Echo
+from support.edge import PATIENCE_S, until
+from unit.edge.upstream.session_subject import LOGIN, TUNING, Subject
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
-    from muster.net.listener import Listener
-    from unit.net.net_fixtures import Listen
-
-
-class Counted(Backoff, frozen=True, kw_only=True):
-    """Pauses that know for how many failures each was made."""
-
-    asked: list[int] = msgspec.field(default_factory=list)
-
-    def pause_s(self, failures: int, chance: float, asked_s: float = 0.0) -> float:
-        self.asked.append(failures)
-        return super().pause_s(failures, chance, asked_s)
-
-
-SOON = Backoff(first_s=0.05, cap_s=0.1)
-TUNING = Tuning(unreachable=SOON, refused=SOON)
-LOGIN = Login(hub_host="localhost", device_id="d1", key=b"k" * 32)
-
-
-class Subject:
-    """A session and who wanted it."""
-
-    def __init__(self, listener: Listener, certificate: Certificate | None, **options: Any) -> None:
-        self.owner = SessionOwner()
-        context = client_context(None if certificate is None else certificate.certificate)
-        self.dialler = Dialler(context)
-        port = listener.port
-        self.session = MqttSession(
-            options.pop("login", LOGIN),
-            Gateway(host="localhost", address=HOST, mqtt_port=port, https_port=port),
-            self.owner,
-            dialler=self.dialler,
-            time=HubTime(ShiftedClock()),
-            randomness=Randomness(),
-            **{"tuning": TUNING, "ways": [Transport.MQTT], **options},
-        )
-        self.session.open()
-
-    @property
-    def details(self) -> str:
-        return " | ".join(detail for _, detail in self.owner.links)
-
-    async def connected(self) -> None:
-        await until(lambda: self.session.link is Link.CONNECTED)
-
-    def send(self, *bodies: bytes) -> list[asyncio.Task[None]]:
-        return [
-            asyncio.ensure_future(self.session.send(Message(bag="a=b", body=body)))
-            for body in bodies
-        ]
-
-
-@pytest.fixture
-def peer() -> Peer:
-    return Peer()
-
-
-@pytest.fixture
-async def begin(
-    peer: Peer, listen: Listen, certificate: Certificate
-) -> AsyncIterator[Callable[..., Subject]]:
-    """Return a function that opens a session with the peer."""
-    listener = await listen(peer.make_line)
-    subjects: list[Subject] = []
-
-    def start(**options: Any) -> Subject:
-        subjects.append(Subject(listener, certificate, **options))
-        return subjects[-1]
-
-    yield start
-    for subject in subjects:
-        await subject.session.close()
-        await subject.dialler.close(5.0)
-    # Nothing goes on after `close`.
-    assert asyncio.all_tasks() == {asyncio.current_task()}
+    from unit.edge.upstream.upstream_peer import Peer
 
 
 async def test_connect_is_that_of_a_device(peer: Peer, begin: Callable[..., Subject]) -> None:
@@ -410,132 +327,6 @@ async def test_what_is_in_flight_has_a_moment_at_the_end(
     assert peer.line.said_goodbye
     with pytest.raises(NoLinkError):
         await subject.session.send(Message())
-
-
-@pytest.mark.parametrize(
-    ("connack", "link"), [(3, Link.UNREACHABLE), (5, Link.REFUSED), (2, Link.REFUSED)]
-)
-async def test_a_hub_that_does_not_accept(
-    peer: Peer, begin: Callable[..., Subject], connack: int, link: Link
-) -> None:
-    peer.connack = connack
-    subject = begin(ways=[Transport.MQTT, Transport.WEBSOCKET])
-    await until(lambda: bool(subject.owner.links))
-    assert subject.owner.links[0][0] is link
-    assert f"with {connack}," in subject.details
-    peer.connack = 0
-    await subject.connected()
-    # It was the hub that said no, so no other way was tried.
-    assert all(line.connect is not None for line in peer.lines)
-
-
-async def test_hurry(peer: Peer, begin: Callable[..., Subject]) -> None:
-    peer.connack = 5
-    never = Backoff(first_s=3600.0, cap_s=3600.0, floor_s=3600.0)
-    subject = begin(tuning=msgspec.structs.replace(TUNING, refused=never))
-    await until(lambda: subject.session.link is Link.REFUSED)
-    peer.connack = 0
-    # Its turn may come before the pause has begun, so it is said until it is heard.
-    while subject.session.link is not Link.CONNECTED:
-        subject.session.hurry()
-        await asyncio.sleep(0.01)
-
-
-async def test_attempts_that_others_asked_for_make_no_pause_longer(
-    peer: Peer, begin: Callable[..., Subject]
-) -> None:
-    """Several sessions of a device reach a hub that is gone the moment after."""
-    peer.connack = 3
-    never = Counted(first_s=3600.0, cap_s=3600.0, floor_s=3600.0)
-    subject = begin(tuning=msgspec.structs.replace(TUNING, unreachable=never))
-    while len(never.asked) < 4:
-        subject.session.hurry()
-        await asyncio.sleep(0.01)
-    assert set(never.asked) == {1}
-
-
-async def test_a_stranger_is_not_trusted(listen: Listen) -> None:
-    peer = Peer()
-    subject = Subject(await listen(peer.make_line), None)
-    await until(lambda: len(subject.owner.links) > 0)
-    assert subject.session.link is Link.UNREACHABLE
-    assert ": tls: self-signed certificate (this device's clock says 20" in subject.details
-    assert peer.lines == []
-    await subject.session.close()
-    await subject.dialler.close(5.0)
-
-
-async def test_a_server_without_websockets(listen: Listen, certificate: Certificate) -> None:
-    class Http(asyncio.Protocol):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            assert isinstance(transport, asyncio.Transport)
-            self.transport = transport
-
-        def data_received(self, data: bytes) -> None:
-            assert data.startswith(b"GET /$iothub/websocket HTTP/1.1\r\n")
-            self.transport.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
-
-    subject = Subject(await listen(Http), certificate, ways=[Transport.WEBSOCKET])
-    await until(lambda: bool(subject.owner.links))
-    assert subject.owner.links[0][0] is Link.UNREACHABLE
-    assert "mqtt-ws: localhost:" in subject.details
-    assert "HTTP 404" in subject.details
-    await subject.session.close()
-    await subject.dialler.close(5.0)
-
-
-async def test_both_ways_are_named_when_neither_works(
-    listen: Listen, certificate: Certificate
-) -> None:
-    listener = await listen(Echo)
-    ways = [Transport.MQTT, Transport.WEBSOCKET]
-    subject = Subject(listener, certificate, ways=ways)
-    await until(lambda: bool(subject.owner.links))
-    assert "mqtt: localhost:" in subject.details
-    assert "; mqtt-ws: localhost:" in subject.details
-    await subject.session.close()
-    await subject.dialler.close(5.0)
-
-
-async def test_where_one_session_comes_through_the_others_follow(
-    listen: Listen, certificate: Certificate
-) -> None:
-    peer = Peer()
-    listener = await listen(peer.make_line)
-    nobody = Gateway(host="localhost", address=HOST, mqtt_port=9, https_port=9)
-    hub = Hub(
-        DeviceIdentity(hub_host="localhost", device_id="d1", key=b"k" * 32),
-        trust_bundle=certificate.certificate,
-        parent_hostname=None,
-        upstream_protocol="Mqtt",
-        time=HubTime(ShiftedClock()),
-        randomness=Randomness(),
-        environment={},
-        gateway=nobody,
-    )
-    never = Backoff(first_s=3600.0, cap_s=3600.0, floor_s=3600.0)
-    owners = [SessionOwner() for _ in range(4)]
-    sessions = [
-        hub.session(
-            msgspec.structs.replace(LOGIN, module_id=f"m{number}"),
-            owner,
-            tuning=msgspec.structs.replace(TUNING, unreachable=never),
-        )
-        for number, owner in enumerate(owners)
-    ]
-    for session in sessions:
-        session.open()
-    await until(lambda: all(owner.links for owner in owners))
-    # The link is back, and one of them tries.
-    for session in sessions:
-        session._gateway = msgspec.structs.replace(nobody, mqtt_port=listener.port)
-    while sessions[2].link is not Link.CONNECTED:
-        sessions[2].hurry()
-        await asyncio.sleep(0.01)
-    await until(lambda: all(session.link is Link.CONNECTED for session in sessions))
-    for session in sessions:
-        await session.close()
-    await hub.close()
 
 
 @pytest.mark.parametrize("seed", range(4))
