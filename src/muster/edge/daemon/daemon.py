@@ -94,7 +94,8 @@ class Daemon:
         self._runtimes = Runtimes(settings, self._renew)
         self._built_in = BuiltIn(own_log, clock, lambda: self._device)
         self._modules = Modules(self._runtimes.engines, self._built_in)
-        self._bundles = SupportBundles(settings, self._modules, clock)
+        self._machine = Machine(settings, clock)
+        self._bundles = SupportBundles(self._modules, self._machine)
         registrar = None
         if isinstance(settings.provisioning, DpsProvisioning):
             registrar = Registrar(
@@ -136,7 +137,7 @@ class Daemon:
             self._modules,
             self._runtimes.engines,
             identities=self,
-            machine=Machine(self._settings, self._clock),
+            machine=self._machine,
             bundles=self._bundles,
             reprovisions=self,
             clock=self._clock,

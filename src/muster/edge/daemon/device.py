@@ -283,7 +283,7 @@ class Device:
     async def _check(self) -> None:
         with contextlib.suppress(HubError, NoLinkError):
             found = [await self.identities.ensure(each.module_id) for each in self._own]
-            if found != list(self._own):
+            if list(map(_proof, found)) != list(map(_proof, self._own)):
                 _log.info("the hub has other identities of the runtime")
                 self._watcher.identities_changed()
 
@@ -292,6 +292,10 @@ class Device:
         self._watcher.hub_refuses(starting=not self._own)
         if self._own:
             self._check_own()
+
+
+def _proof(module: ModuleIdentity) -> tuple[str, bytes]:
+    return module.generation_id, module.key
 
 
 def _chance(randomness: Randomness) -> float:

@@ -19,9 +19,8 @@ from muster.edge.local_api.modules import BUILT_IN
 if TYPE_CHECKING:
     import datetime as dt
 
-    from muster.clock import Clock
+    from muster.edge.local_api.machine import Machine
     from muster.edge.local_api.modules import Modules
-    from muster.edge.settings import Settings
 
 JsonObject: TypeAlias = dict[str, Any]
 MOST: Final = 64 * 1024 * 1024
@@ -37,15 +36,13 @@ class SupportBundles:
     """Implements `agent.ports.SupportBundles` and `local_api.management.Bundles`.
 
     Args:
-        settings: of the device.
         modules: whose logs and facts go in.
-        clock: names the files' times.
+        machine: whose facts go in, too.
     """
 
-    def __init__(self, settings: Settings, modules: Modules, clock: Clock) -> None:
-        self._settings = settings
+    def __init__(self, modules: Modules, machine: Machine) -> None:
         self._modules = modules
-        self._clock = clock
+        self._machine = machine
 
     async def make(
         self, since: dt.datetime | None, until: dt.datetime | None, *, runtime_only: bool
@@ -68,6 +65,8 @@ class SupportBundles:
         try:
             with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
                 archive.writestr("modules.json", _json(details))
+                archive.writestr("runtimes.json", _json(await self._modules.runtimes()))
+                archive.writestr("system.json", _json(self._machine.info("")))
                 for module in details:
                     if not runtime_only or module["name"] in BUILT_IN:
                         await self._add(archive, module["name"], since, until)

@@ -123,6 +123,16 @@ class Modules:
             return self._built_in.logs(name, wanted)
         return (await self._engine(name)).logs(name, wanted)
 
+    async def runtimes(self) -> JsonObject:
+        """Return what each runtime says of itself, by its `type`; what keeps it from that, else."""
+        found: JsonObject = {}
+        for engine in self._engines:
+            try:
+                found[engine.type] = await engine.facts()
+            except EngineError as error:
+                found[engine.type] = {"error": str(error)}
+        return found
+
     async def engine_of(self, name: str) -> Engine | None:
         """Return the runtime of a module, `None` for one that is built in.
 

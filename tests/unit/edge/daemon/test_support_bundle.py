@@ -12,12 +12,13 @@ import pytest
 from muster.clock import ManualClock
 from muster.edge.daemon.support_bundle import SupportBundles, without_secrets
 from muster.edge.engine.base import EngineError, LogChunk, LogRange, Module, Status
+from muster.edge.local_api.machine import Machine
 from unit.edge.local_api.conftest import START, Apis
 
 
 class _Apis(Apis):
     def bundles_of(self) -> SupportBundles:
-        return SupportBundles(self.settings, self.modules, self.clock)
+        return SupportBundles(self.modules, Machine(self.settings, self.clock))
 
 
 @pytest.fixture
@@ -43,6 +44,8 @@ async def test_what_is_in_it(apis: _Apis) -> None:
     assert found["logs/temperature_log.txt"] == "warm\n"
     assert found["logs/edgeAgent_log.txt"] == "daemon\n"
     assert json.loads(found["inspect/temperature.json"]) == {"Name": "temperature"}
+    assert json.loads(found["runtimes.json"]) == {"docker": {"version": "27.1"}}
+    assert json.loads(found["system.json"])["site"] == "plant 7"
     names = [module["name"] for module in json.loads(found["modules.json"])]
     assert names == ["edgeAgent", "edgeHub", "temperature"]
     assert apis.runtime.wanted == [LogRange(since=START - dt.timedelta(days=1), timestamps=True)]
