@@ -244,7 +244,7 @@ def test_killed_at_any_moment_it_loses_nothing_it_had_accepted(
     edge.wait_applied()
     ledger = Ledger()
     with module(edge, "a") as a:
-        for life in range(3):
+        for life in range(2):
             if life % 2:
                 edge.proxy.cut()
             sending = threading.Thread(target=lambda: [send(ledger, a) for _ in range(60)])

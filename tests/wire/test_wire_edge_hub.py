@@ -206,6 +206,28 @@ def test_what_is_not_acknowledged_comes_again_in_order(edge: EdgeDevice) -> None
     wait_for(lambda: not edge.view()["queues"])
 
 
+def test_a_slow_reader_gets_much_that_waits(edge: EdgeDevice) -> None:
+    edge.desire(across='FROM /messages/* INTO BrokeredEndpoint("/modules/b/inputs/in")')
+    device = edge.device_id
+    keys = {name: edge.module_key(name) for name in ("a", "b")}
+    edge.start()
+    edge.wait_applied()
+    body, count = b"x" * 200_000, 60
+    with connected(edge, f"{device}/a", keys["a"]) as a:
+        for number in range(count):
+            topic = f"devices/{device}/modules/a/messages/events/n={number}"
+            a.publish(topic, body)
+    with connected(edge, f"{device}/b", keys["b"]) as b:
+        b.subscribe(f"devices/{device}/modules/b/inputs/#")
+        # Far more waits than may be on its way to a client.
+        wait_for(lambda: edge.view()["queues"][0]["messages"] == count)
+        for number in range(count):
+            got = b.answer()
+            assert f"n={number}&" in got.topic
+            assert got.payload == body
+    wait_for(lambda: not edge.view()["queues"])
+
+
 def test_the_newer_connection_of_an_identity_has_its_place(edge: EdgeDevice) -> None:
     edge.desire(up=UP)
     who, key = f"{edge.device_id}/a", edge.module_key("a")

@@ -358,7 +358,7 @@ async def test_a_method_is_answered_by_its_client(tmp_path):
         call = asyncio.ensure_future(
             made.methods.invoke(REF, "turn", b"1", response_timeout_s=30, connect_timeout_s=0)
         )
-        await asyncio.sleep(0)
+        await until(lambda: client.calls)
         ((request_id, name, payload),) = client.calls
         assert (name, payload) == ("turn", b"1")
         made.methods.answered(REF, request_id + 1, 500, b"")
@@ -379,16 +379,17 @@ async def test_methods_of_clients_that_are_not_there_wait_as_long_as_asked(tmp_p
         with pytest.raises(NotFoundError):
             await invoke(0.01)
         waiting = asyncio.ensure_future(invoke(30))
-        await asyncio.sleep(0.01)
+        await until(lambda: made.methods._waits)
         client = Client()
         made.clients.attach(client)
-        await asyncio.sleep(0.01)
+        await until(lambda: client.calls)
         made.methods.answered(REF, client.calls[0][0], 200, b"1")
         assert await waiting == (200, b"1")
         with pytest.raises(UnavailableError):
             await invoke(0, 0.01)
+        calls = len(client.calls)
         lost = asyncio.ensure_future(invoke(0))
-        await asyncio.sleep(0.01)
+        await until(lambda: len(client.calls) > calls)
         made.clients.detach(client)
         with pytest.raises(UnavailableError):
             await lost
@@ -481,11 +482,11 @@ async def test_a_method_from_the_cloud_reaches_the_client(tmp_path):
         client = Client()
         made.clients.attach(client)
         call = asyncio.ensure_future(way.method("m", {"x": 1}))
-        await asyncio.sleep(0.01)
+        await until(lambda: client.calls)
         made.methods.answered(REF, client.calls[0][0], 201, b'{"y": 2}')
         assert await call == (201, {"y": 2})
         call = asyncio.ensure_future(way.method("m", None))
-        await asyncio.sleep(0.01)
+        await until(lambda: len(client.calls) == 2)
         made.methods.answered(REF, client.calls[1][0], 200, b"no json")
         status, _ = await call
         assert status == 502

@@ -91,6 +91,11 @@ class AmqpClient:
         """Whether the connection is closed or closing."""
         return self._closed or self._connection.closed
 
+    @property
+    def congested(self) -> bool:
+        """Whether enough is on its way to the client; handlers are told when it is not."""
+        return self._peer.congested
+
     # For handlers and identities.
 
     async def put_token(self, text: str) -> IdentityRef:

@@ -75,10 +75,11 @@ class _Outgoing(LinkHandler):
 
     async def wait_for_credit(self) -> bool:
         """Return when a message can be sent; False when none can any more."""
-        while self._link.attached and not self._link.credit:
+        link, client = self._link, self._identity.client
+        while link.attached and (not link.credit or client.congested):
             self._credit.clear()
             await self._credit.wait()
-        return self._link.attached
+        return link.attached
 
     async def send(
         self, bag: str, body: bytes, to: str, annotations: dict[Any, Any]

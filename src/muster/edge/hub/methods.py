@@ -105,6 +105,18 @@ class Methods:
             if not future.done():
                 future.set_result(None)
 
+    async def _next(self, ref: IdentityRef) -> None:
+        """Return when a client may have begun to take methods."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._waits.setdefault(ref, set())
+        waiting.add(future)
+        try:
+            await future
+        finally:
+            waiting.discard(future)
+            if not waiting and self._waits.get(ref) is waiting:
+                del self._waits[ref]
+
     async def _taker(self, ref: IdentityRef, name: str, patience_s: float) -> Link | None:
         try:
             async with asyncio.timeout(patience_s):
@@ -114,8 +126,6 @@ class Methods:
                         return link
                     if not patience_s:
                         return None
-                    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                    self._waits.setdefault(ref, set()).add(future)
-                    await future
+                    await self._next(ref)
         except TimeoutError:
             return None

@@ -28,7 +28,10 @@ MAX_UNACKNOWLEDGED: Final = 64
 """Messages to inputs a client may leave without PUBACK before it gets more."""
 ACKNOWLEDGE_S: Final = 60.0
 """A client that acknowledges nothing for so long is disconnected, so that it comes anew."""
+CONGESTED: Final = 256 * 1024
+"""Bytes on their way to a client that are enough for the moment."""
 
+_LOOK_S: Final = 0.02
 _PACKET_IDS: Final = 0xFFFF
 _log = structlog.get_logger(__name__)
 
@@ -113,11 +116,18 @@ class Deliveries:
                 batch = await outlet.take()
                 for message in batch:
                     await self._room.acquire()
+                    await self._uncongested()
                     spawn(self._deliver(message), "edge hub input")
                 if not batch:
                     await outlet.ready.wait()
         except MusterError as error:
             self._peer.close(error.message)
+
+    async def _uncongested(self) -> None:
+        """Return when the client has read most of what is on its way."""
+        peer = self._peer
+        while peer.buffered > CONGESTED and not peer.closed:  # noqa: ASYNC110 - nobody is told
+            await asyncio.sleep(_LOOK_S)
 
     async def _deliver(self, message: Stored) -> None:
         try:
