@@ -206,6 +206,23 @@ async def test_modules_start_without_the_hub(
     await reported(device, came(200, "a", "b"))
 
 
+async def test_a_hub_that_is_killed_and_comes_back(own_instance: Instance, tmp_path: Path) -> None:
+    device = await asyncio.to_thread(EdgeDevice, own_instance, tmp_path)
+    manager = IoTHubConfigurationManager.from_connection_string(login(own_instance))
+    try:
+        await device.start()
+        await apply(manager, device, {"a": program()})
+        before = await reported(device, came(200, "a"))
+        await asyncio.to_thread(own_instance.kill9)
+        await running(device, {"a"})
+        await asyncio.to_thread(own_instance.start)
+        await apply(manager, device, {"a": program(), "b": program()})
+        after = await reported(device, came(200, "a", "b"))
+        assert after["modules"]["a"] == before["modules"]["a"]
+    finally:
+        await device.end()
+
+
 async def test_direct_methods(
     device: EdgeDevice,
     manager: IoTHubConfigurationManager,

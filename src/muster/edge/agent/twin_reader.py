@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 import structlog
 
 from muster.clock import Clock
-from muster.edge.agent.constants import HUB_TIMEOUT_S, TWIN_THROTTLE_S
+from muster.edge.agent.constants import HUB_TIMEOUT_S, TWIN_READS, TWIN_THROTTLE_S
 from muster.edge.agent.metrics import AgentMetrics
 from muster.edge.upstream.base import HubError, Link, NoLinkError, Session
 
@@ -54,7 +55,7 @@ class TwinReader:
         self._refresh_s: Final = refresh_s
         self._clock: Final = clock
         self._asked: Final = asyncio.Event()
-        self._not_before = 0.0
+        self._reads: Final[deque[float]] = deque(maxlen=TWIN_READS)
 
     def ask(self) -> None:
         """Have it read soon."""
@@ -62,7 +63,7 @@ class TwinReader:
 
     def ask_now(self) -> None:
         """Have it read at once."""
-        self._not_before = 0.0
+        self._reads.clear()
         self._asked.set()
 
     async def run(self) -> None:
@@ -78,16 +79,22 @@ class TwinReader:
                 # The link coming up will ask again.
                 self._asked.clear()
                 continue
-            if (early_s := self._not_before - self._clock.monotonic()) > 0:
+            if (early_s := self._early_s()) > 0:
                 await asyncio.sleep(early_s)
             self._asked.clear()
-            self._not_before = self._clock.monotonic() + TWIN_THROTTLE_S
+            self._reads.append(self._clock.monotonic())
             if await self._read():
                 pause_s = _SHORTEST_PAUSE_S
             else:
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
                 self.ask_now()
+
+    def _early_s(self) -> float:
+        """Return how long to wait before the next read."""
+        if len(self._reads) < TWIN_READS:
+            return 0.0
+        return self._reads[0] + TWIN_THROTTLE_S - self._clock.monotonic()
 
     async def _read(self) -> bool:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -339,6 +340,20 @@ async def test_a_lost_report_is_made_good(device: Device) -> None:
     # What the hub has is not known after that, so it is read before anything is sent again.
     await device.reported(1, 200)
     assert device.session.reads == 2
+
+
+async def test_a_link_that_flaps_does_not_have_the_twin_read_each_time(device: Device) -> None:
+    device.session.desired = desired(1)
+    await device.agent.start()
+    for reads in (1, 2, 3):
+        device.session.connect()
+        await until(lambda reads=reads: device.session.reads == reads)
+        device.session.disconnect()
+    device.session.connect()
+    # Reading from memory takes no time, so a few turns of the loop would be enough for it.
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert device.session.reads == 3
 
 
 async def test_a_hub_that_takes_no_more_hears_what_came_of_it(device: Device) -> None:
