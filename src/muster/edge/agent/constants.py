@@ -24,8 +24,8 @@ STOP_PATIENCE_S: Final = 10.0
 PULLS_AT_ONCE: Final = 8
 TWIN_THROTTLE_S: Final = 30.0
 TWIN_READS: Final = 3
-"""Whole twins are read so often in that time, where links come and go. The official agent reads one,
-and hears of a deployment half a minute late when a link was away for a moment."""
+"""So often whole twins are read in that time, where links come and go. The official agent reads
+one, and hears of a deployment half a minute late when a link was away for a moment."""
 HUB_TIMEOUT_S: Final = 60.0
 FAREWELL_S: Final = 5.0
 """How long the last report may take while the device shuts down."""
