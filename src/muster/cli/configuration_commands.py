@@ -345,7 +345,7 @@ def _show_metric(noun: Noun) -> click.Command:
             return
         columns = list(dict.fromkeys(key for row in rows for key in row))
         show_table(
-            [column.upper() for column in columns],
+            columns,
             [[row.get(column) for column in columns] for row in rows],
             empty="Nothing.",
         )
@@ -367,8 +367,8 @@ def _tell_matches(client: RestClient, condition: str, *, edge: bool) -> int:
     matching = count_matches(client, condition, edge=edge)
     what = "edge device" if edge else "device or module"
     if matching:
-        plural = "" if matching == 1 else "s"
-        remark(f"The condition matches {matching:,} {what}{plural} now.")
+        several = "edge devices" if edge else "devices or modules"
+        remark(f"The condition matches {matching:,} {what if matching == 1 else several} now.")
     else:
         warn(f"the condition matches no {what} now; strings, numbers and booleans are different")
     return matching

@@ -11,6 +11,7 @@ from muster.cli.certificate_options import certificate_options
 from muster.cli.device_revoke import restore, revocations, revoke
 from muster.cli.enrollment_fields import is_edge
 from muster.cli.examples import examples
+from muster.cli.failures import FailedError
 from muster.cli.noun import NounGroup
 from muster.cli.options import (
     ENABLED,
@@ -29,8 +30,10 @@ from muster.cli.output import (
     to_the_second,
     without_secrets,
 )
+from muster.cli.renew_key import renew_device_key
 
 if TYPE_CHECKING:
+    from muster.cli.client import RestClient
     from muster.cli.connection import Invocation
 
 COLLECTION: Final = "/devices"
@@ -47,10 +50,17 @@ def device() -> None:
 device.add_command(revoke)
 device.add_command(restore)
 device.add_command(revocations)
+device.add_command(renew_device_key)
 
 _status_options = (
     click.option("--status", type=ENABLED, help="Whether it may connect."),
     click.option("--status-reason", metavar="TEXT", help="Why; up to 128 characters."),
+)
+_parent = click.option(
+    "--parent",
+    "parent_id",
+    metavar="ID",
+    help="The IoT Edge device it is a child of; '' for none.",
 )
 
 
@@ -59,6 +69,7 @@ _status_options = (
 @click.option("--edge/--no-edge", default=False, help="Whether it is an IoT Edge device.")
 @_status_options[0]
 @_status_options[1]
+@_parent
 @key_options
 @certificate_options
 @hub_option
@@ -68,6 +79,7 @@ _status_options = (
     "muster device create press-1",
     "muster device create gateway-02 --edge --hub plant-a.example.org",
     "muster device create press-2 --certificate press-2.pem",
+    "muster device create press-3 --parent gateway-01",
 )
 def create(
     invocation: Invocation,
@@ -76,6 +88,7 @@ def create(
     edge: bool,
     status: str | None,
     status_reason: str | None,
+    parent_id: str | None,
     primary_key: str | None,
     secondary_key: str | None,
     key_file: str | None,
@@ -94,7 +107,9 @@ def create(
     }
     if status_reason is not None:
         body["statusReason"] = status_reason
-    created = invocation.hub(hub_host).put(COLLECTION, device_id, body=body)
+    client = invocation.hub(hub_host)
+    _put_parent(client, body, parent_id)
+    created = client.put(COLLECTION, device_id, body=body)
     _show(invocation, created, show_keys=show_keys)
     if not invocation.as_json:
         remark(f"For the device: muster device connection-string {device_id}")
@@ -158,6 +173,7 @@ def list_devices(invocation: Invocation, *, top: int, hub_host: str | None) -> N
 @click.option("--edge/--no-edge", default=None, help="Whether it is an IoT Edge device.")
 @_status_options[0]
 @_status_options[1]
+@_parent
 @key_options
 @certificate_options
 @etag_option
@@ -167,6 +183,7 @@ def list_devices(invocation: Invocation, *, top: int, hub_host: str | None) -> N
 @examples(
     "muster device update gateway-01 --status disabled --status-reason maintenance",
     "muster device update press-1 --edge",
+    "muster device update press-3 --parent ''",
     "muster device update press-2 --secondary-certificate press-2-next.pem",
 )
 def update(
@@ -176,6 +193,7 @@ def update(
     edge: bool | None,
     status: str | None,
     status_reason: str | None,
+    parent_id: str | None,
     primary_key: str | None,
     secondary_key: str | None,
     key_file: str | None,
@@ -194,6 +212,7 @@ def update(
         identity["status"] = status
     if status_reason is not None:
         identity["statusReason"] = status_reason or None
+    _put_parent(client, identity, parent_id)
     fields.put_keys(identity, keys)
     fields.put_thumbprints(identity, prints)
     updated = client.put(
@@ -230,6 +249,26 @@ def connection_string(
     client = invocation.hub(hub_host)
     identity = client.get(COLLECTION, device_id)
     fields.show_connection_string(invocation, client, identity, secondary=secondary)
+
+
+def _put_parent(client: RestClient, identity: dict[str, Any], parent_id: str | None) -> None:
+    """Make a device the child of another; of nobody with an empty ID (hub-service.md 1.2)."""
+    if parent_id is None:
+        return
+    scope = ""
+    if parent_id:
+        parent: dict[str, Any] = client.get(COLLECTION, parent_id)
+        if not is_edge(parent):
+            raise FailedError(
+                f"{parent_id} is no IoT Edge device, so it cannot be a parent",
+                next_step=f"muster device update {parent_id} --edge",
+            )
+        scope = parent["deviceScope"]
+    if is_edge(identity):
+        identity["parentScopes"] = [scope] if scope else []
+    else:
+        identity.pop("parentScopes", None)
+        identity["deviceScope"] = scope
 
 
 def _show(invocation: Invocation, identity: dict[str, Any], *, show_keys: bool) -> None:

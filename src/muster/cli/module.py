@@ -26,6 +26,7 @@ from muster.cli.output import (
     to_the_second,
     without_secrets,
 )
+from muster.cli.renew_key import renew_module_key
 
 if TYPE_CHECKING:
     from muster.cli.connection import Invocation
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 @examples("muster module list gateway-01", "muster module show gateway-01 camera")
 def module() -> None:
     """Module identities of a device."""
+
+
+module.add_command(renew_module_key)
 
 
 _arguments = (click.argument("device_id"), click.argument("module_id"))
