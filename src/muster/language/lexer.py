@@ -24,8 +24,15 @@ _PART: Final = r"[\w$]+"
 _HYPHENS: Final = r"(?:-[\w$]+)*"
 
 
-def _pattern(name: str, part: str) -> re.Pattern[str]:
-    """Return what finds one token, given what finds a bare name, and one behind a dot."""
+def _pattern(name: str, part: str, *more: str) -> re.Pattern[str]:
+    """Return what finds one token.
+
+    Args:
+        name: finds a bare name.
+        part: finds one behind a dot.
+        more: find symbols besides those of every text.
+    """
+    symbols = "".join(f"{each} |" for each in more)
     return re.compile(
         rf"""
       (?P<blank>   \s+ | /\*.*?\*/ )
@@ -33,14 +40,16 @@ def _pattern(name: str, part: str) -> re.Pattern[str]:
     | (?P<hex>     0[xX][0-9a-fA-F]+ (?!\w) )
     | (?P<number>  (?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)? (?!\w) )
     | (?P<string>  '(?:[^'\\]|\\.|'')*' | "(?:[^"\\]|\\.|"")*" )
-    | (?P<symbol>  <> | != | <= | >= | \[(?!\[) | /(?!\*) | [=<>()\],*+\-%] )
+    | (?P<symbol>  {symbols} <> | != | <= | >= | \[(?!\[) | /(?!\*) | [=<>()\],*+\-%] )
     """,
         re.VERBOSE | re.DOTALL,
     )
 
 
 _TOKEN: Final = _pattern(_NAME, _PART)
-_HYPHENATED: Final = _pattern(rf"\$?[^\W\d][\w$]*{_HYPHENS}|\$[\w$]+{_HYPHENS}", _PART + _HYPHENS)
+_HYPHENATED: Final = _pattern(
+    rf"\$?[^\W\d][\w$]*{_HYPHENS}|\$[\w$]+{_HYPHENS}", _PART + _HYPHENS, r"\|\|"
+)
 _STEP: Final = re.compile(rf"\.?(?:({_BRACKETED})|\[([0-9]+)\]|([\w$-]+))", re.DOTALL)
 _ESCAPE: Final = re.compile(r"''|\"\"|\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _ESCAPED: Final = {
@@ -91,7 +100,7 @@ def tokens(text: str, *, hyphens: bool = False) -> list[Token]:
     Args:
         text: what to split.
         hyphens: a hyphen between characters of names is part of the name, as in the conditions of
-            routes. Otherwise it is a minus.
+            routes, and `||` joins texts there. Otherwise it is a minus.
 
     Raises:
         InvalidArgumentError: something is no token, or the text is too long; code

@@ -224,11 +224,11 @@ class _Parser:
         return negated
 
     def _comparison(self) -> Expression:
-        left = self._sum()
+        left = self._text()
         token = self._peek()
         if token.kind == "symbol" and token.value in COMPLEMENT:
             self._next()
-            return Comparison(token.value, left, self._sum())
+            return Comparison(token.value, left, self._text())
         negated = token.word == "NIN"
         if token.word == "NOT" and self._tokens[self._at + 1].word == "IN":
             self._next()
@@ -237,6 +237,13 @@ class _Parser:
             self._next()
             return Membership(left, self._array(), negated)
         return left
+
+    def _text(self) -> Expression:
+        # Only conditions of routes have this operator; the lexer knows which those are.
+        operands = [self._sum()]
+        while self._take("||"):
+            operands.append(self._sum())
+        return Call("CONCAT", tuple(operands)) if len(operands) > 1 else operands[0]
 
     def _sum(self) -> Expression:
         return self._computed("+-", self._product)

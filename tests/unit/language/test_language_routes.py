@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from muster.errors import InvalidArgumentError
+from muster.language.parser import parse_condition
 from muster.language.routes import Message, parse
 
 SYSTEM = {
@@ -129,3 +130,22 @@ def test_why_it_is_true_or_not():
     outcome, reasons = route.why(Message({"level": "critical"}, {}, b"{}"))
     assert outcome is False
     assert [reason.condition for reason in reasons] == ["$body.temperature > 80"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "holds"),
+    [
+        ("a || b = 'xy'", True),
+        ("'xyz' = a||b || 'z'", True),
+        ("LENGTH(a || b) + 1 = 3", True),
+        ("missing || a = 'x'", False),
+    ],
+)
+def test_texts_are_joined(condition: str, holds: bool) -> None:  # noqa: FBT001 - of a table
+    message = Message({"a": "x", "b": "y"}, {}, b"")
+    assert parse(condition).matches(message) is holds
+
+
+def test_texts_are_joined_in_routes_only() -> None:
+    with pytest.raises(InvalidArgumentError, match="unexpected character"):
+        parse_condition("tags.a || tags.b = 'x'")
