@@ -171,6 +171,21 @@ async def test_who_came_later_is_asked_for_and_not_too_often(tmp_path):
         await made.authenticator.login(local("new"), token("gateway/devices/new", LEAF, clock))
 
 
+async def test_made_up_names_do_not_flood_the_hub(tmp_path):
+    hub, clock = Hub(), ManualClock()
+    async with parts(tmp_path, hub, clock) as made:
+        await made.scope.refresh()
+        for number in range(200):
+            with pytest.raises((UnauthorizedError, UnavailableError)):
+                await made.authenticator.login(
+                    local(f"x{number}"), token(f"gateway/devices/x{number}", LEAF, clock)
+                )
+        assert len(hub.asked) == 20
+        clock.advance(5)
+        await made.scope.ask(local("leaf"))
+        assert len(hub.asked) == 21
+
+
 async def test_new_keys_and_enabled_devices_are_found_by_asking(tmp_path):
     hub, clock = Hub(), ManualClock()
     async with parts(tmp_path, hub, clock) as made:

@@ -18,6 +18,7 @@ from muster.edge.hub.database import SQL
 from muster.edge.upstream.errors import RefusedError, UpstreamError
 from muster.errors import InvalidArgumentError
 from muster.model.identity import IdentityRef
+from muster.model.pacing import Pace
 from muster.store.engine import Statement
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ REFRESH_S: Final = 3_600.0
 """The whole scope is asked for so often."""
 ASK_AGAIN_S: Final = 10.0
 """One identity is asked for at most so often, however often somebody claims to be it."""
+ASK_PACE: Final = Pace(rate=2.0, burst=20)
+"""Questions about all identities together: names cost nothing to make up."""
 _ASK_S: Final = 20.0
 _MOST_ASKED: Final = 1_024
 
@@ -116,6 +119,7 @@ class Scope:
         self._gone = gone
         self._members: dict[IdentityRef, Member] = {}
         self._asked: dict[IdentityRef, float] = {}
+        self._arrival = 0.0
         self._lock = asyncio.Lock()
 
     async def load(self) -> None:
@@ -146,7 +150,7 @@ class Scope:
             await self._put(found, dropped=self._members.keys() - found.keys())
 
     async def ask(self, ref: IdentityRef) -> bool:
-        """Ask for one identity, unless that was done just now.
+        """Ask for one identity, unless that was done just now or too much is asked.
 
         Returns:
             Whether what is known of it is what the hub says now.
@@ -154,6 +158,9 @@ class Scope:
         now = self._clock.monotonic()
         if now - self._asked.get(ref, -ASK_AGAIN_S) < ASK_AGAIN_S:
             return False
+        if ASK_PACE.wait_s(self._arrival, now):
+            return False
+        self._arrival = ASK_PACE.after(self._arrival, now)
         if len(self._asked) >= _MOST_ASKED:
             self._asked.clear()
         self._asked[ref] = now
