@@ -139,11 +139,18 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: 
     if not texts:
         remark(empty)
         return
-    if decorated():
-        _draw(columns, texts)
-        return
     table = [list(columns), *texts]
     widths = [max(map(_width, column)) for column in zip(*table, strict=True)]
+    prose = [any(" " in text for text in column) for column in zip(*texts, strict=True)]
+    least = sum(
+        min(width, _LEAST_ROOM) if folds else width
+        for width, folds in zip(widths, prose, strict=True)
+    )
+    # What a reader copies, an ID, must stay in one piece: only sentences are folded, and where
+    # that is not enough the terminal breaks the lines.
+    if decorated() and least + 2 * len(columns) <= shutil.get_terminal_size().columns:
+        _draw(columns, texts, prose)
+        return
     for row in table:
         padded = (
             text + " " * (width - _width(text)) for text, width in zip(row, widths, strict=True)
@@ -176,15 +183,15 @@ def wrapped(text: str, width: int) -> list[str]:
     return [line.replace("\0", " ") for line in lines]
 
 
-def _draw(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def _draw(columns: Sequence[str], rows: Iterable[Sequence[str]], prose: Sequence[bool]) -> None:
     from rich import box  # noqa: PLC0415 - only on a terminal, and slow to import
     from rich.console import Console  # noqa: PLC0415 - slow to import
     from rich.table import Table  # noqa: PLC0415 - slow to import
     from rich.text import Text  # noqa: PLC0415 - slow to import
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for column, folds in zip(columns, prose, strict=True):
+        table.add_column(column, overflow="fold", no_wrap=not folds)
     for row in rows:
         table.add_row(*(Text(text) for text in row))
     Console(highlight=False).print(table)

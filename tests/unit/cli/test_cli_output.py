@@ -90,6 +90,26 @@ def test_registrations_fit_a_terminal_of_80_columns(data_dir: Path, service: Cli
     ]
 
 
+def test_on_a_narrow_terminal_only_sentences_are_folded(
+    data_dir: Path, service: CliService
+) -> None:
+    name = "a-deployment-with-a-long-name"
+    metrics = {"results": {}, "queries": {}}
+    found = {"id": name, "content": {"modulesContent": {}}, "priority": 0, "metrics": metrics}
+    found |= {
+        "systemMetrics": metrics,
+        "targetCondition": "tags.site = 'a' " + "OR tags.x = 1 " * 9,
+    }
+    service.on("GET", "/configurations", [found])
+    for width in ("120", "40"):
+        shown = on_a_terminal(data_dir, "deployment", "list", COLUMNS=width)
+        assert name in shown, width
+        assert "SUCCEEDED" in shown
+    # Where not even that fits, a row is a line as in a pipe.
+    assert "─" not in shown
+    assert found["targetCondition"].strip() in shown.replace("\r\n", "\n")
+
+
 def test_sentences_are_wrapped_below_where_they_begin_on_a_terminal_only(
     data_dir: Path, service: CliService
 ) -> None:
