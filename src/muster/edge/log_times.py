@@ -40,14 +40,14 @@ def read_moment(text: str, now: datetime) -> datetime:
         if _DURATION(text):
             return now - timedelta(seconds=sum(_seconds(*part) for part in _PART(text)))
         moment = datetime.fromisoformat(text)
+        if moment.tzinfo is not None:
+            return moment.astimezone(UTC)
     except (ValueError, OverflowError):
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise ValueError(
-            f"{text!r} is no time: say RFC 3339 (2030-01-31T12:00:00Z), unix seconds, or how long "
-            "ago (1d, 90 min, 2 days 3 hours)"
-        )
-    return moment.astimezone(UTC)
+        pass
+    raise ValueError(
+        f"{text[:64]!r} is no time: say RFC 3339 (2030-01-31T12:00:00Z), unix seconds, or how long "
+        "ago (1d, 90 min, 2 days 3 hours)"
+    )
 
 
 def _seconds(number: str, unit: str) -> float:

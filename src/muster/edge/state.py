@@ -13,6 +13,8 @@ import msgspec
 import structlog
 
 from muster.auth import private_file
+from muster.edge import foreign_json
+from muster.edge.foreign_json import ForeignJsonError
 from muster.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -72,12 +74,12 @@ class StateDirectory:
         """Return the value of a file, `None` where there is none that can be used."""
         path = self.home / name
         try:
-            return msgspec.json.decode(private_file.read_private(path), type=kind)
+            return foreign_json.decode(private_file.read_private(path), kind)
         except FileNotFoundError:
             return None
         except InvalidArgumentError as error:
             _log.warning("state file is not used", file=str(path), reason=error.message)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (OSError, ForeignJsonError) as error:
             _log.warning("state file cannot be read", file=str(path), reason=str(error))
         with contextlib.suppress(OSError):
             path.replace(path.with_name(f"{name}.bad"))

@@ -28,6 +28,7 @@ DIALLER_LIMITS: Final = Limits(
 """`first_byte_s` is how long a server may take for its first word: the SDKs give CONNACK 60 s
 (hub-device.md 2.2)."""
 
+_LAST_PORT: Final = 65_535
 _RESOLVED_FOR_S: Final = 30.0
 _NEXT_ADDRESS_S: Final = 5.0
 """How long an address may take before the next one is tried."""

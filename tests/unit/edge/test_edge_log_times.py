@@ -43,7 +43,11 @@ def test_when(text: str, moment: datetime) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "yesterday", "5 lightyears", "2030-06-01T00:00:00", "999999 years", "-1d"]
+    "text",
+    [
+        *("", "yesterday", "5 lightyears", "2030-06-01T00:00:00", "999999 years", "-1d"),
+        *("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"),
+    ],
 )
 def test_what_is_no_time_is_said(text: str) -> None:
     with pytest.raises(ValueError, match="is no time: say RFC 3339"):

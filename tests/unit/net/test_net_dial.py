@@ -151,6 +151,14 @@ async def test_nobody_listens(dialler: Dialler) -> None:
     assert caller.lost == []
 
 
+@pytest.mark.parametrize(
+    ("host", "port"), [("a..b", 443), ("a" * 64 + ".example", 443), (HOST, 65_536), (HOST, 99_999)]
+)
+async def test_there_is_no_such_place(host: str, port: int, dialler: Dialler) -> None:
+    with pytest.raises(OSError, match=r"no name of a host|no port"):
+        await dialler.open(host, port, Caller(), "localhost")
+
+
 async def test_the_server_hangs_up(listen: Listen, dialler: Dialler) -> None:
     servers: list[Echo] = []
 

@@ -40,12 +40,12 @@ class LogFilter(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         tail: only so many, the last.
         level: of this level.
-        pattern: found in the text.
+        pattern: regular expression, found in the text (see `patterns`).
     """
 
     tail: int | None = None
     level: int | None = None
-    pattern: re.Pattern[str] | None = None
+    pattern: str | None = None
 
 
 class LogSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,16 +132,11 @@ def _moment(text: str | None) -> datetime | None:
         return None
 
 
-def is_wanted(line: LogLine, chosen: LogFilter) -> bool:
-    """Tell whether a line passes."""
-    if chosen.level is not None and line.level != chosen.level:
-        return False
-    return chosen.pattern is None or chosen.pattern.search(line.text) is not None
-
-
 @final
 class Rendering:
     """Writes the lines that pass a filter as text or as a JSON list, bare or compressed.
+
+    The filter's pattern is not looked at: see `patterns`.
 
     With a `tail` the lines are held back until the end, for only then it is known which are last.
 
@@ -168,7 +163,7 @@ class Rendering:
 
     def add(self, line: LogLine) -> bytes:
         """Return what a line adds to the output; may be nothing yet."""
-        if not is_wanted(line, self._chosen):
+        if self._chosen.level is not None and line.level != self._chosen.level:
             return b""
         if self._held is not None:
             self._held.append(line)

@@ -33,6 +33,7 @@ _EXPECTED: Final = (1, 1, 0)
 _EMPTY: Final = (
     "This device has an empty configuration for the edge agent. Please set a deployment manifest."
 )
+_VERSION: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9}){1,3}").fullmatch
 _MODULE_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}").fullmatch
 _ENV_NAME: Final = re.compile(r"[^+#$\s.]+").fullmatch
 _SYSTEM: Final = frozenset({container_name(AGENT), container_name(HUB)})
@@ -73,13 +74,12 @@ def _check_schema_version(document: JsonObject) -> None:
         found = str(found)
     if not isinstance(found, str):
         raise _bad("schemaVersion", "is missing" if found is None else "is not a string")
-    parts = found.split(".")
-    if not 2 <= len(parts) <= 4 or not all(part.isascii() and part.isdigit() for part in parts):
+    if _VERSION(found) is None:
         raise DeploymentError(
-            Code.SCHEMA_VERSION, f"Invalid desired properties schema version {found}"
+            Code.SCHEMA_VERSION, f"Invalid desired properties schema version {found[:64]}"
         )
     # 1.1 is less than 1.1.0 where official software compares, and 1.1.1 more.
-    version = tuple(int(part) for part in parts)
+    version = tuple(int(part) for part in found.split("."))
     if version[0] != _EXPECTED[0] or version > _EXPECTED:
         raise DeploymentError(
             Code.SCHEMA_VERSION,

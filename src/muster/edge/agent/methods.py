@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import structlog
 
 from muster.clock import Clock
-from muster.edge.agent import requests
+from muster.edge.agent import patterns, requests
 from muster.edge.agent.blob_upload import Container, UploadError, blob_name
 from muster.edge.agent.errands import Errands
 from muster.edge.agent.inventory import Inventory
-from muster.edge.agent.log_lines import Lines, LogSource, Rendering
+from muster.edge.agent.log_lines import Lines, LogLine, LogSource, Rendering
 from muster.edge.agent.metrics import AgentMetrics
 from muster.edge.agent.performer import StepError
 from muster.edge.agent.ports import EdgeHub, OwnLogs, SupportBundles
@@ -33,6 +35,11 @@ MAX_ANSWER: Final = 127_000
 _AGENT: Final = container_name(AGENT)
 _HUB: Final = container_name(HUB)
 _READ_SIZE: Final = 256 * 1024
+_TOO_LARGE: Final = (
+    f"The payload is too large for a direct method. GetModuleLogs supports up to {MAX_ANSWER} "
+    "bytes of logs. The current request returned more.\nTry reducing the size of the logs by "
+    "setting the 'tail', 'since' and 'until' fields in log options filter."
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -147,17 +154,13 @@ class Methods:
         wanted = requests.logs(payload, self._clock.now(), upload=False)
         answers: list[JsonObject] = []
         size = 0
-        for name, item in wanted.matches(await self._names()):
+        for name, item in await self._matches(wanted):
             content = bytearray()
-            async for data in self._rendered(name, item, wanted):
-                content += data
-                if size + len(content) > MAX_ANSWER:
-                    raise BadRequestError(
-                        "The payload is too large for a direct method. GetModuleLogs supports up "
-                        f"to {MAX_ANSWER} bytes of logs. The current request returned more.\nTry "
-                        "reducing the size of the logs by setting the 'tail', 'since' and 'until' "
-                        "fields in log options filter."
-                    )
+            async with aclosing(self._rendered(name, item, wanted)) as rendered:
+                async for data in rendered:
+                    content += data
+                    if size + len(content) > MAX_ANSWER:
+                        raise BadRequestError(_TOO_LARGE)
             size += len(content)
             if wanted.compressed:
                 answers.append({"id": name, "payloadBytes": base64.b64encode(content).decode()})
@@ -168,36 +171,53 @@ class Methods:
     async def _upload_logs(self, payload: Any) -> JsonObject:
         wanted = requests.logs(payload, self._clock.now(), upload=True)
         container = await self._container(wanted.sas_url)
-        matches = wanted.matches(await self._names())
+        matches = await self._matches(wanted)
         extension = f"{'json' if wanted.as_json else 'log'}{'.gz' if wanted.compressed else ''}"
 
         async def upload() -> None:
             # One after the other: the memory of a device is small.
             for name, item in matches:
-                await container.upload(
-                    self._blob_name(name, extension),
-                    self._rendered(name, item, wanted),
-                    content_type="application/json" if wanted.as_json else "text/plain",
-                    content_encoding="gzip" if wanted.compressed else None,
-                )
+                async with aclosing(self._rendered(name, item, wanted)) as rendered:
+                    await container.upload(
+                        self._blob_name(name, extension),
+                        rendered,
+                        content_type="application/json" if wanted.as_json else "text/plain",
+                        content_encoding="gzip" if wanted.compressed else None,
+                    )
 
         return self._errands.begin("upload logs", upload())
 
-    async def _names(self) -> list[str]:
-        return [_AGENT, _HUB, *await self._inventory.names()]
+    async def _matches(self, wanted: requests.LogsRequest) -> list[tuple[str, LogItem]]:
+        """Return the modules that are asked for, each with the first item that asks for it."""
+        names = sorted([_AGENT, _HUB, *await self._inventory.names()])
+        found: dict[str, LogItem] = {}
+        for item in wanted.items:
+            async with _searching("id", item.modules, fold=True) as search:
+                for name, is_asked_for in zip(names, await search(names), strict=True):
+                    if is_asked_for:
+                        found.setdefault(name, item)
+            if item.chosen.pattern is not None:
+                async with _searching("regex", item.chosen.pattern):
+                    pass  # it is one, and whoever sent it need not wait to hear that it is none
+        return sorted(found.items(), key=lambda match: match[0])
 
     async def _rendered(
         self, name: str, item: LogItem, wanted: requests.LogsRequest
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         source = LogSource(hub_host=self._hub_host, device_id=self._device_id, module_id=name)
         rendering = Rendering(
             source, item.chosen, as_json=wanted.as_json, compressed=wanted.compressed
         )
         lines = Lines()
-        async for chunk in self._chunks(name, item):
-            # Patterns of people are slow at times, and the loop has other things to do.
-            yield await asyncio.to_thread(_render, rendering, lines, chunk)
-        yield await asyncio.to_thread(_render_rest, rendering, lines)
+        async with _searching("regex", item.chosen.pattern or "") as search:
+            # In threads, for the loop has other things to do.
+            async for chunk in self._chunks(name, item):
+                whole = await asyncio.to_thread(list, lines.feed(chunk))
+                found = await search([line.text for line in whole])
+                yield await asyncio.to_thread(_render, rendering, whole, found)
+            rest = list(lines.rest())
+            yield _render(rendering, rest, await search([line.text for line in rest]))
+        yield await asyncio.to_thread(rendering.end)
 
     async def _chunks(self, name: str, item: LogItem) -> AsyncIterator[LogChunk]:
         if name in {_AGENT, _HUB}:
@@ -251,12 +271,22 @@ class Methods:
         return blob_name(self._hub_host, self._device_id, what, extension, now)
 
 
-def _render(rendering: Rendering, lines: Lines, chunk: LogChunk) -> bytes:
-    return b"".join(rendering.add(line) for line in lines.feed(chunk))
+def _render(rendering: Rendering, lines: Iterable[LogLine], found: Iterable[bool]) -> bytes:
+    return b"".join(rendering.add(line) for line in itertools.compress(lines, found))
 
 
-def _render_rest(rendering: Rendering, lines: Lines) -> bytes:
-    return b"".join(rendering.add(line) for line in lines.rest()) + rendering.end()
+@asynccontextmanager
+async def _searching(
+    what: str, pattern: str, *, fold: bool = False
+) -> AsyncIterator[patterns.Search]:
+    """Search for a pattern; one that is none is a bad request."""
+    try:
+        async with patterns.searching(pattern, fold=fold) as search:
+            yield search
+    except patterns.PatternError as error:
+        raise BadRequestError(
+            f"Error parsing command payload because of error - {what} {error}"
+        ) from None
 
 
 async def _content(path: Path) -> AsyncIterator[bytes]:

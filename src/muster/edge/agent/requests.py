@@ -6,7 +6,6 @@ Names of members count in any case, as they do for the official agent, and so do
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final, TypeAlias
 
@@ -22,6 +21,7 @@ ALL_MODULES: Final = "all"
 
 _VERSION: Final = re.compile(r"([0-9]{1,9})\.[0-9]{1,9}(?:\.[0-9]{1,9}){0,2}").fullmatch
 _LONGEST_PATTERN: Final = 1000
+_MOST: Final = 2**31 - 1
 
 
 class BadRequestError(Exception):
@@ -36,12 +36,12 @@ class LogItem(msgspec.Struct, frozen=True, kw_only=True):
     """Logs of some modules.
 
     Attributes:
-        modules: pattern of their names.
+        modules: regular expression, found in their names in any case; empty for all.
         range: what the runtime chooses.
         chosen: what is chosen after that.
     """
 
-    modules: re.Pattern[str]
+    modules: str
     range: LogRange
     chosen: LogFilter
 
@@ -50,7 +50,7 @@ class LogsRequest(msgspec.Struct, frozen=True, kw_only=True):
     """`GetModuleLogs` and `UploadModuleLogs`.
 
     Attributes:
-        items: the first one that a module matches counts.
+        items: of those that a module matches, the first counts.
         as_json: `contentType` is `json`.
         compressed: `encoding` is `gzip`.
         sas_url: of the container to upload to; empty for `GetModuleLogs`.
@@ -60,15 +60,6 @@ class LogsRequest(msgspec.Struct, frozen=True, kw_only=True):
     as_json: bool
     compressed: bool
     sas_url: str
-
-    def matches(self, names: Iterable[str]) -> list[tuple[str, LogItem]]:
-        """Return the modules that are asked for, each with the item that counts."""
-        found = []
-        for name in sorted(names):
-            item = next((item for item in self.items if item.modules.search(name)), None)
-            if item is not None:
-                found.append((name, item))
-        return found
 
 
 class BundleRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,7 +129,7 @@ def _item(payload: Any, now: datetime, *, as_json: bool) -> LogItem:
     tail = filters.number("tail")
     pattern = filters.get("regex")
     return LogItem(
-        modules=_pattern("" if name.lower() == ALL_MODULES else name, "id", re.IGNORECASE),
+        modules=_pattern("" if name.lower() == ALL_MODULES else name, "id"),
         range=LogRange(
             tail=tail,
             since=filters.moment("since", now),
@@ -153,13 +144,10 @@ def _item(payload: Any, now: datetime, *, as_json: bool) -> LogItem:
     )
 
 
-def _pattern(text: Any, name: str, flags: int = 0) -> re.Pattern[str]:
+def _pattern(text: Any, name: str) -> str:
     if not isinstance(text, str) or len(text) > _LONGEST_PATTERN:
         raise _unreadable(f"{name} is not a string of up to {_LONGEST_PATTERN} characters")
-    try:
-        return re.compile(text, flags)
-    except re.error as error:
-        raise _unreadable(f"{name} is not a regular expression: {error}") from None
+    return text
 
 
 def _unreadable(why: str) -> BadRequestError:
@@ -187,8 +175,8 @@ class _Fields:
 
     def number(self, name: str) -> int | None:
         value = self.get(name)
-        if value is not None and (type(value) is not int or value < 0):
-            raise _unreadable(f"{name} is not a whole number")
+        if value is not None and (type(value) is not int or not 0 <= value <= _MOST):
+            raise _unreadable(f"{name} is not a whole number up to {_MOST}")
         return value
 
     def choice(self, name: str, choices: tuple[str, ...]) -> str:

@@ -15,7 +15,9 @@ from typing import Any, Final, TypeAlias
 import msgspec
 import structlog
 
+from muster.edge import foreign_json
 from muster.edge.agent.restarts import Restarts
+from muster.edge.foreign_json import ForeignJsonError
 from muster.edge.state import StateDirectory
 
 JsonObject: TypeAlias = dict[str, Any]
@@ -59,8 +61,8 @@ class AgentStore:
         if directory is None or saved is None or saved.owner != owner:
             return None
         if _digest(saved.desired) == saved.digest:
-            with contextlib.suppress(msgspec.MsgspecError):
-                return msgspec.json.decode(saved.desired, type=dict[str, Any])
+            with contextlib.suppress(ForeignJsonError):
+                return foreign_json.decode(saved.desired, dict[str, Any])
         _log.error("the deployment kept on the device is damaged, and put aside")
         with contextlib.suppress(OSError):
             (directory.home / _DEPLOYMENT).replace(directory.home / f"{_DEPLOYMENT}.bad")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
 
 Place: TypeAlias = tuple[str | int, ...]
 """Keys and indexes that lead to a value."""
+
+
+_LONG_KEY: Final = re.compile(
+    r"^[ \t]*\[{0,2}(?:[ \t]*[A-Za-z0-9_\"'-]+[ \t]*\.){50}", re.MULTILINE
+).search
+_FURTHER_READING: Final = 1 << 20
+"""Characters that are read again at most, to find where statements of several lines end."""
 
 
 class ConfigurationError(InvalidArgumentError):
@@ -52,21 +60,33 @@ def read_toml(source: Path, text: str) -> Document:
         ConfigurationError: it is none; the message says where.
     """
     try:
+        # Parts of a key take the parser time by the square of their number.
+        if _LONG_KEY(text) is not None:
+            raise ConfigurationError(f"{source}: not usable: a key has more than 50 parts")
         value = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        lines = dict(_toml_lines(text))
+    except (ValueError, RecursionError) as error:  # besides its own, of a very long number
         raise ConfigurationError(f"{source}: not TOML: {error}") from None
-    return Document(source, value, dict(_toml_lines(text)))
+    return Document(source, value, lines)
 
 
 def _toml_lines(text: str) -> Iterator[tuple[Place, int]]:
-    """Find the first line of every statement; the parser itself says where one ends."""
+    """Find the first line of every statement; the parser itself says where one ends.
+
+    After a statement of very many lines, which take time by the square of their number, lines of
+    what follows are not found.
+    """
     table: Place = ()
     tables: dict[Place, int] = {}
     statement, first = "", 1
-    for number, line in enumerate(text.splitlines(), 1):
+    left = len(text) + _FURTHER_READING
+    for number, line in enumerate(text.split("\n"), 1):
         if not statement:
             first = number
         statement += line + "\n"
+        left -= len(statement)
+        if left < 0:
+            return
         try:
             value = tomllib.loads(statement)
         except tomllib.TOMLDecodeError:

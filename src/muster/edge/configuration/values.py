@@ -113,7 +113,8 @@ def read_endpoint(text: str) -> str:
     with contextlib.suppress(ValueError):  # a port that is no number
         parts = urlsplit(text)
         plain = not (parts.username or parts.query or parts.fragment or parts.path.strip("/"))
-        if parts.scheme == "https" and parts.hostname and parts.port != 0 and plain:
+        named = _HOST.fullmatch(parts.hostname or "") or parts.netloc.startswith("[")
+        if parts.scheme == "https" and named and parts.port != 0 and plain:
             return f"https://{parts.netloc}"
     raise InvalidArgumentError("must be https://HOST or https://HOST:PORT")
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, final
 import msgspec
 import structlog
 
+from muster.edge import foreign_json
+from muster.edge.foreign_json import ForeignJsonError
 from muster.edge.hub.broker import UPSTREAM
 from muster.edge.upstream.base import HubError, Link, Message, NoLinkError
 from muster.errors import MusterError, NotFoundError
@@ -138,11 +140,11 @@ class Line:
                 response_timeout_s=METHOD_S,
                 connect_timeout_s=CONNECT_S,
             )
-            return answer.status, msgspec.json.decode(answer.payload or b"null")
+            return answer.status, foreign_json.decode(answer.payload or b"null")
         except MusterError as error:
             missing = isinstance(error, NotFoundError)
             return _NOT_FOUND if missing else _NO_ANSWER, {"message": error.message}
-        except msgspec.DecodeError:
+        except ForeignJsonError:
             return _BAD_ANSWER, {"message": "The answer of the client is not JSON."}
 
     async def message(self, message: Message) -> None:

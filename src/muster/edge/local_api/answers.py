@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -101,13 +102,11 @@ def parse_moment(text: str) -> dt.datetime:
     Raises:
         InvalidArgumentError: it is none, or has no time zone.
     """
-    try:
+    with contextlib.suppress(ValueError, OverflowError):
         found = dt.datetime.fromisoformat(text)
-    except ValueError:
-        found = None
-    if found is None or found.tzinfo is None:
-        raise InvalidArgumentError(f"{text[:64]!a} is no time in RFC 3339")
-    return found.astimezone(dt.UTC)
+        if found.tzinfo is not None:
+            return found.astimezone(dt.UTC)
+    raise InvalidArgumentError(f"{text[:64]!a} is no time in RFC 3339")
 
 
 class Gate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from muster.edge.engine.base import LogRange
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _FLAGS: Final = {"true": True, "false": False}
-_MAX_TAIL: Final = 10_000_000
+_LINES: Final = re.compile(r"[0-9]{1,7}").fullmatch
 
 
 def log_range(query: Mapping[str, str], now: dt.datetime) -> LogRange:
@@ -60,6 +61,6 @@ def moment(text: str | None, now: dt.datetime) -> dt.datetime | None:
 def _tail(text: str) -> int | None:
     if text.lower() == "all":
         return None
-    if not text.isascii() or not text.isdigit() or int(text) > _MAX_TAIL:
+    if _LINES(text) is None:
         raise InvalidArgumentError("tail must be a number of lines, or all")
     return int(text)

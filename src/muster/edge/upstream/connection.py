@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, final
 import msgspec
 import structlog
 
+from muster.edge import foreign_json
+from muster.edge.foreign_json import ForeignJsonError
 from muster.edge.upstream import topics
 from muster.edge.upstream.base import Feature, HubError, JsonObject, Message, NoLinkError
 from muster.edge.upstream.topics import CloudMessage, DesiredPatch, MethodCall, TwinAnswer
@@ -354,16 +356,16 @@ class Connection(Conversation[Waiting]):
 
     def _patched(self, payload: bytes) -> None:
         try:
-            patch = msgspec.json.decode(payload, type=dict[str, Any])
-        except msgspec.MsgspecError:
+            patch = foreign_json.decode(payload, dict[str, Any])
+        except ForeignJsonError:
             self.end(Failure(kind="protocol: a desired-property patch is no JSON object"))
             return
         self._hub.desired_changed(patch)
 
     def _called(self, call: MethodCall, payload: bytes) -> None:
         try:
-            argument = msgspec.json.decode(payload) if payload.strip() else None
-        except msgspec.MsgspecError:
+            argument = foreign_json.decode(payload) if payload.strip() else None
+        except ForeignJsonError:
             self._reply(call, 400, {"message": "the payload is not JSON"})
             return
         if len(self._methods) >= MAX_METHODS:
@@ -403,7 +405,7 @@ class Connection(Conversation[Waiting]):
 
 def _reason(content: bytes) -> str:
     try:
-        found = msgspec.json.decode(content, type=dict[str, Any])
-    except msgspec.MsgspecError:
+        found = foreign_json.decode(content, dict[str, Any])
+    except ForeignJsonError:
         return ""
     return str(found.get("message") or found.get("Message") or "")[:500]

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, final
 
 import msgspec
 
+from muster.edge import foreign_json
+from muster.edge.foreign_json import ForeignJsonError
 from muster.edge.upstream.errors import NonsenseError, RefusedError, UnreachableError
 from muster.edge.upstream.login import PRODUCT
 from muster.net.dial import HandshakeError, reason
@@ -56,8 +58,8 @@ class Answer(msgspec.Struct, frozen=True):
             NonsenseError: it is something else.
         """
         try:
-            return msgspec.json.decode(self.body, type=kind)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            return foreign_json.decode(self.body, kind)
+        except ForeignJsonError as error:
             raise NonsenseError(f"the service answers something unexpected: {error}") from None
 
 
@@ -185,8 +187,8 @@ class Https:
 
 def _complaint(body: bytes) -> _Complaint:
     try:
-        return msgspec.json.decode(body, type=_Complaint)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return foreign_json.decode(body, _Complaint)
+    except ForeignJsonError:
         return _Complaint()
 
 

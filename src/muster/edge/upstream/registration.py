@@ -10,6 +10,8 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from muster.auth import sas_token
+from muster.edge import foreign_json
+from muster.edge.foreign_json import ForeignJsonError
 from muster.edge.settings import SymmetricKeyAttestation, TpmAttestation, X509Attestation
 from muster.edge.upstream import trust
 from muster.edge.upstream.errors import NonsenseError, RefusedError, UnreachableError
@@ -220,8 +222,8 @@ def _gateway(endpoint: str, environment: Mapping[str, str], address: str | None)
 
 def _document(path: Path) -> Any:
     try:
-        return msgspec.json.decode(path.read_bytes())
-    except (OSError, msgspec.MsgspecError) as error:
+        return foreign_json.decode(path.read_bytes())
+    except (OSError, ForeignJsonError) as error:
         raise RefusedError(f"the payload {path} is not JSON: {error}", status=400) from None
 
 

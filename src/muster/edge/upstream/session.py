@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, final
 import msgspec
 import structlog
 
+from muster.edge import foreign_json
+from muster.edge.foreign_json import ForeignJsonError
 from muster.edge.upstream import topics
 from muster.edge.upstream.base import Feature, HubError, JsonObject, Link, Message, NoLinkError
 from muster.edge.upstream.connection import Connection
@@ -154,9 +156,9 @@ class MqttSession:
         """Return the twin; see `base.Session`."""
         content = await self._ask(topics.TWIN_GET, b" ")
         try:
-            found = msgspec.json.decode(content, type=dict[str, dict[str, Any]])
+            found = foreign_json.decode(content, dict[str, dict[str, Any]])
             return {name: found[name] for name in ("desired", "reported")}
-        except (msgspec.MsgspecError, KeyError):
+        except (ForeignJsonError, KeyError):
             raise HubError("the hub answers with something that is no twin", 502) from None
 
     async def report(self, patch: JsonObject) -> None:

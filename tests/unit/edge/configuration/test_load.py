@@ -68,6 +68,12 @@ def test_an_exposed_file_is_told(tmp_path: Path) -> None:
         (None, "there is no such file"),
         (b"a = 1\n\xff", ":2: not UTF-8"),
         (b"#" * ((1 << 20) + 1), "is larger than"),
+        (b"a = " + b"9" * 5000, "not TOML"),
+        (b"a = " + b"[" * 100_000, "not TOML"),
+        (b".".join([b"a"] * 100_000) + b" = 1", "more than 50 parts"),
+        (b"[" + b" . ".join([b"a"] * 100_000) + b"]", "more than 50 parts"),
+        (b"a = [\n" + b"[1],\n" * 100_000 + b"]\n", "provisioning"),
+        ('a = "\u2028"\n\n[provisioning]\n'.encode(), ":3: provisioning: source is missing"),
     ],
 )
 def test_what_cannot_be_read(content: bytes | None, said: str, tmp_path: Path) -> None:

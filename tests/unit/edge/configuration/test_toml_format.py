@@ -254,6 +254,11 @@ def test_keys_with_nothing_to_act_on_are_told(key: str, line: str) -> None:
             DPS.replace("https:", "http:"),
             "3: provisioning.global_endpoint: must be https://HOST or https://HOST:PORT",
         ),
+        (
+            DPS.replace("https://dps", "https://dps..x y"),
+            "3: provisioning.global_endpoint: must be",
+        ),
+        (DPS.replace("https://dps", "https://dps%00"), "3: provisioning.global_endpoint: must be"),
         (DPS.replace("0ne00000001", "0ne/1"), "4: provisioning.id_scope: must be letters"),
         (DPS.replace("gateway-01", "-"), "8: provisioning.attestation.registration_id: must be"),
         (MANUAL.replace("DeviceId=d1;", ""), "3: provisioning.connection_string: The connection"),

@@ -88,6 +88,7 @@ async def test_logs_are_framed_as_the_engine_does(apis: Apis) -> None:
     ("query", "said"),
     [
         ("tail=-1", "tail must be a number of lines, or all"),
+        (f"tail={'9' * 5000}", "tail must be a number of lines, or all"),
         ("since=soon", "'soon' is no time"),
         ("follow=1", "follow must be true or false"),
     ],

@@ -1,0 +1,36 @@
+"""JSON that somebody else has written: a hub, a module, whoever edited a file.
+
+msgspec tells of nonsense in three ways, by where it is; whoever reads it wants one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar, overload
+
+import msgspec
+
+T = TypeVar("T")
+
+
+class ForeignJsonError(ValueError):
+    """It is no JSON, nested too deep, or not of the form that it should have."""
+
+
+@overload
+def decode(content: bytes | msgspec.Raw) -> Any: ...
+@overload
+def decode(content: bytes | msgspec.Raw, kind: type[T]) -> T: ...
+def decode(content: bytes | msgspec.Raw, kind: Any = Any) -> Any:
+    """Return the value of a text.
+
+    Args:
+        content: UTF-8.
+        kind: as msgspec takes them.
+
+    Raises:
+        ForeignJsonError: see there.
+    """
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ForeignJsonError(str(error)) from None
