@@ -5,8 +5,8 @@ Invariants, where they bind:
 - A message is accepted when it is committed; `put` returns after that and not before.
 - Ids of a queue grow in the order of acceptance, and one writer commits in the order of ids, so
   whoever has read up to an id has missed nothing before it.
-- What a sink has taken is deleted in batches. What was not deleted yet when the power went is
-  delivered again: at least once.
+- What a sink has taken is deleted with the next message that is accepted, or within a second.
+  What was not deleted yet when the power went is delivered again: at least once.
 - All queues together hold `max_bytes`, and what was delivered in the second before a power cut,
   which is there again. When a message does not fit, whole blocks of the oldest messages of the
   least urgent queue are dropped, and counted. A message less urgent than everything that is
@@ -207,14 +207,21 @@ class Queues:
         statements, kept = self._admit(entries)
         if not statements:
             return
+        # What is done goes with it, so that a power cut repeats less.
+        done, self._done = self._done, []
+        if done:
+            statements.append(Statement(SQL["remove"], _ranges(done)))
         try:
             await self._engine.write(*statements)
         except MusterError:
+            self._done = done + self._done
+            self._flush_soon()
             for queue, stored in kept:
                 queue.committed = max(queue.committed, stored.id)
                 if queue.removed(stored.id, stored.size):
                     self.size -= stored.size
             raise
+        self._gone.difference_update(done)
         for queue, stored in kept:
             queue.stored = True
             queue.committed = max(queue.committed, stored.id)
