@@ -79,6 +79,25 @@ async def test_what_is_taken_and_not_done_comes_again(tmp_path):
         assert await drain(queues) == ["3", "4", "6", "7", "8", "9"]
 
 
+@pytest.mark.parametrize("waiting", [100, 256, 300, 600])
+@pytest.mark.parametrize("done", [0, 10])
+async def test_all_that_has_come_while_the_sink_was_away_goes_in_order(
+    tmp_path, waiting: int, done: int
+):
+    """What is read from the disk then may be in memory, too."""
+    async with opened(tmp_path, ManualClock()) as queues:
+        outlet = queues.outlet(UP.sink, UP.sender)
+        texts = [str(n) for n in range(waiting)]
+        await queues.put([message(text) for text in texts[:10]])
+        outlet.done((await outlet.take())[:done])
+        # The sink is lost.
+        for start in range(10, waiting, 7):
+            await queues.put([message(text) for text in texts[start : start + 7]])
+        await outlet.rewind()
+        assert await drain(queues) == texts[done:]
+        assert (outlet.count, queues.size) == (0, 0)
+
+
 async def test_urgent_messages_come_first(tmp_path):
     async with opened(tmp_path, ManualClock()) as queues:
         for priority in (5, 9, 0, 5):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from msgspec import Struct
@@ -129,6 +130,17 @@ class Queue:
         if not block[0]:
             del self.blocks[number]
         return True
+
+    def pass_recent(self, id_: int) -> int:
+        """Forget the newest messages up to one; return the bytes that memory has back."""
+        passed = list(itertools.takewhile(lambda each: each.id <= id_, self.recent))
+        if not passed:
+            return 0
+        size = sum(each.size for each in passed)
+        del self.recent[: len(passed)]
+        self.recent_size -= size
+        self.before_recent = passed[-1].id
+        return size
 
     def forget_recent(self) -> int:
         """Leave everything to the disk; return the bytes that memory has back."""

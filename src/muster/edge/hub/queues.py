@@ -268,8 +268,11 @@ class Queues:
 
     async def read(self, queue: Queue, after: int, last: int) -> list[Stored]:
         """Return messages of a queue behind an id up to another, as many as are taken at once."""
-        if after >= queue.before_recent and queue.recent:
-            return self._read_recent(queue, after)
+        if after >= queue.before_recent:
+            # They may have been read from the disk since.
+            self._recent_size -= queue.pass_recent(after)
+            if queue.recent:
+                return self._read_recent(queue)
         bounds: dict[str, int] = {"after": after, "last": last}
         rows = await self._engine.read(SQL["sizes"], {**bounds, "most": TAKEN_AT_ONCE})
         if not rows:
@@ -414,7 +417,7 @@ class Queues:
         queue.recent_size += stored.size
         self._recent_size += stored.size
 
-    def _read_recent(self, queue: Queue, after: int) -> list[Stored]:
+    def _read_recent(self, queue: Queue) -> list[Stored]:
         found: list[Stored] = []
         total = 0
         for each in queue.recent:
@@ -422,11 +425,8 @@ class Queues:
                 break
             found.append(each)
             total += each.size
-        del queue.recent[: len(found)]
-        queue.recent_size -= total
-        self._recent_size -= total
-        queue.before_recent = found[-1].id
-        return [each for each in found if each.id > after]
+        self._recent_size -= queue.pass_recent(found[-1].id)
+        return found
 
     def _start_flush(self) -> None:
         if self._timer is not None:
