@@ -129,6 +129,8 @@ def far_device(instance: Instance) -> Iterator[FarDevice]:
             yield made
         finally:
             site.power_cut()
+            # Shown where the test fails.
+            print(f"--- iotedged ---\n{daemon.log_text()[-20_000:]}")
 
 
 @pytest.fixture
@@ -181,9 +183,14 @@ def test_power_and_link_go_while_messages_flow_and_while_they_drain(device: FarD
     device.power_cut()
     for packets in (40, 80):
         device.die_after(packets)
-    device.site.restore()
+    # Now only the link goes in the middle of it.
+    device.site.restore(60)
     device.daemon.begin()
-    device.ledger.wait_accepted(50)
+    wait_for(lambda: device.site.is_cut, PATIENCE_S)
+    device.losses += 1
+    device.ledger.wait_accepted(20)
+    device.site.restore()
+    device.ledger.wait_accepted(20)
     device.settle()
 
 
@@ -205,12 +212,17 @@ def test_the_hub_goes_and_comes_back(new_instance: Callable[..., Instance]) -> N
         instance.restart()
         device.ledger.wait_accepted(50)
         instance.kill9()
+        # The device notices, and from then on nothing is on its way.
+        device.ledger.wait_accepted(10)
+        first = device.ledger.numbers("accepted")[-1]
         device.ledger.wait_accepted(50)
         time.sleep(TRAFFIC_S)
+        last = device.ledger.numbers("accepted")[-1]
         instance.start()
         device.losses += 2
         device.ledger.wait_accepted(10)
         device.settle()
+        device.ledger.check_urgency(first, last)
 
 
 def test_wishes_reach_a_module_after_the_cut_and_calls_end_in_time(device: FarDevice) -> None:

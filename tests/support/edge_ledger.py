@@ -37,11 +37,15 @@ class DeviceLedger:
 
     Args:
         directory: to note it in.
+
+    Attributes:
+        seen: numbers in the hub's events, as they came, once it was settled.
     """
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(exist_ok=True)
         self._directory = directory
+        self.seen: list[int] = []
 
     def deploy(self, instance: Instance, device_id: str, **hub: Any) -> None:
         """Deploy the two modules and their routes."""
@@ -93,7 +97,7 @@ class DeviceLedger:
         accepted, tried = self.numbers("accepted"), set(self.numbers("tried"))
         again = self.numbers("again")
         assert accepted == sorted(set(accepted)), "the sender's own notes"
-        seen = _events(instance, device_id, set(accepted))
+        seen = self.seen = _events(instance, device_id, set(accepted))
         assert set(seen) <= tried, "messages that nobody has sent"
         assert not (lost := sorted(set(accepted) - set(seen))), f"lost: {lost[:20]}"
         duplicates = 0
@@ -112,6 +116,18 @@ class DeviceLedger:
             "died with the receiver": len(gone),
             "sent again by the sender": len(again),
         }
+
+    def check_urgency(self, first: int, last: int) -> None:
+        """Check that of messages that waited together the urgent ones were sent first.
+
+        Args:
+            first: number of the first one that was accepted while the hub was away.
+            last: of the last one.
+        """
+        waited = [number for number in dict.fromkeys(self.seen) if first <= number <= last]
+        urgent = [number % URGENT == 0 for number in waited]
+        assert True in urgent
+        assert urgent == sorted(urgent, reverse=True), f"not the urgent ones first: {waited}"
 
     def _taken_along(self, received: list[int]) -> set[int]:
         """Return what a receiver may have acknowledged, and not noted, when it was killed.
