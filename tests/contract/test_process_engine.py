@@ -308,6 +308,14 @@ async def test_a_working_directory_of_choice(harness: ProcessHarness, tmp_path: 
     assert (chosen / "x").read_text() == "1\n"
 
 
+async def test_a_limit_that_cannot_be_set(harness: ProcessHarness) -> None:
+    spec = harness.spec("limited", "")
+    spec.settings["limits"] = {"openFiles": 2**70}
+    await harness.engine.create(spec)
+    with pytest.raises(EngineError, match="limit files: "):
+        await harness.engine.start(spec.name)
+
+
 async def test_limits(harness: ProcessHarness) -> None:
     script = (
         "import resource\n"
@@ -374,6 +382,8 @@ async def test_another_user(harness: ProcessHarness) -> None:
         ({"command": "a", "user": "no-such-user"}, "no user no-such-user"),
         ({"command": "a", "user": "root:no-such-group"}, "no group no-such-group"),
         ({"command": "a", "user": True}, "settings.user must be"),
+        ({"command": "a", "user": "4294967295"}, "settings.user: numbers go up to 4294967294"),
+        ({"command": "a", "user": f"0:{'9' * 5000}"}, "settings.user: numbers go up to 4294967294"),
         ({"command": "a", "limits": []}, "settings.limits must be an object"),
         ({"command": "a", "limits": {"disk": 1}}, "settings.limits.disk is no limit"),
         ({"command": "a", "limits": {"memory": "much"}}, "bytes, for example 64m"),

@@ -167,3 +167,28 @@ def test_a_second_daemon_leaves_the_first_alone(
     assert f"another daemon runs with {daemon.home}" in second.stderr
     assert daemon.status("edgeAgent") == "running"
     assert daemon.end(signal.SIGTERM) == 0
+
+
+def test_the_edge_hub_comes_up_again_after_trouble_with_its_database(
+    daemon: EdgeDaemon, shared_instance: Instance
+) -> None:
+    _running(daemon, shared_instance, "idle", "sleep", "7300.75")
+    assert daemon.end(signal.SIGKILL) == -signal.SIGKILL
+    database = daemon.home / "hub" / "edgehub.db"
+    for path in database.parent.glob("edgehub.db*"):
+        path.unlink()
+    database.write_bytes(b"no database" * 1000)
+    daemon.start()
+    daemon.wait(lambda: daemon.status("edgeHub") == "failed", "trouble")
+    assert daemon.status("idle") == "running"
+    daemon.wait(lambda: daemon.status("edgeHub") == "running", "the edge hub")
+    assert database.with_name("edgehub.db.bad").read_bytes().startswith(b"no database")
+    assert daemon.end(signal.SIGKILL) == -signal.SIGKILL
+    # Something that passes by itself: nothing is thrown away for it.
+    kept = database.rename(database.with_name("kept"))
+    database.mkdir()
+    daemon.start()
+    daemon.wait(lambda: daemon.status("edgeHub") == "failed", "trouble")
+    database.rmdir()
+    kept.rename(database)
+    daemon.wait(lambda: daemon.status("edgeHub") == "running", "the edge hub")

@@ -61,6 +61,7 @@ _SHRINK_PAGES: Final = 1_024
 # What a statement can get wrong by itself. Everything else is the disk's or the file's doing.
 _TOO_COMPLEX: Final = re.compile(r"too (?:large|many|big)|stack overflow")
 """How SQLite says that a statement is over one of its limits: of depth, columns, parameters."""
+_DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _MISTAKES: Final = frozenset(
     {
         sqlite3.SQLITE_ERROR,
@@ -137,15 +138,15 @@ class SqliteEngine:
             profile: what it is for.
 
         Raises:
-            UnavailableError: it cannot be opened, or was written by a newer version (codes
-                `store-unavailable`, `store-too-new`).
+            UnavailableError: it cannot be opened, is no database any more, or was written by a
+                newer version (codes `store-unavailable`, `store-damaged`, `store-too-new`).
         """
         try:
             connections = await asyncio.to_thread(_open, path, profile)
             return cls(path, connections, shrinks=profile.shrinks)
         except (sqlite3.Error, OSError) as error:
             raise UnavailableError(
-                f"The database {path} cannot be opened: {error}", code="store-unavailable"
+                f"The database {path} cannot be opened: {error}", code=_code(error)
             ) from None
 
     async def read(self, query: Query, params: Params) -> list[Row]:
@@ -425,7 +426,12 @@ def _closing() -> UnavailableError:
 
 
 def _unavailable(error: Exception) -> UnavailableError:
-    return UnavailableError(f"The store does not answer: {error}", code="store-unavailable")
+    return UnavailableError(f"The store does not answer: {error}", code=_code(error))
+
+
+def _code(error: Exception) -> str:
+    number = getattr(error, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR
+    return "store-damaged" if number & 0xFF in _DAMAGED else "store-unavailable"
 
 
 def _open(path: Path, profile: Profile) -> list[sqlite3.Connection]:

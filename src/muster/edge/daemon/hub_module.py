@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Self, final
+from typing import TYPE_CHECKING, Final, Self, final
 
 import structlog
 
 from muster.edge.engine.base import Module, Status
+from muster.edge.hub import database
 from muster.edge.hub.edge_hub import EdgeHub, HubSettings
 from muster.edge.identity import HUB, container_name
 from muster.errors import MusterError
+from muster.net.tasks import spawn
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from muster.edge.identity import DeviceIdentity, ModuleIdentity
     from muster.edge.upstream.hub import Hub
 
+_AGAIN_S: Final = 10.0
 _log = structlog.get_logger(__name__)
 
 
@@ -45,6 +48,7 @@ class HubModule:
         self._problem = ""
         self._started_at: datetime | None = None
         self._ended_at: datetime | None = None
+        self._again: asyncio.Task[None] | None = None
 
     @classmethod
     async def start(
@@ -55,7 +59,9 @@ class HubModule:
         upstream: Hub,
         certificates: CertificateIssuer,
     ) -> Self:
-        """Start the edge hub. Where it cannot, its module says why: the others run all the same.
+        """Start the edge hub.
+
+        Where it cannot, its module says why, and it is tried again: the others run all the same.
 
         Args:
             ground: see there.
@@ -117,11 +123,30 @@ class HubModule:
         except (MusterError, OSError) as error:
             self._problem = str(error)
             self._ended_at = self._ground.clock.now()
-            _log.error("the edge hub does not run", reason=self._problem)
+            _log.error("the edge hub does not run", reason=self._problem, again_s=_AGAIN_S)
+            damaged = isinstance(error, MusterError) and error.code == "store-damaged"
+            self._again = spawn(self._begin_again(damaged=damaged), "edge hub, once more")
             return
         self._hub.start()
 
+    async def _begin_again(self, *, damaged: bool) -> None:
+        """Try once more: a disk may have room again; a database that is damaged gives way."""
+        await asyncio.sleep(_AGAIN_S)
+        async with self._turn:
+            if damaged:
+                _log.error("the edge hub begins without what waited in its database, put aside")
+                try:
+                    await asyncio.to_thread(
+                        database.put_aside, self._ground.state.directory("hub").home
+                    )
+                except OSError as error:
+                    _log.error("the database cannot be put aside", reason=str(error))
+            await self._begin()
+
     async def _end(self) -> None:
+        again, self._again = self._again, None
+        if again is not None:
+            again.cancel()
         hub, self._hub = self._hub, None
         if hub is not None:
             self._ended_at = self._ground.clock.now()

@@ -31,6 +31,8 @@ from muster.edge.engine.base import EngineError, ModuleSpec
 from muster.edge.engine.process.environments import Packages
 
 _LOG_BYTES: Final = 10 << 20
+_LAST_NUMBER: Final = 2**32 - 2
+"""Of users and groups; the one after it stands for none (chown(2))."""
 _LEAST_LOG_BYTES: Final = 64 << 10
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SIZE: Final = re.compile(r"(\d+)\s*([kmg]?)b?", re.IGNORECASE)
@@ -182,11 +184,11 @@ def _user(said: Any) -> User | None:
         raise ValueError("settings.user must be a name, name:group, or numbers")
     name, _, group = str(said).partition(":")
     try:
-        known = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+        known = pwd.getpwuid(_number(name)) if name.isdecimal() else pwd.getpwnam(name)
     except KeyError:
         if not name.isdecimal():
             raise ValueError(f"settings.user: this device has no user {name}") from None
-        known = pwd.struct_passwd((name, "x", int(name), int(name), "", "/", ""))
+        known = pwd.struct_passwd((name, "x", _number(name), _number(name), "", "/", ""))
     try:
         gid = _group(group) if group else known.pw_gid
     except KeyError:
@@ -207,4 +209,10 @@ def _own_name() -> str:
 
 
 def _group(said: str) -> int:
-    return int(said) if said.isdecimal() else grp.getgrnam(said).gr_gid
+    return _number(said) if said.isdecimal() else grp.getgrnam(said).gr_gid
+
+
+def _number(said: str) -> int:
+    if len(said) > len(str(_LAST_NUMBER)) or int(said) > _LAST_NUMBER:
+        raise ValueError(f"settings.user: numbers go up to {_LAST_NUMBER}")
+    return int(said)

@@ -305,9 +305,11 @@ def _become(
             os._exit(_NOT_RUNNABLE)
         what = f'exec: "{command[0]}"'
         os.execvpe(command[0], command, env)  # noqa: S606 - what this is for
-    except OSError as error:
-        code = _NOT_FOUND if error.errno == errno.ENOENT else _NOT_RUNNABLE
-        text = error.strerror or str(error)
+    except (OSError, ValueError, OverflowError) as error:  # limits raise those two
+        reason = error.strerror if isinstance(error, OSError) else None
+        missing = isinstance(error, FileNotFoundError)
+        code = _NOT_FOUND if missing else _NOT_RUNNABLE
+        text = reason or str(error)
         os.write(report, f"{what}: {text.lower()}".encode("utf-8", "replace"))
     finally:
         os._exit(code)
