@@ -310,7 +310,7 @@ async def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"this is no database" * 100)
     with pytest.raises(UnavailableError, match=str(path)) as caught:
         await SqliteEngine.open(path)
-    assert caught.value.code == "store-unavailable"
+    assert caught.value.code == "store-damaged"
 
 
 async def test_a_statement_that_hits_too_many_rows_is_undone_alone(engine: SqliteEngine) -> None:
