@@ -97,7 +97,7 @@ module configurations are `FROM devices.modules WHERE condition`.
 **Routes** take the same conditions about a message: a bare name is an application property, `$name`
 a system property (`$contentType`, `$connectionDeviceId`, …), `$body.path` a part of a JSON body,
 `$twin.path` a part of the sender's twin. A hyphen inside a name belongs to it there:
-`mqtt-retain = 'true'`; write `a - b` to subtract. In queries and target conditions a name with a
+`mqtt-retain = 'true'`; write `a - b` to subtract. `a || b` joins texts. In queries and target conditions a name with a
 hyphen stands in brackets: `tags.[[cold-room]] = 'yes'`.
 
 ## Functions
