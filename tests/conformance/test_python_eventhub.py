@@ -241,7 +241,7 @@ def test_positions(instance: Instance, subtests: pytest.Subtests) -> None:
 
 def test_all_partitions_and_many_events(instance: Instance) -> None:
     devices = [created(instance) for _ in range(8)]
-    count = 150
+    count = 60
     before = moment()
     for device_id, key in devices:
         send(instance, device_id, key, *(("", b"%d" % number) for number in range(count)))

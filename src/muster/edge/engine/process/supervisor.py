@@ -49,6 +49,7 @@ _LIMITS = (
 )
 _HEARD = (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD)
 _UNHEARD = (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE)
+_NOT_OURS = {signal.SIGKILL, signal.SIGSTOP}
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -286,7 +287,8 @@ def _become(
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
         os.dup2(out[0], 1)
         os.dup2(out[1], 2)
-        for number in (*_HEARD, *_UNHEARD):
+        # Whatever we or whoever started the daemon heard or ignored.
+        for number in signal.valid_signals() - _NOT_OURS:
             signal.signal(number, signal.SIG_DFL)
         what = f"chdir {options['cwd']}"
         os.chdir(options["cwd"])
