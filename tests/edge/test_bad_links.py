@@ -73,7 +73,13 @@ class FarDevice:
 
     def wait_provisioned(self) -> None:
         hub, path = self.instance.hub(), f"/devices/{self.device_id}"
-        wait_for(lambda: hub.call("GET", path).status == 200, PATIENCE_S)
+
+        def is_provisioned() -> bool:
+            assert self.daemon.process is not None
+            assert self.daemon.process.poll() is None, "the daemon has ended"
+            return hub.call("GET", path).status == 200
+
+        wait_for(is_provisioned, PATIENCE_S)
 
     def cut(self) -> None:
         self.losses += 1
