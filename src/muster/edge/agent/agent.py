@@ -37,6 +37,7 @@ from muster.edge.agent.reporter import Reporter
 from muster.edge.agent.store import AgentStore
 from muster.edge.agent.twin_copy import DesiredCopy
 from muster.edge.agent.twin_reader import TwinReader
+from muster.edge.engine import BUILT_IN
 from muster.edge.engine.base import Engine, Module, Status
 from muster.edge.identity import AGENT, HUB, DeviceIdentity, ModuleIdentities, container_name
 from muster.edge.settings import Settings
@@ -266,7 +267,7 @@ class Agent:
         desired = self._desired.document or {}
         self._wake.set()
         try:
-            deployment = manifest.parse(desired, self._reconciler.runtimes, self._parent)
+            deployment = manifest.parse(desired, BUILT_IN.keys(), self._parent)
         except DeploymentError as error:
             self._refusal = Judgement(self._desired.version, error.status)
             _log.warning(

@@ -47,7 +47,7 @@ def parse(
 
     Args:
         desired: all of them, `$version` included.
-        runtimes: the `type`s that this device has an engine for.
+        runtimes: the `type`s that there are, though a device may lack the engine of one.
         parent_hostname: see `images.normalized`.
 
     Raises:

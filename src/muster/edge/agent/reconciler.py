@@ -121,11 +121,6 @@ class Reconciler:
         """The constants of time, which a deployment can change."""
         return self._constants
 
-    @property
-    def runtimes(self) -> frozenset[str]:
-        """The `type`s that there is an engine for."""
-        return frozenset(self._engines)
-
     def deploy(self, deployment: Deployment) -> None:
         """Put a deployment in force. What failed in the one before is tried anew."""
         before = self._deployment
@@ -183,6 +178,7 @@ class Reconciler:
         deployment = self._deployment
         if deployment is None:
             return Pass(modules=(), settled=True, problems=tuple(problems.values()))
+        problems |= self._lacking(deployment)
         self._unfit.clear()
         targets = {
             name: self._target(wanted, deployment)
@@ -210,6 +206,14 @@ class Reconciler:
             settled=settled,
             problems=(*problems.values(), *self._failed(steps)),
         )
+
+    def _lacking(self, deployment: Deployment) -> dict[str, str]:
+        """Return the runtimes that modules name and this device has no engine for, and words."""
+        named = {wanted.runtime for wanted in deployment.modules.values()}
+        return {
+            runtime: f"runtime {runtime}: is not there; iotedge check says what is missing"
+            for runtime in sorted(named - self._engines.keys())
+        }
 
     def _failed(self, steps: Sequence[Step]) -> Iterator[str]:
         """Yield what is wrong with modules; forget what was, and is not tried any more."""

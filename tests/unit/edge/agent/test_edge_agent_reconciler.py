@@ -34,13 +34,16 @@ NO_IMAGE = EngineError("pull access denied for a, repository does not exist", 40
 class Device:
     """A reconciler with everything around it."""
 
-    def __init__(self, home: Path, agent_env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, home: Path, agent_env: dict[str, str] | None = None, *, containers: bool = True
+    ) -> None:
         self.clock = ManualClock()
         self.metrics = AgentMetrics("hub.example", "dev-1", "1", "0")
         self.docker = MemoryEngine(self.clock, "docker")
         self.process = MemoryEngine(self.clock, "process")
         self.identities = MemoryIdentities()
         self.workload = MemoryWorkload()
+        self.engines = [self.docker, self.process] if containers else [self.process]
         self.home = home
         self.agent_env = agent_env or {}
         self.begin()
@@ -51,7 +54,7 @@ class Device:
         self.known = KnownIdentities(self.identities)
         self.memory = Memory(AgentStore(self.home), self.clock)
         self.reconciler = Reconciler(
-            Inventory([self.docker, self.process]),
+            Inventory(self.engines),
             self.known,
             self.workload,
             self.memory,
@@ -358,6 +361,16 @@ async def test_a_runtime_out_of_reach_stops_no_other(device: Device) -> None:
     device.docker.away = None
     assert (await device.settle()).problems == ()
     assert device.docker.running() == {"a"}
+
+
+async def test_a_runtime_that_is_not_there_stops_no_other(tmp_path: Path) -> None:
+    device = Device(tmp_path, containers=False)
+    device.deploy(a=docker_module(), b=process_module())
+    made = await device.settle()
+    assert made.settled
+    assert made.problems == ("runtime docker: is not there; iotedge check says what is missing",)
+    assert device.process.running() == {"b"}
+    assert [one.wanted.name for one in made.modules] == ["b"]
 
 
 async def test_without_the_hub_a_new_module_waits_for_its_identity(device: Device) -> None:
