@@ -11,14 +11,14 @@ import msgspec
 
 from muster import __version__
 from muster.cli.examples import examples
-from muster.cli.output import printable
+from muster.cli.output import printable, remark
 from muster.clock import SystemClock
 from muster.edge.check.outcome import DaemonAwayError, Outcome, Result
 from muster.edge.check.run import SECTIONS, Finding, run
 from muster.edge.check.surroundings import DEFAULT_ENGINE_FILE, Options, Surroundings
 from muster.edge.cli.failures import CommandError
 from muster.edge.cli.management import Management
-from muster.edge.configuration.load import DEFAULT_FILE
+from muster.edge.configuration.load import DEFAULT_FILE, OLD_FILE, usual_file
 
 _SIGNS: Final = {
     Result.OK: ("\u221a", "OK"),
@@ -35,8 +35,8 @@ _COLOURS: Final = {"\u221a": "green", "\u203c": "yellow", "\u00d7": "red"}
     "-c",
     "--config-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    default=DEFAULT_FILE,
-    show_default=True,
+    default=usual_file,
+    show_default=f"{DEFAULT_FILE}, or {OLD_FILE} where only that is there",
     help="The configuration.",
 )
 @click.option(
@@ -84,6 +84,8 @@ def check(
 
     Each check does what the device itself does, and says what to do where that fails.
     """
+    for unknown in set(dont_run) - {each.id for _, checks in SECTIONS for each in checks}:
+        remark(f"Note: there is no check {unknown}: see iotedge check-list")
     around = _surroundings(host, Options(**options))
     findings: list[Finding] = []
     for title, checks in SECTIONS:
@@ -116,7 +118,7 @@ def check_list() -> None:
 
 def as_json(host: str, hub_host: str | None) -> str:
     """Run all checks and return what `check -o json` prints, for support bundles."""
-    around = _surroundings(host, Options(config_file=DEFAULT_FILE, hub_host=hub_host))
+    around = _surroundings(host, Options(config_file=usual_file(), hub_host=hub_host))
     return _json([finding for _, checks in SECTIONS for finding in run(checks, around)])
 
 

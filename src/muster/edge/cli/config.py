@@ -18,7 +18,15 @@ from muster.edge.cli import service
 from muster.edge.cli.failures import CommandError
 from muster.edge.configuration import values
 from muster.edge.configuration.document import ConfigurationError
-from muster.edge.configuration.load import DEFAULT_FILE, OLD_FILE, Configuration, load, parse
+from muster.edge.configuration.load import (
+    DEFAULT_FILE,
+    OLD_FILE,
+    Configuration,
+    is_yaml,
+    load,
+    parse,
+    usual_file,
+)
 from muster.edge.configuration.render import render
 from muster.edge.settings import (
     DEFAULT_HOME,
@@ -39,6 +47,10 @@ _FILE: Final = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.group()
+@examples(
+    "sudo iotedge config dps --id-scope 0ne00000001 --registration-id gateway-01 --symmetric-key -",
+    "sudo iotedge config apply",
+)
 def config() -> None:
     """Write, check and apply the configuration of this device."""
 
@@ -110,7 +122,7 @@ def dps(  # noqa: PLR0917 - click passes options by name
     *,
     force: bool,
 ) -> None:
-    """Write a configuration that provisions through DPS with a symmetric key."""
+    """Write a configuration for DPS with a symmetric key."""
     with _checking("--registration-id"):
         check_registration_id(registration_id)
     with _checking("--id-scope"):
@@ -147,7 +159,10 @@ def dps(  # noqa: PLR0917 - click passes options by name
 @_out_options
 @examples("iotedge config mp -c -", "iotedge config mp -c - --force < connection-string")
 def mp(connection_string: str, hostname: str | None, out: Path, *, force: bool) -> None:
-    """Write a configuration with the connection string of the device (manual provisioning)."""
+    """Write a configuration with the device's connection string.
+
+    It is for devices that are provisioned by hand.
+    """
     with _checking("--connection-string"):
         provisioning = values.read_connection_string(connection_string)
     _write(
@@ -189,7 +204,7 @@ def import_(old: Path, out: Path, *, force: bool) -> None:
     State is not taken over: the device provisions itself and fetches its modules anew.
     """
     found = _load(old)
-    if old.suffix.lower() not in (".yaml", ".yml"):
+    if not is_yaml(old):
         raise CommandError(f"{old} is no configuration of 1.1", "its name must end with .yaml")
     _write(msgspec.structs.replace(found.settings, source=out, home=DEFAULT_HOME), out, force=force)
 
@@ -200,8 +215,8 @@ def import_(old: Path, out: Path, *, force: bool) -> None:
     "--config-file",
     "path",
     type=_FILE,
-    default=DEFAULT_FILE,
-    show_default=True,
+    default=usual_file,
+    show_default=f"{DEFAULT_FILE}, or {OLD_FILE} where only that is there",
     help="The configuration; from elsewhere it is put where the daemon reads it.",
 )
 @examples("sudo iotedge config apply", "sudo iotedge config apply -c gateway.toml")
@@ -209,7 +224,14 @@ def apply(path: Path) -> None:
     """Check the configuration and let the daemon start anew with it."""
     service.must_be_root("iotedge config apply")
     _load(path)
-    if path.resolve() != DEFAULT_FILE.resolve():
+    used = usual_file()
+    if path.resolve() != used.resolve():
+        if is_yaml(path):
+            raise CommandError(
+                f"{path} is of the format of 1.1",
+                f"write it anew first: iotedge config import --force -c '{path}'",
+            )
+        used = DEFAULT_FILE
         content = path.read_bytes()
         if DEFAULT_FILE.exists():
             backup = DEFAULT_FILE.with_suffix(".toml.before")
@@ -221,7 +243,7 @@ def apply(path: Path) -> None:
     if not service.installed():
         raise CommandError(
             "The daemon was not restarted",
-            f"systemd knows no {service.UNIT}; start it by hand: iotedged -c {DEFAULT_FILE}",
+            f"systemd knows no {service.UNIT}; start it by hand: iotedged -c {used}",
         )
     service.restart()
     click.echo(f"{service.UNIT} is running with it. See: iotedge system status, iotedge check")
@@ -238,7 +260,7 @@ def _load(path: Path) -> Configuration:
 
 
 def _write(settings: Settings, out: Path, *, force: bool) -> None:
-    if out.suffix.lower() in (".yaml", ".yml"):
+    if is_yaml(out):
         raise CommandError(f"{out} cannot be written", "the file is TOML: name it config.toml")
     text = render(settings)
     with _checking("--hostname"):  # all else was checked before

@@ -23,6 +23,7 @@ _REPROVISION_S: Final = 300.0
 
 
 @click.group()
+@examples("iotedge system status", "iotedge system logs -- -f")
 def system() -> None:
     """See and control the daemon as a service of this machine."""
 
@@ -30,7 +31,10 @@ def system() -> None:
 @system.command()
 @examples("iotedge system status")
 def status() -> None:
-    """Tell how the service stands, with its last log lines where it is down."""
+    """Tell how the service stands.
+
+    Where it is down, its last log lines are shown, too.
+    """
     _must_be_installed("Could not ask for the status")
     found = service.state()
     click.echo("System services:")
@@ -46,7 +50,10 @@ def status() -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @examples("iotedge system logs", "iotedge system logs -- -f --since '1 hour ago'")
 def logs(arguments: tuple[str, ...]) -> None:
-    """Show the log of the service; what stands behind -- is for journalctl."""
+    """Show the log of the service.
+
+    What stands behind -- is for journalctl.
+    """
     sys.stdout.flush()
     try:
         os.execvp("journalctl", ["journalctl", "-u", service.UNIT, *arguments])  # noqa: S606, S607
@@ -57,7 +64,10 @@ def logs(arguments: tuple[str, ...]) -> None:
 @system.command()
 @examples("sudo iotedge system restart")
 def restart() -> None:
-    """Restart the daemon; its modules are stopped and started again."""
+    """Restart the daemon.
+
+    Its modules are stopped and started again.
+    """
     service.must_be_root("iotedge system restart")
     _must_be_installed("Could not restart")
     service.restart()
@@ -78,7 +88,10 @@ def stop() -> None:
 @click.pass_obj
 @examples("sudo iotedge system reprovision")
 def reprovision(host: str) -> None:
-    """Ask the provisioning service anew; modules are replaced if the identity is another one."""
+    """Ask the provisioning service anew.
+
+    Modules are replaced if the identity is another one.
+    """
     try:
         Management(host, _REPROVISION_S).post("/device/reprovision")
     except CommandError as error:

@@ -33,6 +33,16 @@ class Configuration(msgspec.Struct, frozen=True):
     notices: tuple[str, ...] = ()
 
 
+def usual_file() -> Path:
+    """Return the file that the daemon reads where nobody names one."""
+    return OLD_FILE if OLD_FILE.exists() and not DEFAULT_FILE.exists() else DEFAULT_FILE
+
+
+def is_yaml(source: Path) -> bool:
+    """Tell whether a file is of 1.1's format: its name says so."""
+    return source.suffix.lower() in (".yaml", ".yml")
+
+
 def load(source: Path, *, hostname: str | None = None) -> Configuration:
     """Read a configuration file: YAML by its suffix `.yaml` or `.yml`, TOML otherwise.
 
@@ -72,7 +82,7 @@ def parse(source: Path, text: str, *, hostname: str) -> Configuration:
     """
     text = text.replace("\r\n", "\n")
     notices: list[str] = []
-    if source.suffix.lower() in (".yaml", ".yml"):
+    if is_yaml(source):
         from muster.edge.configuration import yaml_document, yaml_format  # noqa: PLC0415 - seldom
 
         document = yaml_document.read_yaml(source, text)

@@ -13,7 +13,7 @@ import structlog
 
 from muster import __version__
 from muster.clock import SystemClock
-from muster.edge.configuration.load import DEFAULT_FILE, OLD_FILE, load
+from muster.edge.configuration.load import DEFAULT_FILE, OLD_FILE, load, usual_file
 from muster.edge.daemon.own_log import OwnLog
 from muster.errors import InvalidArgumentError
 from muster.ids import Randomness
@@ -26,6 +26,15 @@ BAD_SETTINGS: Final = 153
 """Exit code of settings that cannot be used: trying again does not help (edge.md 2.6)."""
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _OFFICIAL_LEVELS: Final = {"trace": "debug", "warn": "warning", "notice": "info"}
+_HELP: Final = """Run the edge runtime of this device.
+
+It ends with SIGTERM, which stops its modules, or Ctrl-C, with which they go on.
+
+\b
+Examples:
+  iotedged
+  iotedged -c gateway.toml --log-level debug
+"""
 _log = structlog.get_logger(__name__)
 
 
@@ -36,7 +45,7 @@ def _level(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     return level
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="iotedged", message="%(prog)s %(version)s (muster)")
 @click.option(
     "-c",
@@ -58,18 +67,12 @@ def _level(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     "--reprovision", is_flag=True, help="Ask the provisioning service before anything else."
 )
 def iotedged(path: Path | None, log_level: str, *, reprovision: bool) -> None:
-    r"""Run the edge runtime of this device, until SIGTERM, which stops its modules, or Ctrl-C.
-
-    \b
-    Examples:
-      iotedged
-      iotedged -c gateway.toml --log-level debug
-    """
+    """Read the configuration and run the device it describes; see its help."""
     clock = SystemClock()
     own_log = OwnLog(clock)
     configure(log_level, file=own_log)
     if path is None:
-        path = OLD_FILE if OLD_FILE.exists() and not DEFAULT_FILE.exists() else DEFAULT_FILE
+        path = usual_file()
     try:
         found = load(path)
         for notice in found.notices:

@@ -9,6 +9,7 @@ import pytest
 from muster import __version__
 from muster.auth.certificate_authority import CertificateAuthority
 from muster.edge.cli import config, service
+from muster.edge.configuration import load as loading
 from muster.edge.configuration.load import load
 from muster.edge.settings import (
     DpsProvisioning,
@@ -166,6 +167,8 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{program.parent}:/bin:/usr/bin")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(config, "DEFAULT_FILE", tmp_path / "etc" / "config.toml")
+    monkeypatch.setattr(loading, "DEFAULT_FILE", tmp_path / "etc" / "config.toml")
+    monkeypatch.setattr(loading, "OLD_FILE", tmp_path / "old" / "config.yaml")
     return tmp_path
 
 
@@ -182,6 +185,26 @@ def test_apply_restarts_the_daemon(run: Run, machine: Path) -> None:
     used.write_text("the one before")
     done = run("config", "apply", "-c", str(given))
     assert (machine / "etc" / "config.toml.before").read_text() == "the one before"
+
+
+def test_apply_takes_the_file_of_1_1_where_only_that_is_there(run: Run, machine: Path) -> None:
+    old = machine / "old" / "config.yaml"
+    old.parent.mkdir()
+    old.write_text(YAML)
+    done = run("config", "apply")
+    assert done.exit_code == 0, done.output
+    assert f"{old} is correct." in done.stdout
+    assert not (machine / "etc").exists()
+    assert (machine / "calls").read_text() == "cat iotedged\nrestart iotedged\n"
+
+
+def test_apply_does_not_put_yaml_where_toml_is_read(run: Run, machine: Path) -> None:
+    given = machine / "gateway.yaml"
+    given.write_text(YAML)
+    done = run("config", "apply", "-c", str(given))
+    assert done.exit_code == 1
+    assert f"iotedge config import --force -c '{given}'" in done.stderr
+    assert not (machine / "etc").exists()
 
 
 def test_apply_says_why_the_daemon_does_not_come_up(run: Run, machine: Path) -> None:

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from muster.edge.cli.root import iotedge
+from muster.edge.daemon.command import iotedged
 from unit.edge.cli.conftest import Run
 
 
@@ -45,6 +47,12 @@ def test_every_command_has_examples_that_can_be_typed(path: tuple[str, ...], run
             command = found
         arguments = ["x" if word == "-" else word for word in words[len(path) :]]
         command.make_parser(click.Context(command)).parse_args(arguments)
+
+
+def test_the_help_of_the_daemon_has_examples_on_lines_of_their_own() -> None:
+    shown = CliRunner().invoke(iotedged, ["--help"]).stdout
+    assert "Examples:\n    iotedged\n    iotedged -c gateway.toml --log-level debug\n" in shown
+    assert "\\b" not in shown
 
 
 def test_help_imports_nothing_slow() -> None:

@@ -33,7 +33,7 @@ async def _run(run: Run, apis: Apis, *arguments: str) -> Result:
 
 
 def _module(name: str, status: Status, age_s: float = 0, **fields: object) -> Module:
-    ended = NOW - dt.timedelta(seconds=age_s)
+    ended = SystemClock().now() - dt.timedelta(seconds=age_s)
     return Module(
         name=name,
         status=status,
