@@ -249,7 +249,11 @@ class Stream(asyncio.Transport, asyncio.Protocol):
         if self._eof:
             raw.close()
         else:
-            raw.write_eof()
+            try:
+                raw.write_eof()
+            except OSError:  # the peer has reset the connection, and nobody has told us yet
+                raw.abort()
+                return
             raw.resume_reading()
         self._mark = raw.get_write_buffer_size()
         self._since = now

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from muster.net.listener import Listener
 from muster.net.stream import Limits
 from unit.net.loopback import (
     HOST,
@@ -208,6 +209,35 @@ async def test_close_loses_nothing(listen: Listen, certificate: Certificate, *, 
     assert received.endswith(b"the end")
     await hang_up(writer)
     await until(lambda: listener.connections == 0)
+
+
+class Held(asyncio.Protocol):
+    """Stops reading, as protocols do that have enough."""
+
+    def __init__(self) -> None:
+        self.held: asyncio.Future[asyncio.Transport] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.pause_reading()
+        self.held.set_result(transport)
+
+
+def test_close_after_a_reset_that_nobody_has_noticed() -> None:
+    """On the loop that edge devices have; the other one tells nothing of it."""
+
+    async def talk() -> None:
+        protocol = Held()
+        listener = await Listener.listen(HOST, 0, None, lambda: protocol)
+        with socket.create_connection((HOST, listener.port)) as peer:
+            transport = await protocol.held
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.close()
+        await until(lambda: listener.connections == 0)
+        await listener.close(drain_s=0.0)
+
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(talk())
 
 
 async def test_close_says_close_notify(listen: Listen, certificate: Certificate) -> None:

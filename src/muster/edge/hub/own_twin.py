@@ -14,7 +14,7 @@ from muster.edge.hub import desired
 from muster.edge.hub.database import SQL
 from muster.edge.hub.merge_patches import difference
 from muster.edge.upstream.base import HubError, Link, NoLinkError
-from muster.errors import InvalidArgumentError, MusterError
+from muster.errors import InvalidArgumentError, MusterError, UnavailableError
 from muster.model import twin as twin_rules
 from muster.net.tasks import spawn
 from muster.store.engine import Statement
@@ -139,7 +139,7 @@ class OwnTwin:
         if name.lower() != _REFRESH:
             return _NOT_FOUND, {"message": f"Method {name} is not supported"}
         asked = payload.get("deviceIds") if isinstance(payload, dict) else None
-        names = [each for each in asked if isinstance(each, str)] if asked else []
+        names = [each for each in asked if isinstance(each, str)] if type(asked) is list else []
         await self._hub.refresh_scope(names)
         return 200, None
 
@@ -181,8 +181,10 @@ class OwnTwin:
         if session is None:
             return
         found = await session.twin()
+        version = found["desired"].get("$version", 1)
+        if type(version) is not int:
+            raise HubError("the twin's version is no number", 502)
         self._reported = twin_rules.without_service_members(found["reported"])
-        version = int(found["desired"].get("$version", 1))
         news = twin_rules.without_service_members(found["desired"])
         if (version, news) != (self._version, self._desired):
             self._version, self._desired = version, news
@@ -195,17 +197,22 @@ class OwnTwin:
             if wanted:
                 self._hub.use(desired.parse(wanted))
                 stored = _Stored(wanted, version_)
-                await self._engine.write(
-                    Statement(
-                        SQL["put_setting"],
-                        {"name": _SETTING, "value": msgspec.json.encode(stored).decode()},
-                    )
-                )
+                await self._keep(stored)
             self._status = {"code": 200, "description": ""}
         except InvalidArgumentError as error:
             _log.warning("configuration refused", reason=error.message)
             self._status = {"code": 400, "description": error.message}
         self._changed.set()
+
+    async def _keep(self, stored: _Stored) -> None:
+        value = msgspec.json.encode(stored).decode()
+        try:
+            await self._engine.write(
+                Statement(SQL["put_setting"], {"name": _SETTING, "value": value})
+            )
+        except UnavailableError as error:
+            # It is in force all the same; a start without the hub would be with the one before.
+            _log.error("configuration not kept", reason=error.message)
 
     async def _report(self) -> None:
         session, before = self.session, self._reported
