@@ -13,6 +13,7 @@ from muster.language.functions import BY_NAME, arithmetic
 from muster.language.tree import (
     Arithmetic,
     Call,
+    Coalesce,
     Comparison,
     Constant,
     Expression,
@@ -56,6 +57,8 @@ def getter(node: Expression, bind: Callable[[Path], Getter] = collections.bind) 
             return _computed(symbol, getter(left, bind), getter(right, bind))
         case Call(name, arguments):
             return _called(name, [getter(each, bind) for each in arguments])
+        case Coalesce(operands):
+            return _first_defined([getter(each, bind) for each in operands])
 
 
 def predicate(
@@ -110,6 +113,17 @@ def _among(operand: Getter, elements: tuple[Value, ...]) -> Getter:
 
 def _computed(symbol: str, left: Getter, right: Getter) -> Getter:
     return lambda document: arithmetic(symbol, left(document), right(document))
+
+
+def _first_defined(operands: list[Getter]) -> Getter:
+    def first_defined(document: Any) -> Value:
+        for operand in operands:
+            value = operand(document)
+            if value is not UNDEFINED:
+                return value
+        return UNDEFINED
+
+    return first_defined
 
 
 def _called(name: str, arguments: list[Getter]) -> Getter:

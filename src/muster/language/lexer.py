@@ -48,7 +48,7 @@ def _pattern(name: str, part: str, *more: str) -> re.Pattern[str]:
 
 _TOKEN: Final = _pattern(_NAME, _PART)
 _HYPHENATED: Final = _pattern(
-    rf"\$?[^\W\d][\w$]*{_HYPHENS}|\$[\w$]+{_HYPHENS}", _PART + _HYPHENS, r"\|\|"
+    rf"\$?[^\W\d][\w$]*{_HYPHENS}|\$[\w$]+{_HYPHENS}", _PART + _HYPHENS, r"\|\|", r"\?\?"
 )
 _STEP: Final = re.compile(rf"\.?(?:({_BRACKETED})|\[([0-9]+)\]|([\w$-]+))", re.DOTALL)
 _ESCAPE: Final = re.compile(r"''|\"\"|\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
@@ -100,7 +100,7 @@ def tokens(text: str, *, hyphens: bool = False) -> list[Token]:
     Args:
         text: what to split.
         hyphens: a hyphen between characters of names is part of the name, as in the conditions of
-            routes, and `||` joins texts there. Otherwise it is a minus.
+            routes, and there are `||` and `??`. Otherwise it is a minus.
 
     Raises:
         InvalidArgumentError: something is no token, or the text is too long; code

@@ -13,6 +13,7 @@ from muster.language.tree import (
     Aggregate,
     Arithmetic,
     Call,
+    Coalesce,
     Comparison,
     Constant,
     Expression,
@@ -47,6 +48,7 @@ _CLAUSES: Final = frozenset({"SELECT", "TOP", "FROM", "WHERE", "GROUP", "BY", "A
 _OPERATORS: Final = frozenset({"AND", "OR", "NOT", "IN", "NIN"})
 RESERVED: Final = _CLAUSES | _OPERATORS | _CONSTANTS.keys()
 """Words that are no names unless they stand in [[ ]] or behind a dot."""
+_CHANGES: Final = (("properties", "reported"), ("properties", "desired"), ("tags",))
 AGGREGATES: Final = frozenset({"COUNT", "AVG", "SUM", "MIN", "MAX"})
 
 
@@ -83,6 +85,9 @@ def condition_of(
     found: list[Token],
     name: Callable[[tuple[str | int, ...]], Path],
     knows: Callable[[Path], bool] | None = None,
+    *,
+    coalesce: bool = False,
+    change: Path | None = None,
 ) -> Expression:
     """Read a condition from tokens.
 
@@ -90,11 +95,14 @@ def condition_of(
         found: the tokens.
         name: makes a path of the names in it.
         knows: tells whether a path can lead anywhere; without it every one can.
+        coalesce: whether there is `??`.
+        change: where a changed twin stands, which `twin_change_includes` looks into; without it
+            there is no such function.
 
     Raises:
         InvalidArgumentError: as `parse_query`.
     """
-    parser = _Parser(found, name, knows)
+    parser = _Parser(found, name, knows, coalesce=coalesce, change=change)
     condition = parser.condition()
     parser.end()
     return condition
@@ -115,11 +123,16 @@ class _Parser:
         found: list[Token],
         name: Callable[[tuple[str | int, ...]], Path],
         knows: Callable[[Path], bool] | None,
+        *,
+        coalesce: bool = False,
+        change: Path | None = None,
     ) -> None:
         self._tokens = found
         self._at = 0
         self._name = name
         self._knows = knows
+        self._coalesce = coalesce
+        self._change = change
         self._depth = 0
 
     # -- queries -------------------------------------------------------------------------------
@@ -184,7 +197,7 @@ class _Parser:
 
     def condition(self) -> Expression:
         token = self._peek()
-        condition = self._or()
+        condition = self._any()
         if any(depth > MAX_DEPTH for _, depth in walk(condition)):
             raise _too_deep(token)
         return condition
@@ -193,6 +206,13 @@ class _Parser:
         token = self._peek()
         if token.kind != "end":
             raise wrong(f"unexpected {token}", token.position)
+
+    def _any(self) -> Expression:
+        # Binds less than everything else, as in the language the official engine is written in.
+        operands = [self._or()]
+        while self._coalesce and self._take("??"):
+            operands.append(self._or())
+        return Coalesce(tuple(operands)) if len(operands) > 1 else operands[0]
 
     def _or(self) -> Expression:
         return self._joined("OR", self._and, lambda: self._take_word("OR"))
@@ -283,7 +303,7 @@ class _Parser:
         token = self._peek()
         if self._take("("):
             self._enter(token)
-            inner = self._or()
+            inner = self._any()
             self._expect(")")
             self._depth -= 1
             return inner
@@ -307,17 +327,35 @@ class _Parser:
 
     def _call(self) -> Expression:
         token = self._next()
+        if token.word == "TWIN_CHANGE_INCLUDES" and self._change is not None:
+            return self._changed(self._change)
         function = BY_NAME.get(token.word)
         if function is None:
             raise wrong(f"there is no function {token}", token.position)
         self._enter(token)
         self._expect("(")
-        arguments = () if self._peek().text == ")" else self._many(self._or)
+        arguments = () if self._peek().text == ")" else self._many(self._any)
         self._expect(")")
         self._depth -= 1
         if not function.accepts(len(arguments)):
             raise wrong(f"it is called as {function.signature}", token.position)
         return Call(function.name, arguments)
+
+    def _changed(self, root: Path) -> Expression:
+        """Read what `twin_change_includes` looks for: there, and not removed (edge.md 6.2)."""
+        self._expect("(")
+        token = self._next()
+        names = token.value if token.kind == "path" else ()
+        inside = any(names[: len(each)] == each and len(names) > len(each) for each in _CHANGES)
+        if not inside or any(isinstance(name, int) for name in names):
+            raise wrong(
+                "twin_change_includes takes a path in properties.reported, properties.desired or "
+                f"tags, found {token}",
+                token.position,
+            )
+        self._expect(")")
+        path = Path((*root.names, *names))
+        return Logical("AND", (Call("IS_DEFINED", (path,)), Not(Call("IS_NULL", (path,)))))
 
     def _path(self) -> Path:
         token = self._next()

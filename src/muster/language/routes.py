@@ -89,9 +89,8 @@ class Route:
 
     __slots__ = ("_expression", "matches", "needs_body", "needs_twin")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, expression: Expression) -> None:
         """Use `parse`."""
-        expression = _expression(text)
         roots = {path.names[0] for path in paths(expression)}
         self.needs_twin = _TWIN in roots
         self.needs_body = _BODY in roots
@@ -103,21 +102,28 @@ class Route:
         return explain.why(self._expression, message, _bind)
 
 
-def parse(text: str) -> Route:
+def parse(text: str, *, edge: bool = False, twin_changes: bool = False) -> Route:
     """Read the condition of a route; an empty one is true.
+
+    Args:
+        text: of it.
+        edge: whether it is one of an edge hub, whose grammar has `??` (edge.md 6.2).
+        twin_changes: whether all it is asked of is changes of twins, so that it may ask
+            `twin_change_includes(path)`.
 
     Raises:
         InvalidArgumentError: it is not one; code `invalid-query`.
     """
-    return Route(text)
+    return Route(_expression(text, edge=edge, twin_changes=twin_changes))
 
 
-def _expression(text: str) -> Expression:
+def _expression(text: str, *, edge: bool, twin_changes: bool) -> Expression:
     if not text.strip():
         return TRUE
     # In the grammar of the official routing engine, which is published with its edge hub, a name
     # is any run of characters but a few, and the longest token counts: `mqtt-retain` is a name.
-    return condition_of(tokens(text, hyphens=True), _path)
+    change = Path((_BODY,)) if twin_changes else None
+    return condition_of(tokens(text, hyphens=True), _path, coalesce=edge, change=change)
 
 
 def _path(names: tuple[str | int, ...]) -> Path:

@@ -11,6 +11,7 @@ from muster.language.tree import (
     Aggregate,
     Arithmetic,
     Call,
+    Coalesce,
     Comparison,
     Constant,
     Expression,
@@ -61,6 +62,8 @@ def text(node: Expression) -> str:
             return f"{_operand(operand)} {'NIN' if negated else 'IN'} {_array(elements)}"
         case Call(name, arguments):
             return f"{name}({', '.join(map(text, arguments))})"
+        case Coalesce(operands):
+            return " ?? ".join(map(_operand, operands))
 
 
 def _operand(node: Expression) -> str:

@@ -73,8 +73,14 @@ class Call(Struct, frozen=True):
     arguments: tuple[Expression, ...]
 
 
+class Coalesce(Struct, frozen=True):
+    """Two or more operands joined by `??`: the first that is defined. Of routes only."""
+
+    operands: tuple[Expression, ...]
+
+
 Expression: TypeAlias = (
-    Constant | Path | Not | Logical | Comparison | Membership | Arithmetic | Call
+    Constant | Path | Not | Logical | Comparison | Membership | Arithmetic | Call | Coalesce
 )
 """Anything that has a value; a condition when it is asked whether that value is exactly true."""
 
@@ -129,7 +135,7 @@ def children(node: Expression) -> tuple[Expression, ...]:
     match node:
         case Not(operand) | Membership(operand):
             return (operand,)
-        case Logical(_, operands) | Call(_, operands):
+        case Logical(_, operands) | Call(_, operands) | Coalesce(operands):
             return operands
         case Comparison(_, left, right) | Arithmetic(_, left, right):
             return (left, right)

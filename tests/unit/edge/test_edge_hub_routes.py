@@ -98,6 +98,30 @@ def test_conditions_see_application_system_and_body():
         assert goes(text, message=message) is holds, condition
 
 
+@pytest.mark.parametrize(
+    ("condition", "matches"),
+    [
+        ("twin_change_includes(properties.reported.a)", True),
+        ("twin_change_includes(properties.reported.a.b)", True),
+        ("twin_change_includes(properties.reported.b)", False),
+        ("twin_change_includes(tags.a)", False),
+    ],
+)
+def test_changes_of_twins_are_asked_what_they_include(condition, matches):
+    route = routes.parse("r", f"FROM /twinChangeNotifications WHERE {condition} INTO $upstream")
+    system = {"contentType": "application/json", "contentEncoding": "utf-8"}
+    message = Message({}, system, b'{"properties": {"reported": {"a": {"b": 1}, "$version": 2}}}')
+    path = routes.twin_change_path()
+    assert bool(routes.deliveries([route], path, message)) is matches
+
+
+def test_what_may_be_no_change_of_a_twin_is_not_asked():
+    text = "WHERE twin_change_includes(properties.reported.a) INTO $upstream"
+    for source in ("/*", "/messages/*"):
+        with pytest.raises(InvalidArgumentError, match="no function"):
+            routes.parse("r", f"FROM {source} {text}")
+
+
 def test_each_sink_gets_a_message_once_by_its_first_route_in_priority():
     found = [
         routes.parse("a", "FROM /messages/* INTO $upstream", priority=5, ttl_s=5),

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from muster.errors import InvalidArgumentError
 from muster.language.parser import parse_condition
@@ -149,3 +153,94 @@ def test_texts_are_joined(condition: str, holds: bool) -> None:  # noqa: FBT001 
 def test_texts_are_joined_in_routes_only() -> None:
     with pytest.raises(InvalidArgumentError, match="unexpected character"):
         parse_condition("tags.a || tags.b = 'x'")
+
+
+NAMES = st.sampled_from(["a", "b", "c", "d"])
+PROPERTIES = st.dictionaries(NAMES, st.one_of(st.none(), st.sampled_from(["x", "y", ""])))
+
+
+@given(PROPERTIES, st.lists(NAMES, min_size=2, max_size=6), st.sampled_from(["x", "y", ""]))
+def test_of_several_the_first_that_is_there_counts(properties, names, wanted):
+    message = Message(properties, {}, b"")
+    there = [properties[name] for name in names if name in properties]
+    text = " ?? ".join(names)
+    assert parse(f"({text}) = '{wanted}'", edge=True).matches(message) is (there[:1] == [wanted])
+    assert parse(f"IS_DEFINED({text})", edge=True).matches(message) is bool(there)
+    assert parse(f"IS_NULL({text})", edge=True).matches(message) is (there[:1] == [None])
+    # However it is grouped.
+    grouped = f"({names[0]} ?? ({' ?? '.join(names[1:])})) = '{wanted}'"
+    assert parse(grouped, edge=True).matches(message) is (there[:1] == [wanted])
+
+
+@pytest.mark.parametrize(
+    ("condition", "holds"),
+    [
+        ("other = 'x' ?? true", True),
+        ("level = 'critical' AND other = 'x' ?? true", True),
+        ("level = 'low' AND other = 'x' ?? true", False),
+        ("($body.none ?? $body.temperature) > 20", True),
+        ("AS_NUMBER(other ?? '7') = 7", True),
+        ("undefined ?? undefined", False),
+    ],
+)
+def test_what_is_not_there_is_replaced_last(condition: str, holds: bool) -> None:  # noqa: FBT001 - of a table
+    system = {"contentType": "application/json", "contentEncoding": "utf-8"}
+    message = Message({"level": "critical"}, system, BODY)
+    assert parse(condition, edge=True).matches(message) is holds
+
+
+def test_why_something_was_replaced() -> None:
+    _, (reason,) = parse("(a ?? 'x') = 'y'", edge=True).why(Message({}, {}, b""))
+    assert reason.condition == "(a ?? 'x') = 'y'"
+
+
+@pytest.mark.parametrize("condition", ["a ?? b", "twin_change_includes(properties.reported.a)"])
+def test_only_edge_hubs_have_these(condition: str) -> None:
+    with pytest.raises(InvalidArgumentError):
+        parse(condition)
+    with pytest.raises(InvalidArgumentError):
+        parse_condition(condition)
+
+
+STEPS = st.sampled_from(["a", "b", "c"])
+PATCHES = st.dictionaries(
+    STEPS,
+    st.recursive(
+        st.one_of(st.none(), st.integers(), st.booleans()),
+        lambda inner: st.dictionaries(STEPS, inner, max_size=3),
+        max_leaves=6,
+    ),
+)
+
+
+@given(PATCHES, st.lists(STEPS, min_size=1, max_size=3))
+def test_a_change_includes_what_was_set(patch, names):
+    found = patch
+    for name in names:
+        found = found.get(name) if isinstance(found, dict) else None
+    body = json.dumps({"properties": {"reported": patch}}).encode()
+    message = Message({}, {"contentType": "application/json", "contentEncoding": "utf-8"}, body)
+    path = ".".join(["properties.reported", *names])
+    text, includes = f"Twin_Change_Includes({path})", found is not None
+    assert parse(text, edge=True, twin_changes=True).matches(message) is includes
+    negated = parse(f"NOT {text}", edge=True, twin_changes=True)
+    assert negated.matches(message) is not includes
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "123",
+        "'properties.reported.a'",
+        "properties",
+        "properties.reported",
+        "properties.reported123.a",
+        "tags",
+        "properties.reported.a[0].b",
+        "properties.reported.a, b",
+    ],
+)
+def test_what_a_change_cannot_include(path: str) -> None:
+    with pytest.raises(InvalidArgumentError):
+        parse(f"twin_change_includes({path})", edge=True, twin_changes=True)

@@ -103,10 +103,12 @@ def parse(name: str, text: str, *, priority: int = LOWEST_PRIORITY, ttl_s: int =
             "'… INTO BrokeredEndpoint(\"/modules/<module>/inputs/<input>\")'.",
             code="invalid-route",
         )
+    source = _source(found["source"])
+    twin_changes = source[:1] == _TWIN_CHANGES
     return Route(
         name=name,
-        source=_source(found["source"]),
-        condition=conditions.parse(found["condition"] or ""),
+        source=source,
+        condition=conditions.parse(found["condition"] or "", edge=True, twin_changes=twin_changes),
         sink=UPSTREAM if found["upstream"] else _input(found["path"]),
         priority=priority,
         ttl_s=ttl_s,
