@@ -123,6 +123,22 @@ class ContainerEngine(msgspec.Struct, frozen=True, kw_only=True):
     elevated: bool = True
 
 
+class ImageCollection(msgspec.Struct, frozen=True, kw_only=True):
+    """When images that no module uses any more are removed (`image_garbage_collection`).
+
+    Attributes:
+        enabled: whether at all.
+        every_days: days from one time to the next.
+        age_s: seconds for which an image must have been out of use.
+        at_minute: of the day, in the machine's local time.
+    """
+
+    enabled: bool = True
+    every_days: int = 1
+    age_s: int = 7 * 86_400
+    at_minute: int = 0
+
+
 class Sockets(msgspec.Struct, frozen=True, kw_only=True):
     """Where the local APIs are.
 
@@ -197,6 +213,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         agent: see `AgentSettings`.
         edge_hub: see `EdgeHubSettings`.
         engine: see `ContainerEngine`.
+        image_collection: see `ImageCollection`.
         sockets: see `Sockets`.
         edge_ca: see `EdgeCa`.
         additional_info: what the owner wants the management API to say of the device, besides.
@@ -212,6 +229,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     agent: AgentSettings = AgentSettings()
     edge_hub: EdgeHubSettings = EdgeHubSettings()
     engine: ContainerEngine = ContainerEngine()
+    image_collection: ImageCollection = ImageCollection()
     sockets: Sockets = Sockets()
     edge_ca: EdgeCa = EdgeCa()
     additional_info: dict[str, str] = {}

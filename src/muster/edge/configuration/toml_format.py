@@ -13,6 +13,7 @@ from muster.edge.settings import (
     DpsProvisioning,
     EdgeCa,
     EdgeHubSettings,
+    ImageCollection,
     ManualProvisioning,
     Reprovisioning,
     Settings,
@@ -37,6 +38,7 @@ REFUSED: Final = {
 }
 """Keys that cannot be honoured, and what to do about them."""
 _PERCENT: Final = re.compile(r"([0-9]{1,3})\s*%")
+_DAY_S: Final = 86_400
 _FROM_CA: Final = "certificates from EST or a local CA cannot be had; name a file"
 
 
@@ -54,7 +56,6 @@ def read(top: Section, hostname: str) -> Settings:
         top.refuse(key, reason)
     top.notice("aziot_max_requests", _NO_SUCH_SERVICE)
     top.notice("watchdog", "has no effect: the agent is part of this runtime")
-    top.notice("image_garbage_collection", "has no effect: images are left to `docker image prune`")
     for key in ("prefer_module_identity_cache", "cloud_timeout_sec", "cloud_retries"):
         top.notice(key, "has no effect: calls to the cloud are bounded, and repeated, anyway")
     parent, alias = (
@@ -81,6 +82,7 @@ def read(top: Section, hostname: str) -> Settings:
         "agent": shared_parts.agent(top.section("agent")),
         "edge_hub": _edge_hub(top.section("edge_hub")),
         "engine": shared_parts.container_engine(top.section("moby_runtime"), elevated=elevated),
+        "image_collection": _image_collection(top.section("image_garbage_collection")),
         "sockets": sockets,
         "edge_ca": _edge_ca(top.section("edge_ca")),
         "additional_info": top.texts("additional_info"),
@@ -188,6 +190,21 @@ def _edge_hub(section: Section) -> EdgeHubSettings:
         mqtt_port=section.number("mqtt_port", usual.mqtt_port, 1, 65_535),
         https_port=section.number("https_port", usual.https_port, 1, 65_535),
         amqp_port=section.number("amqp_port", usual.amqp_port, 1, 65_535),
+    )
+    section.finish()
+    return found
+
+
+def _image_collection(section: Section) -> ImageCollection:
+    usual = ImageCollection()
+    every_s = values.duration(section, "cleanup_recurrence", usual.every_days * _DAY_S)
+    if every_s < _DAY_S or every_s % _DAY_S:
+        raise section.error("cleanup_recurrence", 'must be whole days, such as "1d"')
+    found = ImageCollection(
+        enabled=section.flag("enabled", default=usual.enabled),
+        every_days=every_s // _DAY_S,
+        age_s=values.duration(section, "image_age_cleanup_threshold", usual.age_s),
+        at_minute=values.minute_of_day(section, "cleanup_time"),
     )
     section.finish()
     return found

@@ -16,6 +16,16 @@ from muster.ids import check_device_id, check_registration_id
 if TYPE_CHECKING:
     from muster.edge.configuration.section import Section
 
+_SPAN: Final = re.compile(r"([0-9]{1,9})\s*([a-z]+)\s*")
+_UNITS: Final = {
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1),
+    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), 60),
+    **dict.fromkeys(("h", "hr", "hour", "hours"), 3_600),
+    **dict.fromkeys(("d", "day", "days"), 86_400),
+    **dict.fromkeys(("w", "week", "weeks"), 604_800),
+}
+_MOST_S: Final = 36_500 * 86_400
+_TIME: Final = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
 _HOST: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 MAX_HOSTNAME: Final = 64
 """What fits into the common name of a certificate."""
@@ -211,3 +221,26 @@ def socket_uri(section: Section, key: str) -> str | None:
     if parts.scheme != "unix" or not parts.path.startswith("/"):
         raise section.error(key, "must be unix:///path/of.sock")
     return f"unix://{parts.path}"
+
+
+def duration(section: Section, key: str, default_s: int) -> int:
+    """Return seconds, written as `7d`, `36h` or `1 day 12 hours`."""
+    text = section.text(key)
+    if text is None:
+        return default_s
+    parts = _SPAN.findall(text.strip())
+    seconds = sum(int(number) * _UNITS.get(unit, _MOST_S + 1) for number, unit in parts)
+    if not parts or _SPAN.sub("", text.strip()) or seconds > _MOST_S:
+        raise section.error(key, 'must be a time such as "7d" or "36h", at most 36500 days')
+    return seconds
+
+
+def minute_of_day(section: Section, key: str) -> int:
+    """Return a minute of the day, written as `HH:MM`; 0 where the key is not there."""
+    text = section.text(key)
+    if text is None:
+        return 0
+    found = _TIME.fullmatch(text.strip())
+    if found is None:
+        raise section.error(key, 'must be a time of day such as "03:30"')
+    return int(found[1]) * 60 + int(found[2])

@@ -9,6 +9,7 @@ from muster.edge.configuration import shared_parts, values
 from muster.edge.settings import (
     DpsProvisioning,
     EdgeCa,
+    ImageCollection,
     ManualProvisioning,
     Reprovisioning,
     Settings,
@@ -59,6 +60,8 @@ def read(top: Section, hostname: str) -> Settings:
         trust_bundle=trust_bundle,
         agent=shared_parts.agent(top.section("agent")),
         engine=shared_parts.container_engine(top.section("moby_runtime"), elevated=elevated),
+        # Devices of 1.1 kept all images, and their file has no key to say so.
+        image_collection=ImageCollection(enabled=False),
         sockets=shared_parts.sockets(top.section("connect"), top.section("listen")),
         edge_ca=edge_ca,
     )

@@ -20,6 +20,7 @@ import structlog
 
 from muster.edge.daemon.built_in import BuiltIn
 from muster.edge.daemon.device import Device, Ground
+from muster.edge.daemon.image_collection import ImageCollector
 from muster.edge.daemon.runtimes import Runtimes
 from muster.edge.daemon.support_bundle import SupportBundles
 from muster.edge.identity import ModuleIdentity
@@ -95,6 +96,9 @@ class Daemon:
         self._built_in = BuiltIn(own_log, clock, lambda: self._device)
         self._modules = Modules(self._runtimes.engines, self._built_in)
         self._machine = Machine(settings, clock)
+        self._images = ImageCollector(
+            settings.image_collection, self._runtimes.engines, self._state, clock
+        )
         self._bundles = SupportBundles(self._modules, self._machine)
         registrar = None
         if isinstance(settings.provisioning, DpsProvisioning):
@@ -152,6 +156,7 @@ class Daemon:
         self._tasks = [
             spawn(self._live(reprovision=reprovision), "device"),
             spawn(self._runtimes.watch(), "runtimes"),
+            spawn(self._images.watch(), "images"),
         ]
         notify("READY=1")
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncIterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 import msgspec
 
@@ -144,6 +144,18 @@ class LogChunk(msgspec.Struct, frozen=True):
     data: bytes
 
 
+class ImageUse(msgspec.Struct, frozen=True, kw_only=True):
+    """Images of a runtime, by their IDs.
+
+    Attributes:
+        ours: that modules are made of, are about to be, or were since this process began.
+        busy: that anything at all is made of, or is about to be.
+    """
+
+    ours: frozenset[str]
+    busy: frozenset[str]
+
+
 class EngineError(Exception):
     """A runtime could not do what it was asked for.
 
@@ -225,3 +237,21 @@ class Engine(Protocol):
 
     async def facts(self) -> JsonObject:
         """Return what reported properties and support bundles say of the runtime: `version`, …."""
+
+
+@runtime_checkable
+class KeepsImages(Protocol):
+    """A runtime that keeps what it has fetched, until it is told to remove it (edge.md 3.5).
+
+    Both methods raise `EngineError`.
+    """
+
+    async def image_use(self) -> ImageUse:
+        """Return which images are in use."""
+
+    async def remove_image(self, image: str) -> bool:
+        """Remove an image, by its ID, unless something uses it or it has other owners.
+
+        Returns:
+            whether it is gone.
+        """

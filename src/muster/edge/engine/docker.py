@@ -16,6 +16,7 @@ from aiodocker.containers import DockerContainer
 
 from muster.edge.engine.base import (
     EngineError,
+    ImageUse,
     JsonObject,
     LogChunk,
     LogRange,
@@ -67,6 +68,10 @@ class DockerEngine:
         self._settings = settings
         self._docker: Docker | None = None
         self._network_lock = asyncio.Lock()
+        # By the name of the module that is about to be made of it: no container holds it yet.
+        self._prepared: dict[str, str] = {}
+        # Since this process began, also by modules that are gone again.
+        self._used: set[str] = set()
 
     def fingerprint(self, spec: ModuleSpec) -> str:
         """Return a text that differs when a container made of the spec would differ."""
@@ -95,9 +100,19 @@ class DockerEngine:
     async def prepare(self, spec: ModuleSpec) -> None:
         """Pull the image as the policy says; one that is here is used where that fails."""
         image = image_of(spec)
+        found = await self._image(image)
+        self._note(spec, found)
+        await self._fetch(spec, image, here=found is not None)
+        self._note(spec, await self._image(image))
+
+    def _note(self, spec: ModuleSpec, found: dict[str, Any] | None) -> None:
+        if found is not None:
+            self._prepared[spec.name] = found["Id"]
+            self._used.add(found["Id"])
+
+    async def _fetch(self, spec: ModuleSpec, image: str, *, here: bool) -> None:
         if spec.pull_policy is PullPolicy.NEVER:
             return
-        here = await self._has(image)
         if here and (spec.pull_policy is PullPolicy.IF_NOT_PRESENT or "@" in image):
             return
         try:
@@ -112,14 +127,42 @@ class DockerEngine:
                 reason=str(error),
             )
 
-    async def _has(self, image: str) -> bool:
+    async def _image(self, image: str) -> dict[str, Any] | None:
         try:
             with self._errors():
-                await self._client.images.inspect(image)
+                return await self._client.images.inspect(image)
         except EngineError as error:
             if error.status == 404:
-                return False
+                return None
             raise
+
+    async def image_use(self) -> ImageUse:
+        """Return which images containers are made of, whoever's they are, or are about to be."""
+        with self._errors():
+            containers = await self._client.containers.list(all=True)
+        prepared = frozenset(self._prepared.values())
+        ours = (each["ImageID"] for each in containers if _is_ours(each))
+        return ImageUse(
+            ours=frozenset(self._used).union(ours),
+            busy=prepared.union(each["ImageID"] for each in containers),
+        )
+
+    async def remove_image(self, image: str) -> bool:
+        """Remove an image. Without force: the engine itself keeps what is used.
+
+        It also keeps what has names of several repositories, which others than this runtime gave.
+        """
+        if image in self._prepared.values():
+            return False
+        with self._errors():
+            try:
+                await self._client.images.delete(image)
+            except DockerError as error:
+                if error.status == 409:
+                    return False
+                if error.status != 404:
+                    raise
+        self._used.discard(image)
         return True
 
     async def _pull(self, spec: ModuleSpec, image: str, silence_s: float) -> None:
@@ -155,6 +198,7 @@ class DockerEngine:
                     raise
                 await self._container(spec.name).delete(force=True)
                 await self._client.containers.create(body, name=spec.name)
+        self._prepared.pop(spec.name, None)
 
     async def _is_dead(self, name: str) -> bool:
         shown = await _show(self._container(name))
@@ -297,3 +341,7 @@ async def _show(container: DockerContainer) -> dict[str, Any] | None:
         if error.status == 404:
             return None
         raise
+
+
+def _is_ours(listed: DockerContainer) -> bool:
+    return (listed["Labels"] or {}).get(OWNER_LABEL) == OWNER

@@ -7,6 +7,7 @@ import pytest
 from muster.edge.settings import (
     DpsProvisioning,
     EdgeCa,
+    ImageCollection,
     ManualProvisioning,
     Network,
     Reprovisioning,
@@ -203,6 +204,38 @@ def test_a_network_may_be_its_name() -> None:
     assert found.engine.network == Network(name="plant")
 
 
+def test_image_collection() -> None:
+    text = (
+        "[image_garbage_collection]\nenabled = false\ncleanup_recurrence = '2 days'\n"
+        "image_age_cleanup_threshold = '1d 12h'\ncleanup_time = '3:30'\n"
+    )
+    assert toml(DPS).settings.image_collection == ImageCollection(
+        enabled=True, every_days=1, age_s=604_800, at_minute=0
+    )
+    assert toml(DPS + text).settings.image_collection == ImageCollection(
+        enabled=False, every_days=2, age_s=129_600, at_minute=210
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("cleanup_recurrence = '36h'", "must be whole days"),
+        ("cleanup_recurrence = '10s'", "must be whole days"),
+        ("cleanup_recurrence = '0d'", "must be whole days"),
+        ("image_age_cleanup_threshold = '7'", "must be a time such as"),
+        ("image_age_cleanup_threshold = '7 moons'", "must be a time such as"),
+        ("image_age_cleanup_threshold = 'd7d'", "must be a time such as"),
+        ("image_age_cleanup_threshold = '40000d'", "must be a time such as"),
+        ("cleanup_time = '24:00'", "must be a time of day"),
+        ("age = '7d'", "there is no such key"),
+    ],
+)
+def test_image_collection_that_cannot_be(line: str, said: str) -> None:
+    message = refusal(toml, DPS + "[image_garbage_collection]\n" + line)
+    assert f": image_garbage_collection.{line.partition(' ')[0]}: {said}" in message
+
+
 def test_a_parent() -> None:
     found = toml("local_gateway_hostname = 'above.example.org'\n" + MANUAL).settings
     assert found.parent_hostname == "above.example.org"
@@ -213,7 +246,6 @@ def test_a_parent() -> None:
     [
         ("[watchdog]\nmax_retries = 'infinite'", "watchdog"),
         ("[aziot_max_requests]\nkeyd = 5", "aziot_max_requests"),
-        ("[image_garbage_collection]\nenabled = true", "image_garbage_collection"),
         ("[agent.config]\ncreateOptions = { HostConfig = {} }", "agent.config.createOptions"),
     ],
 )
