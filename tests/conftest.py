@@ -38,9 +38,13 @@ _problems = pytest.StashKey[list[str]]()
 _keep = pytest.StashKey[bool]()
 
 
-# How long an example takes to make or to try says how busy the machine is.
+# How long an example takes to make or to try says how busy the machine is. Without its explanations
+# of failures hypothesis need not trace every line that runs.
 hypothesis.settings.register_profile(
-    "suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "suite",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    phases=set(hypothesis.Phase) - {hypothesis.Phase.explain},
 )
 hypothesis.settings.load_profile("suite")
 

@@ -2,7 +2,7 @@
 
 They stand in for the real ones because these tests hold time still, order failures at one act, and
 look at the moment between two acts: no real runtime or hub can be stopped there. The same agent
-runs against real runtimes and a real hub in `tests/conformance/test_edge_agent.py`.
+runs against real runtimes and a real hub in `tests/conformance/test_python_edge_agent.py`.
 """
 
 from __future__ import annotations
