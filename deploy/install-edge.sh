@@ -5,6 +5,7 @@
 #
 # On a machine with internet, of the same architecture and version of Python, the directory is made
 # by: pip download --dest WHEELS 'muster-iot[edge]'
+# or in a checkout: pip wheel --wheel-dir WHEELS '.[edge]'
 # Running it again upgrades; the configuration and all state stay.
 set -eu
 

@@ -55,6 +55,14 @@ def config() -> None:
     """Write, check and apply the configuration of this device."""
 
 
+_trust_option = click.option(
+    "--trust",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="PEM certificates to trust besides those of the machine.",
+)
+
+
 def _out_options(command: Callable[..., Any]) -> Callable[..., Any]:
     command = click.option("-f", "--force", is_flag=True, help="Replace a file that is there.")(
         command
@@ -99,12 +107,7 @@ def _secret(_context: click.Context, _parameter: click.Parameter, value: str) ->
     metavar="URL",
     help="The provisioning service: https://HOST[:PORT].",
 )
-@click.option(
-    "--trust",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="PEM certificates to trust besides those of the machine.",
-)
+@_trust_option
 @_out_options
 @examples(
     "iotedge config dps --id-scope 0ne00000001 --registration-id gateway-01 --symmetric-key -",
@@ -156,9 +159,15 @@ def dps(  # noqa: PLR0917 - click passes options by name
     metavar="STRING",
     help="Connection string of the device; - reads it from stdin.",
 )
+@_trust_option
 @_out_options
-@examples("iotedge config mp -c -", "iotedge config mp -c - --force < connection-string")
-def mp(connection_string: str, hostname: str | None, out: Path, *, force: bool) -> None:
+@examples(
+    "iotedge config mp -c - --trust /etc/ssl/muster-ca.pem",
+    "iotedge config mp -c - --force < connection-string",
+)
+def mp(
+    connection_string: str, trust: Path | None, hostname: str | None, out: Path, *, force: bool
+) -> None:
     """Write a configuration with the device's connection string.
 
     It is for devices that are provisioned by hand.
@@ -169,6 +178,7 @@ def mp(connection_string: str, hostname: str | None, out: Path, *, force: bool) 
         Settings(
             source=out,
             hostname=hostname or socket.gethostname(),
+            trust_bundle=None if trust is None else _certificates(trust),
             provisioning=provisioning,
             reprovisioning=Reprovisioning.ON_ERROR_ONLY,
         ),

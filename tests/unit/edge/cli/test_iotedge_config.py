@@ -98,6 +98,18 @@ def test_trust_must_be_certificates(run: Run, tmp_path: Path) -> None:
     assert done.stderr == (f"{bad} cannot be used\n\tcaused by: it holds no PEM certificates\n\n")
 
 
+def test_a_device_provisioned_by_hand_can_trust_a_hub_of_ones_own(run: Run, tmp_path: Path) -> None:
+    out, bad = tmp_path / "config.toml", tmp_path / "bad.pem"
+    bad.write_text("no certificate")
+    done = run("config", "mp", "-c", STRING, "--trust", str(bad), "-o", str(out))
+    assert done.exit_code == 1
+    assert done.stderr == f"{bad} cannot be used\n\tcaused by: it holds no PEM certificates\n\n"
+    ca = CertificateAuthority.load_or_create(tmp_path / "ca").ca_file
+    done = run("config", "mp", "-c", STRING, "--trust", str(ca), "-o", str(out))
+    assert done.exit_code == 0, done.output
+    assert load(out).settings.trust_bundle == ca
+
+
 def test_a_file_that_is_there_is_kept_unless_forced(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "config.toml"
     out.write_text("mine")
