@@ -38,7 +38,9 @@ _SHORTEST_POLL_S: Final = 0.5
 _LONGEST_POLL_S: Final = 120.0
 _PATIENCE_S: Final = 1800.0
 """For the whole registration; custom allocation may take its time."""
-_HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?(?::[0-9]{1,5})?")
+_LABEL: Final = "[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST: Final = re.compile(rf"(?=[^:]{{1,253}}(?::|\Z)){_LABEL}(?:\.{_LABEL})*(?::([0-9]{{1,5}}))?")
+_LAST_PORT: Final = 65_535
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
@@ -244,7 +246,8 @@ def _assignment(operation: _Operation) -> Assignment | None:
         check_device_id(state.device_id)
     except InvalidArgumentError:
         raise NonsenseError("the provisioning service assigns an impossible device ID") from None
-    if not _HOST.fullmatch(state.assigned_hub):
+    host = _HOST.fullmatch(state.assigned_hub)
+    if host is None or not 0 < int(host[1] or 443) <= _LAST_PORT:
         raise NonsenseError("the provisioning service assigns an impossible hub")
     return Assignment(
         hub_host=state.assigned_hub, device_id=state.device_id, substatus=state.substatus or ""

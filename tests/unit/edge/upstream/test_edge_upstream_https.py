@@ -165,6 +165,8 @@ async def test_a_registration_that_ends_badly(
         reply(202, {**ASSIGNED, "registrationState": {"deviceId": "d"}}),
         reply(202, {**ASSIGNED, "registrationState": {**STATE, "deviceId": "../../etc"}}),
         reply(202, {**ASSIGNED, "registrationState": {**STATE, "assignedHub": "a/b"}}),
+        reply(202, {**ASSIGNED, "registrationState": {**STATE, "assignedHub": "a..b"}}),
+        reply(202, {**ASSIGNED, "registrationState": {**STATE, "assignedHub": "a.b:65536"}}),
         reply(202, {**ASSIGNED, "registrationState": {**STATE, "assignedHub": "x" * 300}}),
         reply(202, b"\xff\xfe"),
         reply(204),
