@@ -68,6 +68,9 @@ def test_what_its_modules_do(device: Device) -> None:
     lines = [line for line in device.metrics().splitlines() if 'module_name="sleeper"' in line]
     assert any(line.startswith("edgeAgent_module_start_total{") for line in lines)
     assert all(f'edge_device="{device.device_id}"' in line for line in lines)
+    hub = [line for line in device.metrics().splitlines() if line.startswith("edgehub_")]
+    assert any(line.startswith("edgehub_connected_clients{") for line in hub)
+    assert all(f'edge_device="{device.device_id}"' in line for line in hub)
 
 
 def test_what_its_modules_and_the_device_itself_have_written(device: Device) -> None:

@@ -227,10 +227,10 @@ class Device:
             clock=clock,
         )
         agent, hub = await self._own_identities()
-        self.hub_module = await HubModule.start(
+        hub_module = self.hub_module = await HubModule.start(
             self._ground, self.identity, hub, self._hub, self.certificates
         )
-        self._agent = Agent(
+        device_agent = self._agent = Agent(
             settings,
             self.identity,
             Surroundings(
@@ -250,7 +250,7 @@ class Device:
         )
         await self._agent.start()
         self._metrics = await serve_metrics(
-            self._agent.metrics.exposition,
+            lambda: device_agent.metrics.exposition() + hub_module.metrics(),
             settings.agent.env,
             clock=clock,
             randomness=self._ground.randomness,

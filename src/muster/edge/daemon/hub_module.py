@@ -86,6 +86,10 @@ class HubModule:
             exited_at=self._ended_at,
         )
 
+    def metrics(self) -> bytes:
+        """Return what it counts, in the Prometheus text format; nothing while it does not run."""
+        return b"" if self._hub is None else self._hub.metrics.exposition()
+
     async def restart(self) -> None:
         """End its clients' connections and begin anew; what it has stored stays."""
         async with self._turn:

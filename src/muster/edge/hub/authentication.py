@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final, final
 
 from msgspec import Struct
 
 from muster.auth import audience, sas_token, thumbprints
 from muster.edge.hub.scope import local
-from muster.errors import ForbiddenError, UnauthorizedError, UnavailableError
+from muster.errors import ForbiddenError, MusterError, UnauthorizedError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,12 +49,16 @@ class Authenticator:
         scope: the identities.
         hosts: what tokens may be for: the hub's name and this device's.
         clock: for expiry.
+
+    Attributes:
+        refused: proofs that were refused, by code of the error, since the start.
     """
 
     def __init__(self, scope: Scope, hosts: Iterable[str], clock: Clock) -> None:
         self._scope = scope
         self._hosts = tuple(hosts)
         self._clock = clock
+        self.refused: Counter[str] = Counter()
 
     async def login(self, ref: IdentityRef, proof: Proof) -> int:
         """Check a client; return when its token expires, unix seconds.
@@ -62,6 +67,13 @@ class Authenticator:
             UnauthorizedError, ForbiddenError: it may not connect.
             UnavailableError: it is not known here, and the hub cannot be asked now.
         """
+        try:
+            return await self._login(ref, proof)
+        except MusterError as error:
+            self.refused[error.code] += 1
+            raise
+
+    async def _login(self, ref: IdentityRef, proof: Proof) -> int:
         try:
             return self._check(ref, proof)
         except (UnauthorizedError, ForbiddenError):

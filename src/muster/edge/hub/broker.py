@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final, final
 
 from muster.clock import format_time
 from muster.edge.hub import routes
 from muster.edge.hub.queue import Entry, Key
 from muster.edge.hub.routes import Input
+from muster.errors import MusterError
 from muster.language.routes import Message
 from muster.model.message import MAX_MESSAGE_SIZE
 from muster.wire.mqtt import property_bag
@@ -92,7 +94,9 @@ class Broker:
 
     Attributes:
         routes: all of them.
-        unrouted: messages no route wanted, since the start.
+        received: messages of each client that were accepted, since the start.
+        unrouted: those of them no route wanted.
+        unaccepted: messages the disk refused.
     """
 
     def __init__(
@@ -103,7 +107,9 @@ class Broker:
         self._clock = clock
         self._randomness = randomness
         self.routes: tuple[routes.Route, ...] = ()
+        self.received: Counter[IdentityRef] = Counter()
         self.unrouted = 0
+        self.unaccepted = 0
 
     def too_large(self, bag: Bag, body: bytes) -> bool:
         """Tell whether a message is over the limit of the hub (hub-device.md 9)."""
@@ -118,14 +124,21 @@ class Broker:
             UnavailableError: the disk refuses; nothing was accepted.
         """
         entries: list[Entry] = []
+        count = unrouted = 0
         for bag, body in messages:
+            count += 1
             path = routes.telemetry_path(ref.module_id, bag.output)
             found = self._entries(ref, bag, body, path)
-            if not found:
-                self.unrouted += 1
+            unrouted += not found
             entries += found
         if entries:
-            await self._queues.put(entries)
+            try:
+                await self._queues.put(entries)
+            except MusterError:
+                self.unaccepted += count
+                raise
+        self.received[ref] += count
+        self.unrouted += unrouted
 
     async def twin_changed(self, ref: IdentityRef, body: bytes) -> None:
         """Tell those routes that want to know that reported properties have changed.

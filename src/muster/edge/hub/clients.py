@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 import structlog
@@ -88,6 +89,11 @@ class Clients:
 
     Args:
         clock: for what is reported.
+
+    Attributes:
+        presence: what is reported of clients.
+        connects: connections each client has made, since the start.
+        disconnects: those of them that are over.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -95,6 +101,8 @@ class Clients:
         self._links: dict[IdentityRef, Link] = {}
         self._observers: list[Observer] = []
         self.presence: dict[IdentityRef, Presence] = {}
+        self.connects: Counter[IdentityRef] = Counter()
+        self.disconnects: Counter[IdentityRef] = Counter()
 
     def watch(self, observer: Observer) -> None:
         """Tell somebody from now on who comes and goes."""
@@ -117,6 +125,7 @@ class Clients:
         """Take a connection, in the place of an older one of the same identity."""
         older = self._links.pop(link.ref, None)
         self._links[link.ref] = link
+        self.connects[link.ref] += 1
         if older is not None:
             _log.info("client taken over", identity=link.ref.text)
             self._left(link.ref)
@@ -157,5 +166,6 @@ class Clients:
                 link.close("token expired")
 
     def _left(self, ref: IdentityRef) -> None:
+        self.disconnects[ref] += 1
         for observer in self._observers:
             observer.left(ref)

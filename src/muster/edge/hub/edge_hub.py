@@ -25,6 +25,7 @@ from muster.edge.hub.database import FILE_NAME, PROFILE
 from muster.edge.hub.heads import MqttSessions, Services
 from muster.edge.hub.http_head import HttpHead
 from muster.edge.hub.methods import Methods
+from muster.edge.hub.metrics import HubMetrics
 from muster.edge.hub.mqtt_head import MqttHead
 from muster.edge.hub.own_twin import OwnTwin
 from muster.edge.hub.ports import Port, Ports
@@ -93,7 +94,11 @@ class HubSettings(Struct, frozen=True, kw_only=True):
 
 @final
 class EdgeHub:
-    """The edge hub of one device. Make one with `open`; belongs to the running event loop."""
+    """The edge hub of one device. Make one with `open`; belongs to the running event loop.
+
+    Attributes:
+        metrics: what it counts.
+    """
 
     def __init__(
         self,
@@ -149,6 +154,7 @@ class EdgeHub:
             clock=clock,
             randomness=randomness,
         )
+        self.metrics = HubMetrics(self._services, device.hub_host, randomness.uuid())
         self._ports = Ports(settings.address, certificates, settings.directory, clock)
         self._up = asyncio.Event()
         self._refreshed_at: float | None = None
@@ -281,7 +287,7 @@ class EdgeHub:
                 "expired": dropped.expired,
                 "full": dropped.full,
                 "unrouted": self._broker.unrouted,
-                "unsendable": sum(line.unsendable for line in self._upstreams.lines),
+                "unsendable": dropped.refused,
             },
             "linkUp": self._up.is_set(),
         }

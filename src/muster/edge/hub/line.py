@@ -56,8 +56,6 @@ class Line:
     Attributes:
         session: to be set once, before `open`.
         unwanted_since: steady seconds since which nothing is to be said; `None` while there is.
-        sent: messages the hub has taken.
-        unsendable: messages no hub would take.
         tried: set when the session has come about, or has not, for the first time.
     """
 
@@ -74,8 +72,6 @@ class Line:
         self.ref = ref
         self.session: Session | None = None
         self.unwanted_since: float | None = None
-        self.sent = 0
-        self.unsendable = 0
         self._twins = twins
         self._clients = clients
         self._methods = methods
@@ -204,13 +200,13 @@ class Line:
             return
         try:
             await session.send(Message(bag=message.bag, body=message.body))
-            self.sent += 1
         except NoLinkError:
             self._lost = True
             # Wakes whoever waits for something to send.
             self._outlet.ready.set()
             return
         except HubError as error:
-            self.unsendable += 1
             _log.warning("message dropped", identity=self.ref.text, reason=str(error))
+            self._outlet.refused(message)
+            return
         self._outlet.done([message])

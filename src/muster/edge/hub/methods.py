@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from muster.errors import NotFoundError, UnavailableError
@@ -37,10 +38,14 @@ class Methods:
         clients: the connections.
         randomness: where request IDs begin, so that an answer from before a restart is not taken
             for one to a call after it.
+
+    Attributes:
+        calls: methods each client was sent, since the start.
     """
 
     def __init__(self, clients: Clients, randomness: Randomness) -> None:
         self._clients = clients
+        self.calls: Counter[IdentityRef] = Counter()
         self._request_ids = itertools.count(int.from_bytes(randomness.token_bytes(4), "big") + 1)
         self._calls: dict[IdentityRef, dict[int, asyncio.Future[Answer | None]]] = {}
         self._waits: dict[IdentityRef, set[asyncio.Future[None]]] = {}
@@ -71,6 +76,7 @@ class Methods:
         request_id = next(self._request_ids)
         future: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
         calls[request_id] = future
+        self.calls[ref] += 1
         link.invoke_method(request_id, name, payload)
         try:
             async with asyncio.timeout(response_timeout_s):

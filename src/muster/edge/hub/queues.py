@@ -60,6 +60,7 @@ class Dropped(Struct):
 
     expired: int = 0
     full: int = 0
+    refused: int = 0
 
 
 @final
@@ -70,10 +71,11 @@ class Outlet:
         queues: it belongs to.
 
     Attributes:
+        delivered: messages its sink has, since the start.
         ready: set when something has come; whoever waits for it clears it.
     """
 
-    __slots__ = ("_cursors", "_queues", "_store", "_taken", "ready")
+    __slots__ = ("_cursors", "_queues", "_store", "_taken", "delivered", "ready")
 
     def __init__(self, queues: Queues) -> None:
         self._store = queues
@@ -81,6 +83,7 @@ class Outlet:
         self._cursors: dict[int, int] = {}
         # What was taken and is not done: nobody else may remove it, or it would count twice.
         self._taken: set[int] = set()
+        self.delivered = 0
         self.ready = asyncio.Event()
 
     @property
@@ -117,9 +120,16 @@ class Outlet:
 
     def done(self, messages: Iterable[Stored]) -> None:
         """The sink has these. What is not being delivered any more is ignored."""
+        self.delivered += self._remove(messages)
+
+    def refused(self, message: Stored) -> None:
+        """No sink would ever take this."""
+        self._store.dropped.refused += self._remove([message])
+
+    def _remove(self, messages: Iterable[Stored]) -> int:
         found = [each for each in messages if each.id in self._taken]
         self._taken.difference_update(each.id for each in found)
-        self._store.remove(found)
+        return self._store.remove(found)
 
     def holds(self, id_: int) -> bool:
         """Tell whether a message is being delivered."""
@@ -194,6 +204,10 @@ class Queues:
     def waiting(self) -> list[tuple[Key, int]]:
         """Return the queues that are not empty and how many messages they hold."""
         return [(queue.key, queue.count) for queue in self._queues.values() if queue.blocks]
+
+    def delivered(self) -> list[tuple[str, str, int]]:
+        """Return for each sink and sender how many messages the sink has, since the start."""
+        return [(*names, outlet.delivered) for names, outlet in self._outlets.items()]
 
     async def put(self, entries: list[Entry]) -> None:
         """Accept messages; returns when they would survive a power cut.

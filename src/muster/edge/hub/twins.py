@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast, final
 
 import msgspec
@@ -93,6 +94,11 @@ class Twins:
         engine: keeps them.
         clients: who is told of changes.
         broker: has the routes that want to know of changes.
+
+    Attributes:
+        cloud: to be set before it is used.
+        reads: twins each client has read, since the start.
+        patches: patches of reported properties each client has sent.
     """
 
     def __init__(self, engine: Engine, clients: Clients, broker: Broker) -> None:
@@ -104,6 +110,8 @@ class Twins:
         self._pending: set[IdentityRef] = set()
         self._timers: dict[IdentityRef, asyncio.TimerHandle] = {}
         self.cloud: Cloud | None = None
+        self.reads: Counter[IdentityRef] = Counter()
+        self.patches: Counter[IdentityRef] = Counter()
         clients.watch(self)
 
     async def load(self, names: list[IdentityRef]) -> None:
@@ -144,6 +152,7 @@ class Twins:
             if copy.seen != seen:
                 copy.seen = seen
                 await self._save(ref, copy)
+            self.reads[ref] += 1
             return copy.view()
 
     async def report(self, ref: IdentityRef, patch: JsonObject, version: int | None) -> int:
@@ -168,6 +177,7 @@ class Twins:
             self._pending.add(ref)
             await self._save(ref, copy)
             made = copy.reported_version
+            self.patches[ref] += 1
         self._push_soon(ref)
         body = msgspec.json.encode({"properties": {"reported": {**patch, "$version": made}}})
         await self._broker.twin_changed(ref, body)

@@ -1,0 +1,170 @@
+"""What the edge hub counts (edge.md 5.5)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from muster.clock import ManualClock
+from muster.edge.hub import routes
+from muster.edge.hub.authentication import Authenticator, Proof
+from muster.edge.hub.broker import UPSTREAM, Bag, Broker, inputs
+from muster.edge.hub.clients import Clients
+from muster.edge.hub.database import FILE_NAME, PROFILE
+from muster.edge.hub.heads import MqttSessions, Services
+from muster.edge.hub.methods import Methods
+from muster.edge.hub.metrics import HubMetrics
+from muster.edge.hub.queues import Queues
+from muster.edge.hub.scope import Scope, local
+from muster.edge.hub.twins import Twins
+from muster.edge.upstream.errors import UnreachableError
+from muster.errors import MusterError
+from muster.ids import Randomness
+from muster.store.sqlite import SqliteEngine
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+M = local("edge", "m")
+
+
+class NoHub:
+    """A hub that is out of reach."""
+
+    async def page(self, *_arguments: Any) -> Any:
+        raise UnreachableError("no link")
+
+    async def one(self, *_arguments: Any) -> Any:
+        raise UnreachableError("no link")
+
+
+class Link:
+    """A client that answers each method."""
+
+    expires_at = 1 << 40
+
+    def __init__(self, services: Services) -> None:
+        self.ref = M
+        self._services = services
+
+    def close(self, reason: str) -> None:
+        self._services.clients.detach(self)
+
+    def takes_desired(self) -> bool:
+        return False
+
+    def desired_changed(self, body: bytes, version: int) -> None:
+        raise AssertionError
+
+    def takes_method(self, name: str) -> bool:
+        return True
+
+    def invoke_method(self, request_id: int, name: str, payload: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(self._services.methods.answered, M, request_id, 200, b"1")
+
+    def takes_messages(self) -> bool:
+        return False
+
+    async def deliver(self, bag: str, body: bytes) -> bool:
+        raise AssertionError
+
+
+@pytest.fixture
+async def services(tmp_path: Path) -> AsyncIterator[Services]:
+    clock, randomness = ManualClock(), Randomness()
+    engine = await SqliteEngine.open(tmp_path / FILE_NAME, PROFILE)
+    queues = await Queues.open(engine, clock, max_bytes=10_000, ttl_s=60)
+    clients, broker = Clients(clock), Broker(queues, "edge", clock, randomness)
+    scope = Scope(engine, NoHub(), clock, [].append)
+    yield Services(
+        device_id="edge",
+        hosts=("gateway",),
+        authenticator=Authenticator(scope, ("gateway",), clock),
+        clients=clients,
+        broker=broker,
+        queues=queues,
+        twins=Twins(engine, clients, broker),
+        methods=Methods(clients, randomness),
+        sessions=MqttSessions(engine),
+        clock=clock,
+        randomness=randomness,
+    )
+    await queues.flush()
+    await engine.close()
+
+
+def read(services: Services) -> dict[str, float]:
+    """Return what is exposed, by name and the labels that are not common to all."""
+    text = HubMetrics(services, "hub.example", "1").exposition().decode()
+    found = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = dict(sample.labels)
+            common = [labels.pop(name) for name in ("iothub", "edge_device", "instance_number")]
+            assert common == ["hub.example", "edge", "1"]
+            found[" ".join([sample.name, *labels.values()])] = sample.value
+    return found
+
+
+async def test_messages(services: Services) -> None:
+    services.broker.routes = (
+        routes.parse("up", "FROM /messages/* WHERE up = '1' INTO $upstream", priority=3),
+        routes.parse(
+            "in", "FROM /messages/* WHERE inside = '1' INTO BrokeredEndpoint('/modules/m/inputs/i')"
+        ),
+    )
+    for text in ("up=1", "up=1", "up=1&inside=1", "nowhere=1"):
+        await services.broker.accept(M, [(Bag(M, text), b"x")])
+    found = read(services)
+    assert found["edgehub_messages_received_total edge/m"] == 4
+    assert found["edgehub_messages_dropped_total no_route"] == 1
+    assert found["edgehub_queue_length iothub 3"] == 3
+    assert found[f"edgehub_queue_length modules/m {routes.LOWEST_PRIORITY}"] == 1
+    outlet = services.queues.outlet(UPSTREAM, M.text)
+    first, second, _ = await outlet.take()
+    outlet.done([first])
+    outlet.done([first])
+    outlet.refused(second)
+    found = read(services)
+    assert found["edgehub_queue_length iothub 3"] == 1
+    assert found["edgehub_messages_sent_total edge/m iothub"] == 1
+    assert found["edgehub_messages_dropped_total refused"] == 1
+    inside = services.queues.outlet(inputs("m"))
+    inside.done(await inside.take())
+    assert read(services)["edgehub_messages_sent_total  modules/m"] == 1
+
+
+async def test_what_the_store_does_not_hold(services: Services) -> None:
+    services.broker.routes = (routes.parse("up", "FROM /* INTO $upstream"),)
+    for _ in range(3):
+        await services.broker.accept(M, [(Bag(M, ""), b"x" * 4_000)])
+    assert read(services)["edgehub_messages_dropped_total queue_full"] > 0
+    services.clock.advance(61)
+    assert await services.queues.outlet(UPSTREAM, M.text).take() == []
+    assert read(services)["edgehub_messages_dropped_total ttl_expiry"] > 0
+
+
+async def test_clients(services: Services) -> None:
+    older, newer = Link(services), Link(services)
+    services.clients.attach(older)
+    services.clients.attach(newer)
+    await services.methods.invoke(M, "turn", b"1", response_timeout_s=30, connect_timeout_s=0)
+    await services.twins.get(M)
+    await services.twins.report(M, {"a": 1}, None)
+    with pytest.raises(MusterError):
+        await services.authenticator.login(M, Proof("SharedAccessSignature sr=gateway&sig=a&se=1"))
+    found = read(services)
+    assert found["edgehub_connected_clients"] == 1
+    assert found["edgehub_client_connect_success_total edge/m"] == 2
+    assert found["edgehub_client_disconnect_total edge/m"] == 1
+    assert found["edgehub_direct_methods_total edge/m"] == 1
+    assert found["edgehub_gettwin_total edge/m"] == 1
+    assert found["edgehub_reported_properties_total edge/m"] == 1
+    assert sum(v for name, v in found.items() if "client_connect_failed_total" in name) == 1
+    services.clients.detach(newer)
+    assert read(services)["edgehub_connected_clients"] == 0
