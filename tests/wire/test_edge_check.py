@@ -61,7 +61,7 @@ def test_a_device_that_is_as_it_should_be(daemon: EdgeDaemon, shared_instance: I
         *("aziot-edged-config-well-formed", "connect-management-uri", "config-up-to-date"),
         *("aziot-edge-version", "trust-bundle", "host-connect-dps-endpoint"),
         *("host-connect-iothub-https", "host-connect-iothub-mqtt", "host-local-time"),
-        *("dps-registration", "iothub-authentication", "edge-hub"),
+        *("dps-registration", "iothub-authentication", "edge-hub", "proxy-settings"),
     ):
         assert _result(checks, name) == ("ok", ""), name
     # No container engine in this test, and a name that is an address.

@@ -17,6 +17,7 @@ from cryptography import x509
 
 from muster import __version__
 from muster.edge.certificates.authority import DeviceAuthority
+from muster.edge.check.engine import EngineConnection
 from muster.edge.check.outcome import (
     IGNORED,
     OK,
@@ -102,7 +103,7 @@ def container_engine(around: Surroundings) -> Outcome:
             f"there is no container engine at {uri}: only modules of type `process` can run",
             "install one (on Debian: apt install docker.io), or set moby_runtime.uri to its socket",
         )
-    connection = _EngineConnection(uri)
+    connection = EngineConnection(uri)
     try:
         connection.request("GET", "/version")
         version = json.loads(connection.getresponse().read())
@@ -338,21 +339,3 @@ def _file_system(home: Path) -> str:
         if (str(home) + "/").startswith(place.rstrip("/") + "/") and len(place) >= len(best):
             best, kind = place, found
     return kind
-
-
-class _EngineConnection(http.client.HTTPConnection):
-    """To a Docker Engine, over its Unix socket or TCP."""
-
-    def __init__(self, uri: str) -> None:
-        self._unix = path_of(uri) if uri.startswith("unix:") else None
-        super().__init__(
-            "localhost" if self._unix else uri.removeprefix("http://").rstrip("/"), timeout=10.0
-        )
-
-    def connect(self) -> None:
-        if self._unix is None:
-            super().connect()
-            return
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._unix))

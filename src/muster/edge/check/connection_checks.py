@@ -35,7 +35,7 @@ _TOKEN_S: Final = 300
 _NTP_EPOCH: Final = 2_208_988_800
 """Seconds from 1900 to 1970 (RFC 5905)."""
 _HTTPS: Final = 443
-_MQTT: Final = 8883
+MQTT: Final = 8883
 
 
 def dps_endpoint(around: Surroundings) -> Outcome:
@@ -122,16 +122,16 @@ def dps_registration(around: Surroundings) -> Outcome:
 
 def hub_https(around: Surroundings) -> Outcome:
     """Connect to the hub's HTTPS port, which WebSockets use, too."""
-    host, port = _gateway(around)
+    host, port = gateway(around)
     _learn_time(around, request(around, host, port, "GET", "/"))
     return OK
 
 
 def hub_mqtt(around: Surroundings) -> Outcome:
     """Connect to the hub's MQTT port. Without it the device goes by WebSockets."""
-    host, _ = _gateway(around)
+    host, _ = gateway(around)
     try:
-        with connected(around, host, _MQTT):
+        with connected(around, host, MQTT):
             return OK
     except Problem as problem:
         what, fix = problem.outcome.details
@@ -147,7 +147,7 @@ def hub_authentication(around: Surroundings) -> Outcome:
     if key is None:
         return IGNORED
     hub, _ = split(_hub(around), _HTTPS)
-    host, port = _gateway(around)
+    host, port = gateway(around)
     token = sas_token.sign(f"{hub}/devices/{device_id}", key, int(around.clock.time()) + _TOKEN_S)
     path = f"/devices/{quote(device_id, safe='')}/modules?api-version=2017-11-08-preview"
     answer = request(around, host, port, "GET", path, token=token)
@@ -249,7 +249,7 @@ def _hub(around: Surroundings) -> str:
     return _assignment(around).hub_host
 
 
-def _gateway(around: Surroundings) -> tuple[str, int]:
+def gateway(around: Surroundings) -> tuple[str, int]:
     """Return where the hub is reached: at the device above, where there is one."""
     parent = around.settings.parent_hostname
     if parent is not None and around.options.hub_host is None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from muster.edge.check import configuration_checks as local
 from muster.edge.check import connection_checks as remote
+from muster.edge.check import container_checks as inside
 from muster.edge.check.outcome import IGNORED, Outcome, Problem, Result
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ CONFIGURATION: Final = (
     Check("container-engine-logrotate", "logs of containers are bounded", local.engine_logs),
     Check("container-engine-ipv6", "the container engine has IPv6 as wanted", local.engine_ipv6),
     Check("container-engine-dns", "containers have a DNS server", local.engine_dns),
+    Check("proxy-settings", "daemon, container engine and agent use one proxy", inside.proxies),
 )
 CONNECTION: Final = (
     Check(
@@ -62,6 +64,31 @@ CONNECTION: Final = (
     ),
     Check("iothub-authentication", "the hub accepts the device", remote.hub_authentication),
     Check("edge-hub", "modules and leaf devices can connect to the edge hub", remote.edge_hub),
+    Check(
+        "container-connect-edge-hub",
+        "the edge hub can be reached from the network of modules",
+        inside.edge_hub,
+    ),
+    Check(
+        "container-connect-upstream-https",
+        "the hub can be reached by HTTPS from the network of modules",
+        inside.module_upstream_https,
+    ),
+    Check(
+        "container-connect-upstream-mqtt",
+        "the hub can be reached by MQTT from the network of modules",
+        inside.module_upstream_mqtt,
+    ),
+    Check(
+        "container-default-connect-upstream-https",
+        "the hub can be reached by HTTPS from the default network",
+        inside.default_upstream_https,
+    ),
+    Check(
+        "container-default-connect-upstream-mqtt",
+        "the hub can be reached by MQTT from the default network",
+        inside.default_upstream_mqtt,
+    ),
 )
 SECTIONS: Final = (
     ("Configuration checks", CONFIGURATION),

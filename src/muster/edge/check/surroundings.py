@@ -24,6 +24,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         hub_host: hub to look at in place of the assigned one.
         expected_version: of the daemon; `None` for that of this command.
         proxy: URI; `None` for what the environment says.
+        diagnostics_image: to make containers of that look out; `None` for that of some module.
         ntp_server: `host[:port]` to compare the clock with; `None` for the service's own time.
     """
 
@@ -32,6 +33,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     hub_host: str | None = None
     expected_version: str | None = None
     proxy: str | None = None
+    diagnostics_image: str | None = None
     ntp_server: str | None = None
 
 
@@ -41,6 +43,8 @@ class Surroundings(msgspec.Struct, kw_only=True):
     Attributes:
         options: see there.
         ask: returns the daemon's answer to a GET; raises `DaemonAwayError`.
+        daemon_environment: returns the daemon's environment; raises `DaemonAwayError` and
+            `PermissionError`.
         environment: of this process.
         clock: of the machine.
         configuration: once it could be read.
@@ -49,6 +53,7 @@ class Surroundings(msgspec.Struct, kw_only=True):
 
     options: Options
     ask: Callable[[str], Any]
+    daemon_environment: Callable[[], Mapping[str, str]]
     environment: Mapping[str, str]
     clock: Clock
     configuration: Configuration | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
@@ -19,6 +19,9 @@ from muster.edge.check.surroundings import DEFAULT_ENGINE_FILE, Options, Surroun
 from muster.edge.cli.failures import CommandError
 from muster.edge.cli.management import Management
 from muster.edge.configuration.load import DEFAULT_FILE, OLD_FILE, usual_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _SIGNS: Final = {
     Result.OK: ("\u221a", "OK"),
@@ -46,6 +49,13 @@ _COLOURS: Final = {"\u221a": "green", "\u203c": "yellow", "\u00d7": "red"}
     default=DEFAULT_ENGINE_FILE,
     show_default=True,
     help="That of the container engine.",
+)
+@click.option(
+    "--diagnostics-image-name",
+    "diagnostics_image",
+    metavar="IMAGE",
+    help="Of containers that look out; it is on this device and has Python, Bash or nc "
+    "[default: that of some module].",
 )
 @click.option(
     "--dont-run", multiple=True, metavar="ID", help="A check to leave out; repeat for more."
@@ -129,7 +139,19 @@ def _surroundings(host: str, options: Options) -> Surroundings:
         except CommandError as error:
             raise DaemonAwayError("; ".join(error.lines)) from None
 
-    return Surroundings(options=options, ask=ask, environment=os.environ, clock=SystemClock())
+    def daemon_environment() -> Mapping[str, str]:
+        try:
+            return Management(host, 20.0).environment()
+        except CommandError as error:
+            raise DaemonAwayError("; ".join(error.lines)) from None
+
+    return Surroundings(
+        options=options,
+        ask=ask,
+        daemon_environment=daemon_environment,
+        environment=os.environ,
+        clock=SystemClock(),
+    )
 
 
 def _show(finding: Finding, *, verbose: bool) -> None:

@@ -6,6 +6,8 @@ import contextlib
 import http.client
 import json
 import socket
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 _API_VERSION: Final = "2022-08-03"
 _HEADER: Final = 8
+_CREDENTIALS: Final = 12
+"""Bytes of process, user and group ID."""
 _CHUNK: Final = 64 * 1024
 
 
@@ -46,6 +50,24 @@ class Management:
         """
         with self._call("GET", path, query) as answer:
             return json.loads(answer.read())
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of the daemon's process: the one that listens.
+
+        Raises:
+            CommandError: nobody listens.
+            PermissionError: it is another user's.
+        """
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
+            channel.settimeout(self._patience_s)
+            try:
+                channel.connect(self._path)
+            except OSError as error:
+                raise CommandError(f"{self._path}: {error.strerror or error}") from None
+            credentials = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS)
+        process = int.from_bytes(credentials[:4], sys.byteorder)
+        entries = Path(f"/proc/{process}/environ").read_bytes().decode(errors="replace").split("\0")
+        return dict(entry.split("=", 1) for entry in entries if "=" in entry)
 
     def post(self, path: str, **query: str) -> None:
         """Have something done.

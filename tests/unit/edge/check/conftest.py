@@ -42,6 +42,7 @@ class Device:
             "/systeminfo/resources": {"process_uptime": 0},
         }
         self.environment: dict[str, str] = {}
+        self.daemon_environment: dict[str, str] = {}
         self.options: dict[str, Any] = {"expected_version": "1"}
         self.write()
 
@@ -62,6 +63,7 @@ class Device:
                 **{"config_file": self.file, "engine_file": engine_file, **self.options}
             ),
             ask=self.ask,
+            daemon_environment=lambda: self.daemon_environment,
             environment=self.environment,
             clock=self.clock,
         )
