@@ -31,7 +31,7 @@ class Witness(Protocol):
     """Who remembers what was done."""
 
     def started(self, name: str) -> None:
-        """Note that a module was started."""
+        """Note that a module is started."""
 
     def pulled(self, fingerprint: str) -> None:
         """Note that what a module is made of was fetched ahead."""
@@ -126,8 +126,10 @@ class Performer:
             await _in_time(engine.create(spec), ACT_TIMEOUT_S, "to create it")
         elif act is Act.START:
             await _in_time(self._workload.open(name, name), ACT_TIMEOUT_S, "its socket")
-            await _in_time(engine.start(name), ACT_TIMEOUT_S, "to start it")
+            # Noted first: one that cannot be started has not gone down with the device, and is
+            # replaced when the deployment says something else.
             self._witness.started(name)
+            await _in_time(engine.start(name), ACT_TIMEOUT_S, "to start it")
         elif act is Act.STOP:
             await _in_time(engine.stop(name, STOP_PATIENCE_S), ACT_TIMEOUT_S, "to stop it")
         elif act is Act.REMOVE:

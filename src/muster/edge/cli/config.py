@@ -172,8 +172,10 @@ def mp(
 
     It is for devices that are provisioned by hand.
     """
-    with _checking("--connection-string"):
+    try:
         provisioning = values.read_connection_string(connection_string)
+    except InvalidArgumentError as error:  # exit code 1, as the official command's (edge.md 4.3)
+        raise CommandError("The connection string cannot be used", error.message) from None
     _write(
         Settings(
             source=out,

@@ -36,7 +36,10 @@ class Management:
     """
 
     def __init__(self, host: str, patience_s: float | None = 60.0) -> None:
-        parts = urlsplit(host)
+        try:
+            parts = urlsplit(host)
+        except ValueError:  # brackets that hold no address
+            parts = urlsplit("")
         if parts.scheme != "unix" or not parts.path:
             raise CommandError(f"{host} is no management socket", "it must be unix:///path/of.sock")
         self._path = parts.path

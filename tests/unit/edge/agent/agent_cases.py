@@ -12,7 +12,7 @@ def docker_module(image: str = "registry.example/a:1", **fields: Any) -> JsonObj
     return {"type": "docker", "status": "running", "settings": settings, **fields}
 
 
-def process_module(command: str = "run", **fields: Any) -> JsonObject:
+def process_module(command: str | list[str] = "run", **fields: Any) -> JsonObject:
     settings = {"command": command}
     return {"type": "process", "status": "running", "settings": settings, **fields}
 

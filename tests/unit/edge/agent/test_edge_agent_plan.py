@@ -419,7 +419,7 @@ def test_any_device_becomes_what_the_deployment_says(
     one.settle()
     wanted = {(each.wanted.runtime, each.wanted.name): each for each in targets}
     assert one.modules.keys() == wanted.keys()
-    touched = {step.name for step in one.taken}
+    touched = {(step.runtime, step.name) for step in one.taken}
     for key, module in one.modules.items():
         assert module.fingerprint == wanted[key].fingerprint
         if wanted[key].wanted.status is DesiredStatus.STOPPED:
@@ -428,7 +428,7 @@ def test_any_device_becomes_what_the_deployment_says(
             # Given up before, or nothing that its policy starts again.
             given_up = one.history.restarts.get(key[1], Restarts()).count >= LIMITS.most
             assert given_up or wanted[key].wanted.restart_policy is not RestartPolicy.ALWAYS
-            assert key[1] not in touched
+            assert key not in touched
 
 
 @settings(deadline=None)

@@ -650,3 +650,20 @@ async def test_a_deployment_is_finished_after_a_kill(
     assert device.docker.running() == {"a", "c"}
     assert set(device.docker.present) == {"a", "c", "s"}
     assert device.docker.present["a"].settings["image"] == "registry.example/a:2"
+
+
+async def test_a_module_that_cannot_be_started_is_replaced_by_the_next_deployment(
+    device: Device,
+) -> None:
+    device.deploy(a=process_module(command=["/tmp"]))
+    device.process.failing["start a"] = EngineError('exec: "/tmp": permission denied', 500)
+    await device.go_on_until(lambda: "start a" in device.process.calls)
+    now = device.clock.now()
+    device.process.change("a", status=Status.FAILED, exit_code=126, started_at=now, exited_at=now)
+    device.deploy(2, a=process_module(command=["sleep", "1"]))
+    await device.go_on_until(lambda: device.process.calls.count("create a") == 2)
+    del device.process.failing["start a"]
+    device.clock.advance(301)
+    await device.settle()
+    assert device.process.running() == {"a"}
+    assert device.process.specs["a"].settings["command"] == ["sleep", "1"]

@@ -129,7 +129,7 @@ def test_a_file_that_is_there_is_kept_unless_forced(run: Run, tmp_path: Path) ->
 def test_a_connection_string_of_a_service_is_none_of_a_device(run: Run, tmp_path: Path) -> None:
     text = f"HostName=hub.example.org;SharedAccessKeyName=owner;SharedAccessKey={KEY}"
     done = run("config", "mp", "-c", "-", "-o", str(tmp_path / "c.toml"), stdin=text)
-    assert done.exit_code == 2
+    assert done.exit_code == 1
     assert "must be one of a device" in done.stderr
     assert KEY not in done.output
 
