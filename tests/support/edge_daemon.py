@@ -187,6 +187,7 @@ def deploy(
     modules: dict[str, Any],
     *,
     registries: dict[str, Any] | None = None,
+    hub_env: dict[str, str] | None = None,
     **hub: Any,
 ) -> None:
     """Apply a deployment to a device.
@@ -196,6 +197,7 @@ def deploy(
         device_id: of it.
         modules: of the deployment, by name.
         registries: `registryCredentials` of it.
+        hub_env: environment of the edge hub.
         hub: desired properties of the edge hub, in place of the usual ones.
     """
     content = {
@@ -214,6 +216,9 @@ def deploy(
                             "settings": {"image": "h"},
                             "status": "running",
                             "restartPolicy": "always",
+                            "env": {
+                                name: {"value": value} for name, value in (hub_env or {}).items()
+                            },
                         },
                     },
                     "modules": modules,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -192,3 +193,33 @@ def test_the_edge_hub_comes_up_again_after_trouble_with_its_database(
     database.rmdir()
     kept.rename(database)
     daemon.wait(lambda: daemon.status("edgeHub") == "running", "the edge hub")
+
+
+def test_the_environment_of_the_edge_hub_opens_and_closes_its_heads(
+    daemon: EdgeDaemon, shared_instance: Instance
+) -> None:
+    device_id = _running(daemon, shared_instance, "idle", "sleep", "7300.85")
+
+    def open_ports() -> set[int]:
+        found = set()
+        for port in (443, 5671, 8443, 8883):
+            with contextlib.suppress(OSError):
+                socket.create_connection((daemon.address, port), 5).close()
+                found.add(port)
+        return found
+
+    daemon.wait(lambda: open_ports() == {443, 5671, 8883}, "all heads")
+    env = {
+        "mqttSettings__enabled": "false",
+        "httpSettings__port": "8443",
+        "amqpSettings__port": "none",
+        "RuntimeLogLevel": "debug",
+    }
+    modules = {"idle": process("sleep", "7300.85")}
+    deploy(shared_instance, device_id, modules, hub_env=env)
+    daemon.wait(lambda: open_ports() == {5671, 8443}, "those of the deployment")
+    assert "amqpSettings__port must be a whole number" in daemon.log_text()
+    assert "RuntimeLogLevel" in daemon.log_text()
+    deploy(shared_instance, device_id, modules)
+    daemon.wait(lambda: open_ports() == {443, 5671, 8883}, "all heads again")
+    assert daemon.status("edgeHub") == "running"

@@ -307,6 +307,9 @@ class Agent:
     async def _make_passes(self) -> None:
         while True:
             self._wake.clear()
+            deployment = self._reconciler.deployment
+            if deployment is not None:
+                await self._around.hub.use({} if deployment.hub is None else deployment.hub.env)
             self._conclude(await self._reconciler.run(may_disown=self._current))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RECONCILE_EVERY_S):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +28,9 @@ class EdgeHub(Protocol):
 
     def module(self) -> Module:
         """Return how it stands, named `edgeHub`."""
+
+    async def use(self, env: Mapping[str, str]) -> None:
+        """Work with the environment a deployment gives it; nothing where that changes nothing."""
 
     async def restart(self) -> None:
         """End its clients' connections and begin anew; what it has stored stays."""

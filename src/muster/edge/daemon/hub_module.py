@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Final, Self, final
 import structlog
 
 from muster.edge.engine.base import Module, Status
-from muster.edge.hub import database
+from muster.edge.hub import database, environment
 from muster.edge.hub.edge_hub import EdgeHub, HubSettings
 from muster.edge.identity import HUB, container_name
 from muster.errors import MusterError
 from muster.net.tasks import spawn
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from muster.edge.certificates.issuance import CertificateIssuer, IssuedCertificate
@@ -43,6 +44,8 @@ class HubModule:
         self._identity = identity
         self._upstream = upstream
         self._certificates = certificates
+        self._env: dict[str, str] = {}
+        self._settings = _own_settings(ground)
         self._turn = asyncio.Lock()
         self._hub: EdgeHub | None = None
         self._problem = ""
@@ -90,6 +93,24 @@ class HubModule:
         """Return what it counts, in the Prometheus text format; nothing while it does not run."""
         return b"" if self._hub is None else self._hub.metrics.exposition()
 
+    async def use(self, env: Mapping[str, str]) -> None:
+        """Work with the environment a deployment gives it; nothing where that changes nothing.
+
+        Names are logged, values are not: there may be secrets among them.
+        """
+        if env == self._env:
+            return
+        self._env = dict(env)
+        found = environment.read(env, _own_settings(self._ground))
+        for sentence in found.wrong:
+            _log.warning("the environment of edgeHub cannot be used", reason=sentence)
+        if found.unused:
+            _log.info("variables of edgeHub change nothing here", names=found.unused)
+        if found.settings != self._settings:
+            self._settings = found.settings
+            _log.info("the edge hub begins anew, as the deployment has it")
+            await self.restart()
+
     async def restart(self) -> None:
         """End its clients' connections and begin anew; what it has stored stays."""
         async with self._turn:
@@ -104,18 +125,10 @@ class HubModule:
     # Within.
 
     async def _begin(self) -> None:
-        settings = self._ground.settings
         self._started_at = self._ground.clock.now()
         try:
             self._hub = await EdgeHub.open(
-                HubSettings(
-                    hostname=settings.hostname,
-                    directory=self._ground.state.directory("hub").home,
-                    address=settings.edge_hub.address,
-                    mqtt_port=settings.edge_hub.mqtt_port,
-                    https_port=settings.edge_hub.https_port,
-                    amqp_port=settings.edge_hub.amqp_port,
-                ),
+                self._settings,
                 device=self._device,
                 edge_hub=self._identity,
                 open_session=self._upstream.session,
@@ -161,3 +174,16 @@ class HubModule:
         return await asyncio.to_thread(
             self._certificates.server, HUB, self._ground.settings.hostname
         )
+
+
+def _own_settings(ground: Ground) -> HubSettings:
+    """Return what the device's own file says."""
+    settings = ground.settings
+    return HubSettings(
+        hostname=settings.hostname,
+        directory=ground.state.directory("hub").home,
+        address=settings.edge_hub.address,
+        mqtt_port=settings.edge_hub.mqtt_port,
+        https_port=settings.edge_hub.https_port,
+        amqp_port=settings.edge_hub.amqp_port,
+    )

@@ -89,6 +89,7 @@ class Clients:
 
     Args:
         clock: for what is reported.
+        most: clients at a time.
 
     Attributes:
         presence: what is reported of clients.
@@ -96,8 +97,9 @@ class Clients:
         disconnects: those of them that are over.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, most: int = MAX_CLIENTS) -> None:
         self._clock = clock
+        self._most = most
         self._links: dict[IdentityRef, Link] = {}
         self._observers: list[Observer] = []
         self.presence: dict[IdentityRef, Presence] = {}
@@ -119,7 +121,7 @@ class Clients:
     @property
     def full(self) -> bool:
         """Whether no more can be taken."""
-        return len(self._links) >= MAX_CLIENTS
+        return len(self._links) >= self._most
 
     def attach(self, link: Link) -> None:
         """Take a connection, in the place of an older one of the same identity."""

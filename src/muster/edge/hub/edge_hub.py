@@ -20,7 +20,7 @@ from muster.edge.hub import desired
 from muster.edge.hub.amqp_head import AmqpHead
 from muster.edge.hub.authentication import Authenticator
 from muster.edge.hub.broker import Broker
-from muster.edge.hub.clients import Clients
+from muster.edge.hub.clients import MAX_CLIENTS, Clients
 from muster.edge.hub.database import FILE_NAME, PROFILE
 from muster.edge.hub.heads import MqttSessions, Services
 from muster.edge.hub.http_head import HttpHead
@@ -81,6 +81,7 @@ class HubSettings(Struct, frozen=True, kw_only=True):
         https_port: for HTTPS, and MQTT and AMQP over WebSockets.
         amqp_port: likewise.
         drain_rate: messages a second that go up of those that had to wait.
+        max_clients: that are connected at a time.
     """
 
     hostname: str
@@ -90,6 +91,7 @@ class HubSettings(Struct, frozen=True, kw_only=True):
     https_port: int | None = 443
     amqp_port: int | None = 5671
     drain_rate: float = DRAIN_RATE
+    max_clients: int = MAX_CLIENTS
 
 
 @final
@@ -124,7 +126,7 @@ class EdgeHub:
         self._login = Login.of_module(device, edge_hub)
         self._device_id = device.device_id
         self._scope = Scope(engine, scope, clock, self._identity_changed)
-        self._clients = Clients(clock)
+        self._clients = Clients(clock, settings.max_clients)
         self._methods = Methods(self._clients, randomness)
         self._queues = queues
         self._broker = Broker(queues, device.device_id, clock, randomness)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -214,12 +214,16 @@ class MemoryHub:
 
     def __init__(self) -> None:
         self.restarts = 0
+        self.env: dict[str, str] = {}
         self.problem: str | None = None
 
     def module(self) -> Module:
         if self.problem is not None:
             return Module(name="edgeHub", status=Status.FAILED, description=self.problem)
         return Module(name="edgeHub", status=Status.RUNNING, description="running")
+
+    async def use(self, env: Mapping[str, str]) -> None:
+        self.env = dict(env)
 
     async def restart(self) -> None:
         self.restarts += 1

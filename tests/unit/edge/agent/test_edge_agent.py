@@ -115,6 +115,7 @@ async def test_a_deployment_is_applied_and_reported(device: Device) -> None:
     assert device.process.running() == {"b"}
     assert device.docker.specs["a"].env["UpstreamProtocol"] == "MqttWs"
     assert device.docker.specs["a"].env["IOTEDGE_IOTHUBHOSTNAME"] == "hub.example"
+    assert device.hub.env == {"OptimizeForPerformance": "false"}
 
 
 async def test_a_patch_is_applied(device: Device) -> None:
