@@ -29,13 +29,14 @@ class Subject:
 
     def __init__(self, listener: Listener, certificate: Certificate | None, **options: Any) -> None:
         self.owner = SessionOwner()
+        owner = options.pop("owner", self.owner)
         context = client_context(None if certificate is None else certificate.certificate)
         self.dialler = Dialler(context)
         port = listener.port
         self.session = MqttSession(
             options.pop("login", LOGIN),
             Gateway(host="localhost", address=HOST, mqtt_port=port, https_port=port),
-            self.owner,
+            owner,
             dialler=self.dialler,
             time=HubTime(ShiftedClock()),
             randomness=Randomness(),
