@@ -53,7 +53,7 @@ def test_keys_of_edge_devices_are_documented() -> None:
     without_effect = text.partition("No effect, because")[2].partition("Refused")[0]
     assert [key for key in REFUSED if f"`{key}`" not in refused] == []
     base = '[provisioning]\nsource = "none"\n'
-    for key in ("watchdog", "aziot_max_requests", "image_garbage_collection"):
+    for key in ("watchdog", "aziot_max_requests"):
         assert f"`{key}`" in without_effect
         assert parse(Path("config.toml"), f"{base}[{key}]\na = 1\n", hostname="h").notices
 
