@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 from contextlib import contextmanager
@@ -278,3 +279,43 @@ def test_a_leaf_device_that_is_deleted_or_disabled_is_let_go(edge: EdgeDevice) -
         client.expect_closed()
     unknown = edge.hub.must("POST", target, {**call, "methodName": "Nothing"})
     assert unknown["status"] == 404
+
+
+def test_a_change_of_a_twin_goes_where_its_route_says(edge: EdgeDevice) -> None:
+    edge.desire(
+        changes="FROM /twinChangeNotifications WHERE twin_change_includes(properties.reported.door)"
+        ' INTO BrokeredEndpoint("/modules/b/inputs/changes")',
+        plain="FROM /messages/* WHERE (level ?? 'none') = 'none'"
+        ' INTO BrokeredEndpoint("/modules/b/inputs/plain")',
+    )
+    device = edge.device_id
+    keys = {name: edge.module_key(name) for name in ("a", "b")}
+    edge.start()
+    edge.wait_applied()
+    with (
+        connected(edge, f"{device}/a", keys["a"]) as a,
+        connected(edge, f"{device}/b", keys["b"]) as b,
+    ):
+        inputs = f"devices/{device}/modules/b/inputs"
+        b.send(Subscribe(1, [(f"{inputs}/#", 1)]))
+        b.expect(Suback)
+        a.send(Subscribe(1, [("$iothub/twin/res/#", 0)]))
+        a.expect(Suback)
+        patch = "$iothub/twin/PATCH/properties/reported/?$rid="
+        a.send(Publish(f"{patch}1", b'{"window":"open"}'))
+        assert a.expect(Publish).topic.startswith("$iothub/twin/res/204/")
+        a.send(Publish(f"{patch}2", b'{"door":"open"}'))
+        assert a.expect(Publish).topic.startswith("$iothub/twin/res/204/")
+        got = b.expect(Publish)
+        assert got.topic.startswith(f"{inputs}/changes/")
+        assert json.loads(got.payload)["properties"]["reported"]["door"] == "open"
+        b.send(Puback(got.packet_id))
+        events = f"devices/{device}/modules/a/messages/events"
+        a.send(Publish(f"{events}/level=low", b"low", 1, 1))
+        a.expect(Puback)
+        a.send(Publish(f"{events}/", b"none", 1, 2))
+        a.expect(Puback)
+        got = b.expect(Publish)
+        assert got.topic.startswith(f"{inputs}/plain/")
+        assert got.payload == b"none"
+        b.send(Puback(got.packet_id))
