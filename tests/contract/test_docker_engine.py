@@ -539,3 +539,16 @@ async def test_an_engine_that_says_nothing(tmp_path: Any, monkeypatch: pytest.Mo
         assert caught.value.status == 503
         await engine.close()
         await asyncio.wait_for(closed.wait(), PATIENCE_S)
+
+
+async def test_networks_are_shown_with_their_containers(
+    harness: DockerHarness, docker_host: DockerHost
+) -> None:
+    await harness.engine.start_up()
+    await run_module(harness, harness.spec("shown", RUNS))
+    assert isinstance(harness.engine, DockerEngine)
+    found = await harness.engine.networks()
+    listed = {network["Name"] for network in docker_host.must("GET", "/networks")}
+    assert found.keys() == listed
+    (container,) = found[Network().name]["Containers"].values()
+    assert container["Name"] == "shown"

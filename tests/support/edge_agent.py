@@ -14,6 +14,7 @@ from azure.iot.hub.protocol.models import ConfigurationContent
 from muster.clock import SystemClock
 from muster.edge.agent.agent import Agent, Surroundings
 from muster.edge.engine.base import LogChunk, Module, Status
+from muster.edge.engine.module_locks import ModuleLocks
 from muster.edge.engine.process.engine import ProcessEngine
 from muster.edge.identity import AGENT, DeviceIdentity
 from muster.edge.provisioning.module_identities import RememberedModules
@@ -168,6 +169,7 @@ class EdgeDevice:
             device,
             Surroundings(
                 engines=self.engines,
+                locks=ModuleLocks(),
                 identities=identities,
                 workload=Sockets(self.home / "mnt"),
                 hub=parts,

@@ -39,6 +39,7 @@ from muster.edge.agent.twin_copy import DesiredCopy
 from muster.edge.agent.twin_reader import TwinReader
 from muster.edge.engine import BUILT_IN
 from muster.edge.engine.base import Engine, Module, Status
+from muster.edge.engine.module_locks import ModuleLocks
 from muster.edge.identity import AGENT, HUB, DeviceIdentity, ModuleIdentities, container_name
 from muster.edge.settings import Settings
 from muster.edge.upstream import trust
@@ -59,6 +60,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         engines: one for each runtime, started up.
+        locks: of their modules, which people's calls hold, too.
         identities: of modules.
         workload: their sockets.
         hub: the edge hub of this process.
@@ -71,6 +73,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     engines: Sequence[Engine]
+    locks: ModuleLocks
     identities: ModuleIdentities
     workload: Workload
     hub: EdgeHub
@@ -119,6 +122,7 @@ class Agent:
             around.workload,
             self._memory,
             facts=facts,
+            locks=around.locks,
             metrics=self.metrics,
             clock=around.clock,
             changed=self._wake.set,

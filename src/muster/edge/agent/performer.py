@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Mapping
 from typing import Final, Protocol, TypeVar
 
@@ -18,9 +19,13 @@ from muster.edge.agent.metrics import AgentMetrics
 from muster.edge.agent.plan import Act, Kind, Step, Target
 from muster.edge.agent.ports import Workload
 from muster.edge.engine.base import Engine, EngineError, ModuleSpec
+from muster.edge.engine.module_locks import ModuleLocks
 from muster.edge.upstream.base import HubError, NoLinkError
 
 _T = TypeVar("_T")
+
+_ASIDE: Final = frozenset({Act.IDENTIFY, Act.PREPARE})
+"""Acts that leave the module itself alone, and may take as long as a download does."""
 
 
 class StepError(Exception):
@@ -74,6 +79,7 @@ class Performer:
         workload: Workload,
         witness: Witness,
         *,
+        locks: ModuleLocks,
         metrics: AgentMetrics,
         clock: Clock,
     ) -> None:
@@ -81,6 +87,7 @@ class Performer:
         self._identities: Final = identities
         self._workload: Final = workload
         self._witness: Final = witness
+        self._locks: Final = locks
         self._metrics: Final = metrics
         self._clock: Final = clock
         self._pulls: Final = asyncio.Semaphore(PULLS_AT_ONCE)
@@ -91,16 +98,22 @@ class Performer:
         Raises:
             StepError: an act failed or took too long.
         """
-        for act in doing.step.acts:
-            doing.act = act
-            begun = self._clock.monotonic()
-            if act is Act.IDENTIFY:
-                if await self._identity_changes(doing):
-                    # The next plan has the new specification.
-                    return
-            else:
-                await self._do(act, doing)
-            self._note(act, doing, self._clock.monotonic() - begun)
+        async with contextlib.AsyncExitStack() as held:
+            alone = False
+            for act in doing.step.acts:
+                if not alone and act not in _ASIDE:
+                    # To the end of the step: nobody finds the module half made.
+                    await held.enter_async_context(self._locks.hold(doing.step.name))
+                    alone = True
+                doing.act = act
+                begun = self._clock.monotonic()
+                if act is Act.IDENTIFY:
+                    if await self._identity_changes(doing):
+                        # The next plan has the new specification.
+                        return
+                else:
+                    await self._do(act, doing)
+                self._note(act, doing, self._clock.monotonic() - begun)
 
     def _note(self, act: Act, doing: Doing, seconds: float) -> None:
         self._metrics.took(act.name.lower(), seconds)

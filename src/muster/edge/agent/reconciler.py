@@ -35,6 +35,7 @@ from muster.edge.agent.ports import Workload
 from muster.edge.agent.reported import ReportedModule
 from muster.edge.agent.restarts import runtime_status
 from muster.edge.engine.base import EngineError, Status
+from muster.edge.engine.module_locks import ModuleLocks
 from muster.edge.upstream.base import HubError, NoLinkError
 from muster.net.tasks import spawn
 
@@ -72,6 +73,7 @@ class Reconciler:
         memory: Memory,
         *,
         facts: DeviceFacts,
+        locks: ModuleLocks,
         metrics: AgentMetrics,
         clock: Clock,
         changed: Callable[[], None],
@@ -84,6 +86,7 @@ class Reconciler:
             workload: their sockets.
             memory: of modules.
             facts: about the device, with the agent's environment as its file has it.
+            locks: of modules, which people's calls hold, too.
             metrics: of the agent.
             clock: tells the time.
             changed: called when another pass would find something new.
@@ -100,8 +103,15 @@ class Reconciler:
         self._changed: Final = changed
         self._metrics: Final = metrics
         self._performer: Final = Performer(
-            self._engines, identities, workload, memory, metrics=metrics, clock=clock
+            self._engines,
+            identities,
+            workload,
+            memory,
+            locks=locks,
+            metrics=metrics,
+            clock=clock,
         )
+        self._locks: Final = locks
         self._failures: Final = Failures(self._constants.restarts)
         self._doing: Final[dict[str, Doing]] = {}
         self._deployment: Deployment | None = None
@@ -171,9 +181,9 @@ class Reconciler:
                 deployment is the hub's latest, not one kept on the device.
         """
         # What is being done while engines are asked may come out either way, so it is left out.
-        busy = set(self._doing)
+        busy = self._busy()
         found, problems = await self._inventory.find()
-        busy |= set(self._doing)
+        busy |= self._busy()
         self._found = found
         deployment = self._deployment
         if deployment is None:
@@ -214,6 +224,10 @@ class Reconciler:
             runtime: f"runtime {runtime}: is not there; iotedge check says what is missing"
             for runtime in sorted(named - self._engines.keys())
         }
+
+    def _busy(self) -> set[str]:
+        # A module that somebody restarts is down for a moment; that is nothing to mend.
+        return set(self._doing) | self._locks.taken()
 
     def _failed(self, steps: Sequence[Step]) -> Iterator[str]:
         """Yield what is wrong with modules; forget what was, and is not tried any more."""

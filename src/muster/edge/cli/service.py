@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from muster.edge.cli.failures import CommandError
 
 UNIT: Final = "iotedged"
+ENGINE: Final = "docker"
 _PATIENCE_S: Final = 120
 
 
@@ -93,11 +94,11 @@ def state() -> State:
     return State(good=False, text=f"Down - {active}")
 
 
-def last_lines(count: int) -> list[str]:
-    """Return the last lines of the service's log; none where there is no journal."""
+def last_lines(count: int, unit: str = UNIT) -> list[str]:
+    """Return the last lines of a service's log; none where there is no journal."""
     if shutil.which("journalctl") is None:
         return []
-    done = _run("journalctl", "-u", UNIT, "-n", str(count), "--no-pager", "-o", "short-iso")
+    done = _run("journalctl", "-u", unit, "-n", str(count), "--no-pager", "-o", "short-iso")
     return done.stdout.splitlines()
 
 

@@ -73,6 +73,8 @@ def support_bundle(
         with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("check.json", _check(host, hub))
             archive.writestr("logs/iotedged.txt", "\n".join(service.last_lines(_LOG_LINES)))
+            if lines := service.last_lines(_LOG_LINES, service.ENGINE):
+                archive.writestr("logs/docker.txt", "\n".join(lines))
         try:
             _deliver(path, target)
         except OSError as error:

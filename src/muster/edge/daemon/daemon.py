@@ -23,6 +23,7 @@ from muster.edge.daemon.device import Device, Ground
 from muster.edge.daemon.image_collection import ImageCollector
 from muster.edge.daemon.runtimes import Runtimes
 from muster.edge.daemon.support_bundle import SupportBundles
+from muster.edge.engine.module_locks import ModuleLocks
 from muster.edge.identity import ModuleIdentity
 from muster.edge.local_api.callers import Callers
 from muster.edge.local_api.machine import Machine
@@ -94,7 +95,8 @@ class Daemon:
         self._state = StateDirectory(settings.home)
         self._runtimes = Runtimes(settings, self._renew)
         self._built_in = BuiltIn(own_log, clock, lambda: self._device)
-        self._modules = Modules(self._runtimes.engines, self._built_in)
+        self._locks = ModuleLocks()
+        self._modules = Modules(self._runtimes.engines, self._built_in, self._locks)
         self._machine = Machine(settings, clock)
         self._images = ImageCollector(
             settings.image_collection, self._runtimes.engines, self._state, clock
@@ -230,6 +232,7 @@ class Daemon:
                 state=self._state,
                 engines=tuple(self._runtimes.engines),
                 modules=self._modules,
+                locks=self._locks,
                 own_log=self._own_log,
                 bundles=self._bundles,
                 time=self._time,

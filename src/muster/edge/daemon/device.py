@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from muster.edge.daemon.own_log import OwnLog
     from muster.edge.daemon.support_bundle import SupportBundles
     from muster.edge.engine.base import Engine
+    from muster.edge.engine.module_locks import ModuleLocks
     from muster.edge.identity import DeviceIdentity, ModuleIdentity
     from muster.edge.local_api.modules import Modules
     from muster.edge.settings import Settings
@@ -58,6 +59,7 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
         state: its files.
         engines: module runtimes.
         modules: of all of them.
+        locks: of each.
         own_log: of this process.
         bundles: for support.
         time: of the hub.
@@ -69,6 +71,7 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     state: StateDirectory
     engines: Sequence[Engine]
     modules: Modules
+    locks: ModuleLocks
     own_log: OwnLog
     bundles: SupportBundles
     time: HubTime
@@ -235,6 +238,7 @@ class Device:
             self.identity,
             Surroundings(
                 engines=self._ground.engines,
+                locks=self._ground.locks,
                 identities=self.identities,
                 workload=self._sockets,
                 hub=self.hub_module,

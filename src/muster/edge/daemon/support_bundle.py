@@ -67,6 +67,8 @@ class SupportBundles:
                 archive.writestr("modules.json", _json(details))
                 archive.writestr("runtimes.json", _json(await self._modules.runtimes()))
                 archive.writestr("system.json", _json(self._machine.info("")))
+                for network, facts in (await self._modules.networks()).items():
+                    archive.writestr(f"network/{network}.json", _json(without_secrets(facts)))
                 for module in details:
                     if not runtime_only or module["name"] in BUILT_IN:
                         await self._add(archive, module["name"], since, until)

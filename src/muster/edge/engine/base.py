@@ -240,6 +240,18 @@ class Engine(Protocol):
 
 
 @runtime_checkable
+class HasNetworks(Protocol):
+    """A runtime whose modules have networks of their own."""
+
+    async def networks(self) -> dict[str, JsonObject]:
+        """Return all it knows of them, by name, in its own words.
+
+        Raises:
+            EngineError: it does not answer.
+        """
+
+
+@runtime_checkable
 class KeepsImages(Protocol):
     """A runtime that keeps what it has fetched, until it is told to remove it (edge.md 3.5).
 

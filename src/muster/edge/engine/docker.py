@@ -281,6 +281,13 @@ class DockerEngine:
             "kernelVersion": version.get("KernelVersion", ""),
         }
 
+    async def networks(self) -> dict[str, JsonObject]:
+        """Return what `docker network inspect` shows."""
+        with self._errors():
+            listed = await self._client.networks.list()
+            shown = [await (await self._client.networks.get(one["Id"])).show() for one in listed]
+        return {one["Name"]: one for one in shown}
+
     # What the calls share.
 
     @property

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, final
 
 import structlog
 
 from muster.clock import format_time
-from muster.edge.engine.base import EngineError, Status
+from muster.edge.engine.base import EngineError, HasNetworks, Status
 from muster.edge.identity import AGENT, HUB, container_name
 from muster.errors import ConflictError, NotFoundError
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from muster.edge.engine.base import Engine, LogChunk, LogRange, Module
+    from muster.edge.engine.module_locks import ModuleLocks
 
 JsonObject: TypeAlias = dict[str, Any]
 STOP_S: Final = 10.0
@@ -43,11 +45,15 @@ class Modules:
     Args:
         engines: the runtimes.
         built_in: what has no runtime.
+        locks: of modules, which the agent holds, too.
     """
 
-    def __init__(self, engines: Sequence[Engine], built_in: BuiltInModules) -> None:
+    def __init__(
+        self, engines: Sequence[Engine], built_in: BuiltInModules, locks: ModuleLocks
+    ) -> None:
         self._engines = engines
         self._built_in = built_in
+        self._locks = locks
 
     async def details(self) -> list[JsonObject]:
         """Return all of them as `ModuleDetails` (edge.md 3.2), by name.
@@ -87,7 +93,8 @@ class Modules:
         Raises:
             NotFoundError, ConflictError, EngineError: as `restart`.
         """
-        await (await self._engine(name)).start(name)
+        async with self._locks.hold(name):
+            await (await self._engine(name)).start(name)
 
     async def stop(self, name: str) -> None:
         """Stop a module. The agent starts it again where its deployment says so.
@@ -95,7 +102,8 @@ class Modules:
         Raises:
             NotFoundError, ConflictError, EngineError: as `restart`.
         """
-        await (await self._engine(name)).stop(name, STOP_S)
+        async with self._locks.hold(name):
+            await (await self._engine(name)).stop(name, STOP_S)
 
     async def restart(self, name: str) -> None:
         """Stop and start a module.
@@ -108,9 +116,10 @@ class Modules:
         if name == container_name(HUB):
             await self._built_in.restart_hub()
             return
-        engine = await self._engine(name)
-        await engine.stop(name, STOP_S)
-        await engine.start(name)
+        async with self._locks.hold(name):
+            engine = await self._engine(name)
+            await engine.stop(name, STOP_S)
+            await engine.start(name)
 
     async def logs(self, name: str, wanted: LogRange) -> AsyncIterator[LogChunk]:
         """Return what a module has written; those that are built in write the daemon's log.
@@ -131,6 +140,15 @@ class Modules:
                 found[engine.type] = await engine.facts()
             except EngineError as error:
                 found[engine.type] = {"error": str(error)}
+        return found
+
+    async def networks(self) -> JsonObject:
+        """Return what runtimes that answer know of networks, by their names."""
+        found: JsonObject = {}
+        for engine in self._engines:
+            if isinstance(engine, HasNetworks):
+                with contextlib.suppress(EngineError):
+                    found.update(await engine.networks())
         return found
 
     async def engine_of(self, name: str) -> Engine | None:

@@ -14,6 +14,7 @@ from muster.clock import ManualClock
 from muster.edge.agent.agent import Agent, Surroundings
 from muster.edge.agent.store import AgentStore
 from muster.edge.engine.base import EngineError, Module, Status
+from muster.edge.engine.module_locks import ModuleLocks
 from muster.edge.identity import DeviceIdentity
 from muster.edge.settings import AgentSettings, Settings
 from muster.edge.upstream.base import HubError, Link, NoLinkError
@@ -58,6 +59,7 @@ class Device:
             DeviceIdentity(hub_host="hub.example:8443", device_id=device_id, key=b"k"),
             Surroundings(
                 engines=(self.docker, self.process),
+                locks=ModuleLocks(),
                 identities=self.identities,
                 workload=MemoryWorkload(),
                 hub=self.hub,

@@ -30,6 +30,7 @@ from muster.edge.agent.metrics import AgentMetrics
 from muster.edge.agent.reconciler import Reconciler
 from muster.edge.agent.store import AgentStore
 from muster.edge.engine.base import EngineError, LogChunk, Module, Status
+from muster.edge.engine.module_locks import ModuleLocks
 from muster.ids import Randomness
 from unit.edge.agent.agent_fakes import (
     PATIENCE_S,
@@ -60,6 +61,7 @@ class Device:
             MemoryWorkload(),
             Memory(AgentStore(home), self.clock),
             facts=DeviceFacts(hub_host="hub.example", device_id="dev-1", hostname="gate"),
+            locks=ModuleLocks(),
             metrics=self.metrics,
             clock=self.clock,
             changed=lambda: None,

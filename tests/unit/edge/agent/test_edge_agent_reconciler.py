@@ -19,6 +19,8 @@ from muster.edge.agent.performer import StepError
 from muster.edge.agent.reconciler import Pass, Reconciler
 from muster.edge.agent.store import AgentStore
 from muster.edge.engine.base import EngineError, Module, Status
+from muster.edge.engine.module_locks import ModuleLocks
+from muster.net.tasks import spawn
 from unit.edge.agent.agent_cases import JsonObject, desired, docker_module, process_module
 from unit.edge.agent.agent_fakes import (
     PATIENCE_S,
@@ -43,6 +45,7 @@ class Device:
         self.process = MemoryEngine(self.clock, "process")
         self.identities = MemoryIdentities()
         self.workload = MemoryWorkload()
+        self.locks = ModuleLocks()
         self.engines = [self.docker, self.process] if containers else [self.process]
         self.home = home
         self.agent_env = agent_env or {}
@@ -64,6 +67,7 @@ class Device:
                 hostname="gate",
                 agent_env=self.agent_env,
             ),
+            locks=self.locks,
             metrics=self.metrics,
             clock=self.clock,
             changed=self._changed,
@@ -667,3 +671,45 @@ async def test_a_module_that_cannot_be_started_is_replaced_by_the_next_deploymen
     await device.settle()
     assert device.process.running() == {"a"}
     assert device.process.specs["a"].settings["command"] == ["sleep", "1"]
+
+
+async def test_a_module_that_somebody_restarts_is_left_alone(device: Device) -> None:
+    device.deploy(a=docker_module(), b=docker_module())
+    await device.settle()
+    async with device.locks.hold("a"):
+        device.docker.fall("a", 1)
+        device.docker.fall("b", 1)
+        device.clock.advance(60)
+        await device.go_on_until(lambda: device.docker.running() == {"b"})
+        assert device.reconciler._doing.keys() <= {"b"}
+    await device.go_on_until(lambda: device.docker.running() == {"a", "b"})
+
+
+async def test_a_step_waits_for_whoever_has_the_module(device: Device) -> None:
+    device.docker.hanging.add("prepare a")
+    device.deploy(a=docker_module(), b=docker_module())
+    await device.go_on_until(lambda: "prepare a" in device.docker.calls)
+    # While it is fetched, nobody has to wait.
+    async with device.locks.hold("a"):
+        device.docker.hanging.clear()
+        await device.go_on_until(lambda: device.docker.running() == {"b"})
+        assert "create a" not in device.docker.calls
+    await device.go_on_until(lambda: device.docker.running() == {"a", "b"})
+
+
+async def test_a_module_that_is_being_made_has_nobody_else(device: Device) -> None:
+    device.docker.hanging.add("create a")
+    device.deploy(a=docker_module())
+    await device.go_on_until(lambda: "create a" in device.docker.calls)
+    assert device.locks.taken() == {"a"}
+
+    async def come_later() -> list[str]:
+        async with device.locks.hold("a"):
+            return list(device.docker.calls)
+
+    later = spawn(come_later(), "a call of somebody's")
+    await asyncio.sleep(0)
+    device.docker.hanging.clear()
+    assert await later == ["prepare a", "create a", "start a"]
+    await device.settle()
+    assert device.locks.taken() == set()

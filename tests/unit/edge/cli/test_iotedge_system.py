@@ -128,7 +128,7 @@ def test_a_support_bundle_of_a_device_whose_daemon_is_down(
     (path,) = machine.glob("support_bundle_*_UTC.zip")
     assert path.stat().st_mode & 0o777 == 0o600
     with zipfile.ZipFile(path) as archive:
-        assert sorted(archive.namelist()) == ["check.json", "logs/iotedged.txt"]
+        assert sorted(archive.namelist()) == ["check.json", "logs/docker.txt", "logs/iotedged.txt"]
         assert b"aziot-edged-config-well-formed" in archive.read("check.json")
         assert archive.read("logs/iotedged.txt").startswith(b"line one\n")
     bad = run("-H", f"unix://{machine}/x.sock", "support-bundle", "-o", str(machine / "no" / "b"))

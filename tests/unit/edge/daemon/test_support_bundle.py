@@ -46,6 +46,7 @@ async def test_what_is_in_it(apis: _Apis) -> None:
     assert json.loads(found["inspect/temperature.json"]) == {"Name": "temperature"}
     assert json.loads(found["runtimes.json"]) == {"docker": {"version": "27.1"}}
     assert json.loads(found["system.json"])["site"] == "plant 7"
+    assert json.loads(found["network/plant.json"]) == {"Name": "plant", "Labels": {"token": "***"}}
     names = [module["name"] for module in json.loads(found["modules.json"])]
     assert names == ["edgeAgent", "edgeHub", "temperature"]
     assert apis.runtime.wanted == [LogRange(since=START - dt.timedelta(days=1), timestamps=True)]

@@ -23,6 +23,7 @@ from muster.edge.engine.base import (
     ModuleSpec,
     Status,
 )
+from muster.edge.engine.module_locks import ModuleLocks
 from muster.edge.identity import ModuleIdentity
 from muster.edge.local_api.callers import Callers
 from muster.edge.local_api.machine import Machine
@@ -91,6 +92,9 @@ class Runtime:
 
     async def inspect(self, name: str) -> dict[str, Any]:
         return {"Name": name}
+
+    async def networks(self) -> dict[str, dict[str, Any]]:
+        return {"plant": {"Name": "plant", "Labels": {"token": "x"}}}
 
     async def usage(self) -> list[dict[str, Any]]:
         return [{"name": "temperature"}]
@@ -183,6 +187,7 @@ class Apis:
     runtime: Runtime = field(default_factory=Runtime)
     built_in: BuiltIn = field(default_factory=BuiltIn)
     identities: Identities = field(default_factory=Identities)
+    locks: ModuleLocks = field(default_factory=ModuleLocks)
     reprovisions: int = 0
     bundles: list[tuple[Any, ...]] = field(default_factory=list)
     most: int = 5
@@ -196,7 +201,7 @@ class Apis:
             additional_info={"site": "plant 7"},
         )
         callers = Callers([self.runtime])
-        self.modules = Modules([self.runtime], self.built_in)
+        self.modules = Modules([self.runtime], self.built_in, self.locks)
         ca = authority(self.directory / "ca", self.clock)
         self.certificates = issuer(ca, self.clock)
         workload = WorkloadApi(

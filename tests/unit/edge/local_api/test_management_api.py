@@ -10,6 +10,7 @@ import pytest
 
 from muster.edge.engine.base import EngineError, LogChunk, LogRange, Module, Status
 from muster.edge.upstream.base import HubError, NoLinkError
+from muster.net.tasks import spawn
 from unit.edge.local_api.conftest import START, Answer, Apis, ask
 
 
@@ -211,3 +212,15 @@ async def test_what_is_not_there(apis: Apis) -> None:
     answer = await ask(apis.management, "PATCH", "/modules?api-version=2018-06-28")
     assert answer.status == 405
     assert answer.headers["allow"] == "GET, POST"
+
+
+async def test_what_the_agent_is_changing_is_waited_for(apis: Apis) -> None:
+    apis.runtime.found = [Module(name="m", status=Status.RUNNING)]
+    async with apis.locks.hold("m"):
+        waiting = spawn(apis.manage("POST", "/modules/m/restart"), "a call of somebody's")
+        await asyncio.sleep(0.1)
+        assert apis.runtime.calls == []
+        # Gone meanwhile: what counts is what is there afterwards.
+        apis.runtime.found = []
+    assert (await waiting).status == 404
+    assert apis.runtime.calls == []
