@@ -183,6 +183,41 @@ def test_proxies(device: Device, tmp_path: Path) -> None:
         assert what.startswith("https_proxy: a proxy must be")
 
 
+def test_proxies_that_are_not_there(device: Device) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    device.options["proxy"] = f"http://127.0.0.1:{port}"
+    what, _ = problem(_get("hub.example", 443), device.around())
+    assert what == f"TCP: the proxy 127.0.0.1:{port} refuses the connection"
+    device.options["proxy"] = "http://nothing.invalid:3128"
+    what, _ = problem(_get("hub.example", 443), device.around())
+    assert what.startswith("DNS: the proxy nothing.invalid cannot be resolved: ")
+
+
+def test_a_proxy_that_breaks_off(device: Device) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def hang_up() -> None:
+            accepted, _ = listening.accept()
+            accepted.recv(1000)
+            accepted.close()
+
+        thread = threading.Thread(target=hang_up, daemon=True)
+        thread.start()
+        port = listening.getsockname()[1]
+        device.options["proxy"] = f"http://127.0.0.1:{port}"
+        what, _ = problem(_get("hub.example", 443), device.around())
+        thread.join(30)
+    assert what == f"the proxy 127.0.0.1:{port} opens no way to hub.example:443: it broke off"
+
+
+def test_no_way_there(device: Device) -> None:
+    # TCP has no way to a group of hosts, whatever the routes of this machine.
+    what, fix = problem(_get("224.0.0.1", 443), device.around())
+    assert what == "TCP: no connection to 224.0.0.1:443: Network is unreachable"
+    assert "has a network" in fix
+
+
 # The clock.
 
 
@@ -246,6 +281,27 @@ def test_no_trust_bundle_yet(device: Device, tmp_path: Path) -> None:
     device.write(f'[listen]\nworkload_uri = "unix://{tmp_path}/w.sock"\n')
     what, _ = problem(checks.edge_hub, device.around())
     assert what.startswith(f"the workload API at {tmp_path}/w.sock gives modules no trust bundle: ")
+
+
+def test_a_workload_api_that_says_no(device: Device, tmp_path: Path) -> None:
+    path = tmp_path / "w.sock"
+    device.write(f'[listen]\nworkload_uri = "unix://{path}"\n')
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+
+        def refuse() -> None:
+            accepted, _ = listening.accept()
+            accepted.recv(1000)
+            accepted.sendall(_answer("503 No", '{"message": "not yet"}'))
+            accepted.close()
+
+        thread = threading.Thread(target=refuse, daemon=True)
+        thread.start()
+        what, fix = problem(checks.edge_hub, device.around())
+        thread.join(30)
+    assert what == f"the workload API at {path} gives modules no trust bundle: not yet"
+    assert "iotedge system logs" in fix
 
 
 def test_the_edge_hub(device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
