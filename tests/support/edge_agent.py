@@ -29,7 +29,7 @@ from support.edge import gateway
 from support.service import authentication, new_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -74,6 +74,8 @@ class OtherParts:
 
     def module(self) -> Module:
         return Module(name="edgeHub", status=Status.RUNNING, description="running")
+
+    async def use(self, env: Mapping[str, str]) -> None: ...
 
     async def restart(self) -> None: ...
 
