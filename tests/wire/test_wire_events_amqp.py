@@ -139,9 +139,11 @@ def test_credit_is_never_exceeded_and_every_event_comes_settled(instance: Instan
 
 
 def test_every_filter_leads_to_the_same_event(instance: Instance) -> None:
+    before = int(CLOCK.time() * 1000) - 1
     device_id, partition = sent(instance, b"1", b"2")
     with reader_client(instance) as client:
-        handle = attach_reader(client, instance, partition)
+        begin = f"x-opt-enqueuedtimeutc > {before}"
+        handle = attach_reader(client, instance, partition, begin)
         _, second = read(client, handle, device_id, b"2")
         said = second.message_annotations
         assert type(said["x-opt-enqueued-time"]) is Timestamp

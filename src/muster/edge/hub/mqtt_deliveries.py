@@ -86,7 +86,8 @@ class Deliveries:
         if self._message_qos is None or self._peer.closed:
             return False
         topic = f"{self._own}/messages/devicebound/{bag}"
-        return await self._send(topic, body, self._message_qos)
+        async with asyncio.timeout(ACKNOWLEDGE_S):
+            return await self._write(topic, body, self._message_qos)
 
     def acknowledged(self, packet_id: int) -> None:
         """Take a PUBACK; one for nothing is ignored."""
@@ -117,7 +118,10 @@ class Deliveries:
                 for message in batch:
                     await self._room.acquire()
                     await self._uncongested()
-                    spawn(self._deliver(message), "edge hub input")
+                    # Written here and now: whoever comes next looks at what is on its way.
+                    topic = f"{self._own}/inputs/{message.bag}"
+                    taken = self._write(topic, message.body, self._input_qos)
+                    spawn(self._finish(message, taken), "edge hub input")
                 if not batch:
                     await outlet.ready.wait()
         except MusterError as error:
@@ -129,31 +133,30 @@ class Deliveries:
         while peer.buffered > CONGESTED and not peer.closed:  # noqa: ASYNC110 - nobody is told
             await asyncio.sleep(_LOOK_S)
 
-    async def _deliver(self, message: Stored) -> None:
+    async def _finish(self, message: Stored, taken: asyncio.Future[bool]) -> None:
         try:
-            topic = f"{self._own}/inputs/{message.bag}"
-            taken = await self._send(topic, message.body, self._input_qos)
+            async with asyncio.timeout(ACKNOWLEDGE_S):
+                if await taken:
+                    self._outlet.done([message])
         except TimeoutError:
             _log.warning("client does not acknowledge", identity=self._ref.text)
             self._peer.close("messages are not acknowledged")
-        else:
-            if taken:
-                self._outlet.done([message])
         finally:
             self._room.release()
 
-    async def _send(self, topic: str, body: bytes, qos: int | None) -> bool:
+    def _write(self, topic: str, body: bytes, qos: int | None) -> asyncio.Future[bool]:
+        """Send; the future tells whether the client has it, or that the connection is over."""
+        taken: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         if qos is None or self._peer.closed:
-            return False
-        if not qos:
+            taken.set_result(False)
+        elif qos:
+            packet_id = self._next_packet_id()
+            self._waiting[packet_id] = taken
+            self._peer.write(codec.encode_publish(topic, body, 1, packet_id))
+        else:
             self._peer.write(codec.encode_publish(topic, body))
-            return True
-        packet_id = self._next_packet_id()
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting[packet_id] = future
-        self._peer.write(codec.encode_publish(topic, body, 1, packet_id))
-        async with asyncio.timeout(ACKNOWLEDGE_S):
-            return await future
+            taken.set_result(True)
+        return taken
 
     def _next_packet_id(self) -> int:
         """Return a packet ID that nothing waits under. The client's own IDs are others."""
