@@ -7,7 +7,6 @@ in order, at the pace of `REQUEST_PACE`.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 import structlog
@@ -18,12 +17,13 @@ from muster.edge.hub.mqtt_deliveries import Deliveries
 from muster.errors import MusterError
 from muster.model.pacing import Pace
 from muster.net.mqtt_acks import Acknowledgements
+from muster.net.paced_line import PacedLine
 from muster.net.routing import decode_json
 from muster.net.tasks import spawn
 from muster.wire.mqtt import codec, device_filters, device_methods, device_names, device_twins
 from muster.wire.mqtt.device_filters import TWIN_DESIRED, own_topic
 from muster.wire.mqtt.device_names import TWIN_GET, TWIN_PATCH
-from muster.wire.mqtt.packets import Puback, Publish, Suback, Subscribe, Unsuback, Unsubscribe
+from muster.wire.mqtt.packets import Puback, Publish, Subscribe, Unsubscribe
 
 if TYPE_CHECKING:
     from muster.edge.hub.heads import Services
@@ -42,7 +42,7 @@ MAX_WAITING_SIZE: Final = 512 * 1024
 REQUEST_PACE: Final = Pace(rate=50.0, burst=50)
 """Requests of one client, seconds apart: a client whose request fails asks again at once."""
 
-_Request: TypeAlias = "tuple[Publish | Subscribe | Unsubscribe, int, Acknowledgement | None]"
+_Request: TypeAlias = "tuple[Publish | Subscribe | Unsubscribe, Acknowledgement | None]"
 _log = structlog.get_logger(__name__)
 
 
@@ -83,11 +83,15 @@ class ClientSession:
         self._acks = Acknowledgements(peer)
         self._deliveries = Deliveries(services, ref, peer)
         self._pending = 0
-        self._line: list[_Request] = []
-        self._line_size = 0
-        self._working = False
+        self._line: PacedLine[_Request] = PacedLine(
+            REQUEST_PACE,
+            services.clock,
+            serve=self._serve,
+            served=self._resume,
+            failed=lambda: peer.close("internal error"),
+            over=lambda: peer.closed,
+        )
         self._paused = False
-        self._arrival = 0.0
         self._started = False
 
     # -- Link ----------------------------------------------------------------------------------
@@ -253,42 +257,19 @@ class ClientSession:
         size: int,
         acknowledgement: Acknowledgement | None,
     ) -> None:
-        self._line.append((packet, size, acknowledgement))
-        self._line_size += size
-        if len(self._line) > MAX_WAITING or self._line_size > MAX_WAITING_SIZE:
+        self._line.add((packet, acknowledgement), size)
+        if len(self._line) > MAX_WAITING or self._line.size > MAX_WAITING_SIZE:
             self._pause()
-        if not self._working:
-            self._working = True
-            spawn(self._work(), "edge hub requests")
 
-    async def _work(self) -> None:
-        """Serve the line until it is empty."""
-        clock = self._services.clock
+    async def _serve(self, request: _Request) -> None:
+        packet, acknowledgement = request
         try:
-            while self._line and not self._peer.closed:
-                wait_s = REQUEST_PACE.wait_s(self._arrival, clock.monotonic())
-                if wait_s:
-                    await asyncio.sleep(wait_s)
-                self._arrival = REQUEST_PACE.after(self._arrival, clock.monotonic())
-                if not self._line:
-                    break
-                packet, size, acknowledgement = self._line.pop(0)
-                self._line_size -= size
-                if isinstance(packet, Publish):
-                    await self._serve_twin(packet, acknowledgement)
-                else:
-                    await self._serve_subscription(packet)
-                self._resume()
+            if isinstance(packet, Publish):
+                await self._serve_twin(packet, acknowledgement)
+            else:
+                await self._serve_subscription(packet)
         except MusterError as error:
             self._peer.close(error.message)
-        except BaseException:
-            # The rest of the line would never be answered.
-            self._peer.close("internal error")
-            raise
-        finally:
-            self._working = False
-            self._line.clear()
-            self._line_size = 0
 
     async def _serve_twin(self, request: Publish, acknowledgement: Acknowledgement | None) -> None:
         services = self._services
@@ -312,26 +293,13 @@ class ClientSession:
 
     async def _serve_subscription(self, request: Subscribe | Unsubscribe) -> None:
         before = self._filters or {}
-        after = dict(before)
-        codes: list[int] = []
-        if isinstance(request, Subscribe):
-            for topic_filter, qos in request.filters:
-                codes.append(min(qos, 1))
-                after[topic_filter] = min(qos, 1)
-        else:
-            for topic_filter in request.filters:
-                after.pop(topic_filter, None)
+        after, answer = device_filters.subscribed(before, request)
         if len(after) > device_filters.MAX_FILTERS:
             self._violation("there are too many subscriptions", "")
             return
         if after != before and not self._clean:
             await self._services.sessions.save(self._ref, after)
         self._filters = device_filters.compact(after)
-        answer = (
-            Suback(request.packet_id, codes)
-            if isinstance(request, Subscribe)
-            else Unsuback(request.packet_id)
-        )
         self._peer.write(codec.encode(answer))
         self._deliveries.subscribed(self._filters)
         self._services.clients.changed(self)
@@ -349,7 +317,7 @@ class ClientSession:
             self._paused
             and self._pending <= MAX_PENDING // 2
             and len(self._line) <= MAX_WAITING // 2
-            and self._line_size <= MAX_WAITING_SIZE // 2
+            and self._line.size <= MAX_WAITING_SIZE // 2
             and not self._peer.closed
         ):
             self._paused = False

@@ -28,7 +28,7 @@ from muster.net.peer import ORDINARY_ENDS, SERVICE_STOPS
 from muster.wire.mqtt import codec, device_filters, device_methods, device_twins, property_bag
 from muster.wire.mqtt.device_filters import TWIN_DESIRED
 from muster.wire.mqtt.device_names import TWIN_GET, TWIN_PATCH
-from muster.wire.mqtt.packets import Puback, Publish, Suback, Subscribe, Unsuback, Unsubscribe
+from muster.wire.mqtt.packets import Puback, Publish, Subscribe, Unsubscribe
 
 if TYPE_CHECKING:
     from muster.hub.connection import Connection
@@ -418,15 +418,7 @@ class DeviceSession:
 
     async def _serve_subscription(self, request: Subscribe | Unsubscribe) -> None:
         before = self._filters or {}
-        after = dict(before)
-        codes: list[int] = []
-        if isinstance(request, Subscribe):
-            for topic_filter, qos in request.filters:
-                codes.append(min(qos, 1))
-                after[topic_filter] = min(qos, 1)
-        else:
-            for topic_filter in request.filters:
-                after.pop(topic_filter, None)
+        after, answer = device_filters.subscribed(before, request)
         if len(after) > device_filters.MAX_FILTERS:
             self._violation("too-many-subscriptions", {"limit": device_filters.MAX_FILTERS})
             return
@@ -435,11 +427,6 @@ class DeviceSession:
                 await self._services.subscriptions.save(self.ref, after)
                 self._services.connections.session_changed(self.ref)
             self._filters = device_filters.compact(after)
-        answer = (
-            Suback(request.packet_id, codes)
-            if isinstance(request, Subscribe)
-            else Unsuback(request.packet_id)
-        )
         self.peer.write(codec.encode(answer))
         if self.connection is not None:
             self.connection.takes_methods()

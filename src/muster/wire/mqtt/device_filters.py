@@ -8,6 +8,7 @@ from typing import Final, Protocol, TypeAlias
 import msgspec
 
 from muster.model.method import METHOD_NAME
+from muster.wire.mqtt.packets import Suback, Subscribe, Unsuback, Unsubscribe
 
 TopicFilters: TypeAlias = dict[str, int]
 """Granted QoS by topic filter."""
@@ -24,6 +25,23 @@ _SHARED: Final = {text: text for text in (TWIN_RESPONSES, TWIN_DESIRED, METHODS)
 _ONE_METHOD: Final = re.compile(rf"\$iothub/methods/POST/{METHOD_NAME}(/#?)?")
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(TopicFilters).decode
+
+
+def subscribed(
+    before: TopicFilters, request: Subscribe | Unsubscribe
+) -> tuple[TopicFilters, Suback | Unsuback]:
+    """Return what a session has subscribed to after a request, and the answer to it.
+
+    QoS 2 is not offered: whoever asks for it is granted 1 (hub-device.md 2.2).
+    """
+    after = dict(before)
+    if isinstance(request, Unsubscribe):
+        for topic_filter in request.filters:
+            after.pop(topic_filter, None)
+        return after, Unsuback(request.packet_id)
+    granted = [(topic_filter, min(qos, 1)) for topic_filter, qos in request.filters]
+    after.update(granted)
+    return after, Suback(request.packet_id, [qos for _, qos in granted])
 
 
 class Identity(Protocol):
