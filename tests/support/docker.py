@@ -186,6 +186,11 @@ class DockerHost:
         return self.directory / "docker.sock"
 
     @property
+    def _namespace(self) -> str:
+        # Of few characters: names of temporary directories may hold one that is not among them.
+        return f"muster-{str(self.directory).encode().hex()[-48:]}"
+
+    @property
     def uri(self) -> str:
         """What a device's configuration says of it."""
         return f"unix://{self.socket}"
@@ -225,7 +230,7 @@ class DockerHost:
                     *("--exec-root", self.directory / "exec"),
                     *("--pidfile", self.directory / "dockerd.pid"),
                     # Where the machine has a containerd, it is used, in a corner of our own.
-                    *("--containerd-namespace", self.directory.parent.name + f"-{self._number}"),
+                    *("--containerd-namespace", self._namespace),
                     *("--bridge", "none", "--default-address-pool", f"base={self._pool},size=26"),
                     *("--iptables=false", "--ip6tables=false", "--ip-masq=false"),
                     *("--ip-forward=false", "--shutdown-timeout", "5"),
