@@ -14,7 +14,7 @@ from muster.model.message import AuthScope, Stamp, encode_stamp
 from muster.model.queued_message import Delivery as QueuedDelivery
 from muster.model.queued_message import QueuedMessage
 from muster.net.amqp_properties import text_of
-from muster.wire.amqp import messages, method_ids
+from muster.wire.amqp import messages
 from muster.wire.amqp.deliveries import Delivery
 from muster.wire.amqp.messages import BATCH_FORMAT, Data, Message, Properties
 from muster.wire.amqp.types import Int, Timestamp, UByte, ULong
@@ -148,13 +148,3 @@ def test_a_message_for_a_device() -> None:
         "iothub-enqueuedtime": Timestamp(1_000),
         "iothub-deliverycount": UByte(255),
     }
-
-
-@given(st.integers(1, 2**63 - 1))
-def test_request_ids_travel_in_random_looking_uuids(request_id: int) -> None:
-    correlation_id = method_ids.correlation_id(request_id)
-    assert (correlation_id.version, correlation_id.variant) == (4, "specified in RFC 4122")
-    for form in (correlation_id, str(correlation_id), correlation_id.bytes):
-        assert method_ids.request_id(form) == request_id
-    for other in ("", "x", b"short", 7, None):
-        assert method_ids.request_id(other) is None

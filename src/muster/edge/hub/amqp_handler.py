@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from muster.wire.amqp.deliveries import Delivery
-    from muster.wire.amqp.events import OutcomeReceived
+from muster.net import amqp_links
 
 
-class LinkHandler:
-    """One attached link. Calls must not block; what a handler does not care about does nothing."""
+class LinkHandler(amqp_links.LinkHandler):
+    """One attached link; see the base class. More credit may mean here that the socket has room."""
 
     def begin(self) -> None:
         """The link is accepted."""
-
-    def received(self, deliveries: list[Delivery]) -> None:
-        """The client sent these, in order. Each is to be settled, now or later."""
-
-    def outcome(self, event: OutcomeReceived) -> None:
-        """The client said what became of a message."""
-
-    def credit_changed(self) -> None:
-        """The client said how much it takes, or has read what was on its way."""
-
-    def detached(self) -> None:
-        """The link is gone, whoever ended it. Called exactly once."""

@@ -18,10 +18,10 @@ from muster.edge.hub.amqp_identity import AmqpIdentity
 from muster.edge.hub.authentication import NEVER_EXPIRES, Proof
 from muster.edge.hub.scope import local
 from muster.errors import MusterError, UnauthorizedError, UnavailableError
+from muster.net.amqp_links import Links, Reading
 from muster.net.tasks import spawn
 from muster.wire.amqp import addresses
-from muster.wire.amqp.deliveries import Delivery
-from muster.wire.amqp.events import CreditChanged, LinkAttached, LinkDetached, OutcomeReceived
+from muster.wire.amqp.events import LinkAttached
 from muster.wire.amqp.performatives import Error, Open, SaslInit, SaslResponse
 from muster.wire.amqp.sasl import PLAIN, plain_credentials
 
@@ -72,6 +72,7 @@ class AmqpClient:
 
     Attributes:
         handlers: of all links that are attached.
+        reading: from the client.
         turn: whoever has it checks a token; attaches wait for the tokens that came before them.
     """
 
@@ -81,9 +82,10 @@ class AmqpClient:
         self._peer = peer
         self._tokens: dict[IdentityRef, tuple[str, int]] = {}
         self._identities: dict[IdentityRef, AmqpIdentity] = {}
-        self._pauses = 0
         self._closed = False
-        self.handlers: dict[Link, LinkHandler] = {}
+        self._links: Links[LinkHandler] = Links(self._take)
+        self.handlers = self._links.handlers
+        self.reading = Reading(peer)
         self.turn = asyncio.Lock()
 
     @property
@@ -126,7 +128,7 @@ class AmqpClient:
     def detach(self, link: Link, error: Error | None = None) -> None:
         """Detach a link from this side; its handler is told."""
         link.detach(error)
-        self._forget(link)
+        self._links.forget(link)
 
     def leave(self, identity: AmqpIdentity, reason: str) -> None:
         """End all links of an identity, and the connection when it was alone."""
@@ -135,7 +137,7 @@ class AmqpClient:
         if not self._identities:
             # Without a word of AMQP, upon which clients come back at once.
             self._peer.drop(reason)
-            self._forget_all()
+            self._links.forget_all()
             return
         for link in identity.links:
             self.detach(link, error)
@@ -145,36 +147,11 @@ class AmqpClient:
         if self._identities.get(identity.ref) is identity:
             del self._identities[identity.ref]
 
-    def pause(self) -> None:
-        """Stop reading until `resume` was called as often."""
-        self._pauses += 1
-        if self._pauses == 1:
-            self._peer.pause_reading()
-
-    def resume(self) -> None:
-        """Read again, unless somebody else is against it."""
-        self._pauses -= 1
-        if not self._pauses:
-            self._peer.resume_reading()
-
     # AmqpOwner
 
     def received(self, events: list[Event]) -> None:
-        """Take what the client says; deliveries of one link that follow each other together."""
-        run: list[Delivery] = []
-        for event in events:
-            if type(event) is Delivery and (not run or run[0].link is event.link):
-                run.append(event)
-                continue
-            if run:
-                self._deliver(run)
-                run = []
-            if type(event) is Delivery:
-                run = [event]
-            else:
-                self._take(event)
-        if run:
-            self._deliver(run)
+        """Take what the client says."""
+        self._links.received(events)
 
     def writable(self) -> None:
         """More can be sent."""
@@ -185,25 +162,15 @@ class AmqpClient:
     def closed(self, reason: str) -> None:
         """The connection is over, and with it all links."""
         self._closed = True
-        self._forget_all()
+        self._links.forget_all()
         _log.info("amqp connection closed", reason=reason, remote=self._peer.remote)
 
     # Within.
 
     def _take(self, event: Event) -> None:
         match event:
-            case OutcomeReceived():
-                handler = self.handlers.get(event.sent.link)
-                if handler is not None:
-                    handler.outcome(event)
-            case CreditChanged():
-                handler = self.handlers.get(event.link)
-                if handler is not None:
-                    handler.credit_changed()
             case LinkAttached():
                 spawn(self._attach(event.link), "edge hub amqp attach")
-            case LinkDetached():
-                self._forget(event.link)
             case Open():
                 self._connection.open()
                 asyncio.get_running_loop().call_later(PROOF_S, self._expect_proof)
@@ -239,7 +206,7 @@ class AmqpClient:
     def _expect_proof(self) -> None:
         if not self.over and not self._tokens and not self._identities:
             self._connection.close(Error(UNAUTHORIZED, "The connection has no valid token."))
-            self._forget_all()
+            self._links.forget_all()
 
     async def _attach(self, link: Link) -> None:
         address = addresses.parse(link.address)
@@ -289,17 +256,3 @@ class AmqpClient:
             services.clients.attach(identity)
             _log.info("client connected", identity=ref.text, transport=self._peer.transport)
             return identity
-
-    def _deliver(self, run: list[Delivery]) -> None:
-        handler = self.handlers.get(run[0].link)
-        if handler is not None:
-            handler.received(run)
-
-    def _forget(self, link: Link) -> None:
-        handler = self.handlers.pop(link, None)
-        if handler is not None:
-            handler.detached()
-
-    def _forget_all(self) -> None:
-        for link in list(self.handlers):
-            self._forget(link)

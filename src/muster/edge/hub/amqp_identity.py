@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Final, final
 
-from muster.wire.amqp import messages
-from muster.wire.amqp.messages import Data, Message, Properties
-from muster.wire.amqp.method_ids import METHOD_NAME, correlation_id
+from muster.wire.amqp import messages, method_messages
 from muster.wire.amqp.pairs import Pairs
+from muster.wire.amqp.twin_messages import desired_changed
 
 if TYPE_CHECKING:
     from muster.edge.hub.amqp_head import AmqpClient
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
 MAX_QUEUED: Final = 100
 """Calls, answers and changes that may wait for a client's credit."""
-
-_DESIRED: Final = "/properties/desired"
 
 
 @final
@@ -100,10 +97,8 @@ class AmqpIdentity:
         link = self.subscribed
         if link is None:
             return
-        annotations: dict[Any, Any] = {"resource": _DESIRED, "version": version}
-        message = Message(Data([body]), message_annotations=annotations)
         if link.queued < MAX_QUEUED:
-            link.send(messages.encode(message), settled=True)
+            link.send(messages.encode(desired_changed(body, version)), settled=True)
         else:
             # It reads the whole twin when it comes back.
             self.client.detach(link)
@@ -117,12 +112,7 @@ class AmqpIdentity:
         """Send a direct method."""
         link = self.methods.whole()
         if link is not None:
-            call = Message(
-                Data([payload]),
-                Properties(correlation_id=correlation_id(request_id)),
-                {METHOD_NAME: name},
-            )
-            link.send(messages.encode(call), settled=True)
+            link.send(method_messages.call(request_id, name, payload), settled=True)
 
     def takes_messages(self) -> bool:
         """Tell whether the client has a link for cloud-to-device messages."""

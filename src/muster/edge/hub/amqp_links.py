@@ -160,7 +160,7 @@ class _Telemetry(LinkHandler):
         self._pending += size
         if self._pending > MAX_PENDING and not self._paused:
             self._paused = True
-            self._identity.client.pause()
+            self._identity.client.reading.pause()
         # Tasks begin in the order in which they were made, so messages keep theirs.
         spawn(self._accept(taken, found, size), "edge hub amqp telemetry")
 
@@ -202,7 +202,7 @@ class _Telemetry(LinkHandler):
     def _resume(self) -> None:
         if self._paused:
             self._paused = False
-            self._identity.client.resume()
+            self._identity.client.reading.resume()
 
 
 def _inputs(identity: AmqpIdentity, link: Link) -> LinkHandler:

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from muster.edge.hub import errors
+from muster.edge.hub.amqp_errors import INTERNAL
 from muster.edge.hub.amqp_handler import LinkHandler
 from muster.edge.hub.amqp_identity import MAX_QUEUED
 from muster.edge.hub.mqtt_session import MAX_WAITING, REQUEST_PACE
-from muster.errors import InvalidArgumentError, MusterError
+from muster.errors import MusterError
 from muster.model.method import MAX_PAYLOAD
+from muster.net.paced_line import PacedLine
 from muster.net.routing import decode_json
-from muster.net.tasks import spawn
-from muster.wire.amqp import messages
+from muster.wire.amqp import messages, method_messages, twin_messages
 from muster.wire.amqp.errors import RemoteProtocolError
 from muster.wire.amqp.link import ReceivingLink
-from muster.wire.amqp.messages import Data, Message, Properties
-from muster.wire.amqp.method_ids import METHOD_STATUS, request_id
 from muster.wire.amqp.performatives import Error
-from muster.wire.amqp.types import Int
+from muster.wire.amqp.twin_messages import MAX_REQUEST, TwinAnswer, TwinOperation
 
 if TYPE_CHECKING:
     from muster.edge.hub.amqp_identity import AmqpIdentity
     from muster.wire.amqp.deliveries import Delivery
     from muster.wire.amqp.link import Link
+    from muster.wire.amqp.messages import Message
 
 _METHOD_CREDIT: Final = 50
-_MAX_TWIN_REQUEST: Final = 128 * 1024
-_REPORTED: Final = "/properties/reported"
-_NOTIFICATIONS: Final = "/notifications/twin/properties/desired"
-_INT32: Final = range(-(1 << 31), 1 << 31)
 
 
 def methods(identity: AmqpIdentity, link: Link) -> LinkHandler:
@@ -68,15 +63,10 @@ class _Methods(LinkHandler):
         self._identity.remove(self._link)
 
     def _answered(self, payload: bytes) -> None:
-        try:
-            message = messages.decode(payload)
-        except RemoteProtocolError:
-            return
-        found = request_id(message.properties.correlation_id)
-        status = message.application_properties.get(METHOD_STATUS)
-        if found is not None and isinstance(status, int) and int(status) in _INT32:
+        answer = method_messages.answer(payload)
+        if answer is not None:
             identity = self._identity
-            identity.services.methods.answered(identity.ref, found, int(status), message.data)
+            identity.services.methods.answered(identity.ref, *answer)
 
 
 def twin(identity: AmqpIdentity, link: Link) -> LinkHandler:
@@ -84,16 +74,10 @@ def twin(identity: AmqpIdentity, link: Link) -> LinkHandler:
     identity.add(link)
     identity.twin.add(link)
     if isinstance(link, ReceivingLink):
-        link.accept(MAX_WAITING, max_message_size=_MAX_TWIN_REQUEST)
+        link.accept(MAX_WAITING, max_message_size=MAX_REQUEST)
     else:
         link.accept()
     return _Twin(identity, link)
-
-
-class _Answer(NamedTuple):
-    status: int
-    body: bytes = b""
-    version: int | None = None
 
 
 @final
@@ -103,19 +87,22 @@ class _Twin(LinkHandler):
     def __init__(self, identity: AmqpIdentity, link: Link) -> None:
         self._identity = identity
         self._link = link
-        self._line: list[Delivery] = []
-        self._working = False
-        self._arrival = 0.0
+        self._line: PacedLine[Delivery] = PacedLine(
+            REQUEST_PACE,
+            identity.services.clock,
+            serve=self._serve,
+            served=self._served,
+            failed=self._failed,
+            over=lambda: not link.attached,
+        )
 
     def received(self, deliveries: list[Delivery]) -> None:
         """Take requests; they are served in order, at the pace of `REQUEST_PACE`."""
-        self._line += deliveries
+        for delivery in deliveries:
+            self._line.add(delivery)
         if len(self._line) >= MAX_WAITING and isinstance(self._link, ReceivingLink):
             # Requests come settled, which would earn them new credit at once.
             self._link.set_credit(0)
-        if not self._working:
-            self._working = True
-            spawn(self._work(), "edge hub amqp twin")
 
     def detached(self) -> None:
         """No answers to what waits, no changes any more."""
@@ -126,21 +113,13 @@ class _Twin(LinkHandler):
             identity.subscribed = None
         identity.remove(link)
 
-    async def _work(self) -> None:
-        clock = self._identity.services.clock
-        try:
-            while self._line:
-                wait_s = REQUEST_PACE.wait_s(self._arrival, clock.monotonic())
-                if wait_s:
-                    await asyncio.sleep(wait_s)
-                if not self._line:
-                    break
-                self._arrival = REQUEST_PACE.after(self._arrival, clock.monotonic())
-                await self._serve(self._line.pop(0))
-                if len(self._line) <= MAX_WAITING // 2 and isinstance(self._link, ReceivingLink):
-                    self._link.set_credit(MAX_WAITING)
-        finally:
-            self._working = False
+    def _served(self) -> None:
+        if len(self._line) <= MAX_WAITING // 2 and isinstance(self._link, ReceivingLink):
+            self._link.set_credit(MAX_WAITING)
+
+    def _failed(self) -> None:
+        # What stands behind it would never be answered.
+        self._identity.client.detach(self._link, Error(INTERNAL))
 
     async def _serve(self, delivery: Delivery) -> None:
         identity = self._identity
@@ -154,40 +133,31 @@ class _Twin(LinkHandler):
             answer = await self._answer(request)
         except MusterError as error:
             body = errors.body(error, services.randomness.uuid(), services.clock.now())
-            answer = _Answer(errors.status(error), body)
+            answer = TwinAnswer(errors.status(error), body)
         delivery.accept()
         link = identity.twin.beside(self._link)
         if link is None:
             return
-        annotations: dict[Any, Any] = {"status": Int(answer.status)}
-        if answer.version is not None:
-            annotations["version"] = answer.version
-        reply = Message(
-            Data([answer.body]),
-            Properties(correlation_id=request.properties.correlation_id),
-            message_annotations=annotations,
-        )
+        reply = twin_messages.answer(answer, request.properties.correlation_id)
         if link.queued < MAX_QUEUED:
             link.send(messages.encode(reply), settled=True)
         else:
             identity.client.detach(link)
         identity.changed()
 
-    async def _answer(self, request: Message) -> _Answer:
+    async def _answer(self, request: Message) -> TwinAnswer:
         identity = self._identity
         twins = identity.services.twins
-        annotations = request.message_annotations
-        operation = str(annotations.get("operation") or "").upper()
-        resource = str(annotations.get("resource") or "").lower()
-        if operation == "GET":
-            return _Answer(200, await twins.get(identity.ref))
-        if operation == "PATCH" and resource == _REPORTED:
-            patch: dict[str, Any] = decode_json(request.data, dict[str, Any])
-            expected = annotations.get("version")
-            wanted = int(expected) if isinstance(expected, int) else None
-            return _Answer(200, version=await twins.report(identity.ref, patch, wanted))
-        if resource == _NOTIFICATIONS and operation in {"PUT", "DELETE"}:
-            subscribed = operation == "PUT"
-            identity.subscribed = identity.twin.beside(self._link) if subscribed else None
-            return _Answer(200)
-        raise InvalidArgumentError("There is no such operation on a twin.")
+        match twin_messages.operation(request):
+            case TwinOperation.GET:
+                return TwinAnswer(200, await twins.get(identity.ref))
+            case TwinOperation.REPORT:
+                patch: dict[str, Any] = decode_json(request.data, dict[str, Any])
+                expected = twin_messages.expected_version(request)
+                version = await twins.report(identity.ref, patch, expected)
+                return TwinAnswer(200, version=version)
+            case TwinOperation.SUBSCRIBE:
+                identity.subscribed = identity.twin.beside(self._link)
+            case TwinOperation.UNSUBSCRIBE:
+                identity.subscribed = None
+        return TwinAnswer(200)

@@ -20,13 +20,13 @@ from muster.hub.endpoints.amqp_plain import check_user
 from muster.model.identity import wire_time
 from muster.model.pacing import Pace
 from muster.net.amqp import CLOSED_BY_OWNER
+from muster.net.amqp_links import Links, Reading
 from muster.net.peer import ORDINARY_ENDS
 from muster.net.tasks import spawn
 from muster.net.timers import NO_SLOT, running_wheel
 from muster.wire.amqp import addresses, messages
-from muster.wire.amqp.deliveries import Delivery
 from muster.wire.amqp.errors import RESOURCE_LIMIT_EXCEEDED
-from muster.wire.amqp.events import CreditChanged, LinkAttached, LinkDetached, OutcomeReceived
+from muster.wire.amqp.events import LinkAttached
 from muster.wire.amqp.link import SendingLink
 from muster.wire.amqp.performatives import Error, Open, SaslInit, SaslResponse
 from muster.wire.amqp.sasl import PLAIN, SYS_TEMP, PlainCredentials, plain_credentials
@@ -79,6 +79,7 @@ class AmqpClient:
         handlers: of all links that are attached.
         peer: the socket below it.
         connection: the wire connection.
+        reading: from the client.
         turn: whoever has it checks a token; attaches wait for the tokens that came before them.
     """
 
@@ -86,7 +87,7 @@ class AmqpClient:
         "_arrival",
         "_attaching",
         "_closed",
-        "_pauses",
+        "_links",
         "_requests",
         "_services",
         "_waiting",
@@ -94,6 +95,7 @@ class AmqpClient:
         "grants",
         "handlers",
         "peer",
+        "reading",
         "timer_slot",
         "turn",
     )
@@ -106,13 +108,14 @@ class AmqpClient:
         # Thousands of attaches in one breath must not keep everybody else from their turn.
         self._attaching = asyncio.Semaphore(ATTACHES_AT_ONCE)
         self._closed = False
-        self._pauses = 0
+        self._links: Links[LinkHandler] = Links(self._take)
         self._requests = 0
         self._waiting: list[Callable[[], None]] = []
         self.connection = connection
         self.peer = peer
         self.grants = Grants(services, peer.certificate)
-        self.handlers: dict[Link, LinkHandler] = {}
+        self.handlers = self._links.handlers
+        self.reading = Reading(peer)
         self.turn = asyncio.Lock()
         self.timer_slot = NO_SLOT
 
@@ -126,7 +129,7 @@ class AmqpClient:
     def detach(self, link: Link, error: Error | None = None) -> None:
         """Detach a link from this side; its handler is told."""
         link.detach(error)
-        self._forget(link)
+        self._links.forget(link)
 
     def error(self, failure: Exception, tracking_id: str = "") -> Error:
         """Return what a client is told about a failure.
@@ -152,7 +155,7 @@ class AmqpClient:
     def close(self, error: Error | None = None) -> None:
         """Close the connection, with all its links; their handlers are told at once."""
         self.connection.close(error)
-        self._forget_all()
+        self._links.forget_all()
 
     def drop(self, reason: str) -> None:
         """Close the connection without a word; the client comes back. Handlers are told at once."""
@@ -168,25 +171,13 @@ class AmqpClient:
         """End a session, with all its links; their handlers are told at once."""
         session.end(error)
         for link in [link for link in self.handlers if link.session is session]:
-            self._forget(link)
+            self._links.forget(link)
 
     def alone(self, links: Collection[Link]) -> bool:
         """Tell whether nobody is on the connection but who has these links."""
         return len(self.grants) <= 1 and not any(
             link not in links and not handler.auxiliary for link, handler in self.handlers.items()
         )
-
-    def pause(self) -> None:
-        """Stop reading until `resume` was called as often."""
-        self._pauses += 1
-        if self._pauses == 1:
-            self.peer.pause_reading()
-
-    def resume(self) -> None:
-        """Read again, unless somebody else is against it."""
-        self._pauses -= 1
-        if not self._pauses:
-            self.peer.resume_reading()
 
     def when_writable(self, callback: Callable[[], None]) -> None:
         """Call back once when `peer.congested`, which was true, is not any more."""
@@ -196,13 +187,13 @@ class AmqpClient:
         """Note that a request is looked at; `request_ended` must follow."""
         self._requests += 1
         if self._requests == MAX_REQUESTS:
-            self.pause()
+            self.reading.pause()
 
     def request_ended(self) -> None:
         """Note that one is answered."""
         self._requests -= 1
         if self._requests == MAX_REQUESTS - 1:
-            self.resume()
+            self.reading.resume()
 
     def answer(self, link: SendingLink, answer: Message) -> None:
         """Send an answer to a request, settled; a client that takes none loses the link."""
@@ -259,21 +250,8 @@ class AmqpClient:
     # AmqpOwner
 
     def received(self, events: list[Event]) -> None:
-        """Take what the client says; deliveries of one link that follow each other together."""
-        run: list[Delivery] = []
-        for event in events:
-            if type(event) is Delivery:
-                if run and run[0].link is not event.link:
-                    self._deliver(run)
-                    run = []
-                run.append(event)
-                continue
-            if run:
-                self._deliver(run)
-                run = []
-            self._take(event)
-        if run:
-            self._deliver(run)
+        """Take what the client says."""
+        self._links.received(events)
 
     def writable(self) -> None:
         """Tell those who wait for it."""
@@ -309,18 +287,8 @@ class AmqpClient:
 
     def _take(self, event: Event) -> None:
         match event:
-            case OutcomeReceived():
-                handler = self.handlers.get(event.sent.link)
-                if handler is not None:
-                    handler.outcome(event)
-            case CreditChanged():
-                handler = self.handlers.get(event.link)
-                if handler is not None:
-                    handler.credit_changed()
             case LinkAttached():
                 self._attached(event.link)
-            case LinkDetached():
-                self._forget(event.link)
             case Open():
                 self._open(event)
             case SaslInit():
@@ -335,27 +303,13 @@ class AmqpClient:
         if not len(self.grants):
             running_wheel().start(self, asyncio.get_running_loop().time() + PROOF_S)
 
-    def _deliver(self, run: list[Delivery]) -> None:
-        handler = self.handlers.get(run[0].link)
-        if handler is not None:
-            handler.received(run)
-
-    def _forget(self, link: Link) -> None:
-        handler = self.handlers.pop(link, None)
-        if handler is not None:
-            handler.detached()
-
     def _over(self, reason: str) -> None:
         """Tell all handlers, and put on record what was not the client's own wish."""
         if reason not in ORDINARY_ENDS and reason != CLOSED_BY_OWNER:
             facts: dict[str, Fact] = {"reason": reason, "remote": self.peer.remote}
             for host, subject in self.grants.subjects():
                 self.decide(host, subject, "connection-closed", facts)
-        self._forget_all()
-
-    def _forget_all(self) -> None:
-        for link in list(self.handlers):
-            self._forget(link)
+        self._links.forget_all()
 
     def _sasl(self, init: SaslInit) -> None:
         if init.mechanism == PLAIN:
@@ -386,8 +340,8 @@ class AmqpClient:
         wait_s = ATTACH_PACE.wait_s(self._arrival, now)
         self._arrival = ATTACH_PACE.after(self._arrival, now)
         if wait_s:
-            self.pause()
-            asyncio.get_running_loop().call_later(wait_s, self.resume)
+            self.reading.pause()
+            asyncio.get_running_loop().call_later(wait_s, self.reading.resume)
         spawn(self._attach(service, link, address), "amqp attach")
 
     async def _attach(self, service: LinkService, link: Link, address: Address) -> None:

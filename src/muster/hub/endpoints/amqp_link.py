@@ -10,19 +10,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 from muster.hub.authentication import RefusedError
+from muster.net import amqp_links
 from muster.wire.amqp.link import ReceivingLink
 
 if TYPE_CHECKING:
     from muster.hub.endpoints.amqp_client import AmqpClient
     from muster.hub.endpoints.amqp_grants import Grant
     from muster.wire.amqp.addresses import Address
-    from muster.wire.amqp.deliveries import Delivery
-    from muster.wire.amqp.events import OutcomeReceived
     from muster.wire.amqp.link import Link
 
 
-class LinkHandler:
-    """One attached link. Calls must not block; what a handler does not care about does nothing.
+class LinkHandler(amqp_links.LinkHandler):
+    """One attached link.
 
     Attributes:
         grant: what the link was allowed by; the frame detaches it when that expires. `None` when
@@ -32,18 +31,6 @@ class LinkHandler:
 
     grant: Grant | None = None
     auxiliary: bool = False
-
-    def received(self, deliveries: list[Delivery]) -> None:
-        """The client sent these, in order. Each is to be settled, now or later."""
-
-    def outcome(self, event: OutcomeReceived) -> None:
-        """The client said what became of a message."""
-
-    def credit_changed(self) -> None:
-        """The client said how much it takes."""
-
-    def detached(self) -> None:
-        """The link is gone, whoever ended it, or all of the connection. Called exactly once."""
 
 
 class LinkService(Protocol):

@@ -10,11 +10,8 @@ from typing import TYPE_CHECKING, Final, final
 from muster.hub.endpoints.amqp_link import LinkHandler
 from muster.hub.method_calls import MAX_IN_FLIGHT
 from muster.model.method import MAX_PAYLOAD
-from muster.wire.amqp import messages
-from muster.wire.amqp.errors import RemoteProtocolError
+from muster.wire.amqp import method_messages
 from muster.wire.amqp.link import ReceivingLink
-from muster.wire.amqp.messages import Data, Message, Properties
-from muster.wire.amqp.method_ids import METHOD_NAME, METHOD_STATUS, correlation_id, request_id
 from muster.wire.amqp.pairs import Pairs
 
 if TYPE_CHECKING:
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
 _CREDIT: Final = MAX_IN_FLIGHT
 _MAX_REPLY: Final = MAX_PAYLOAD + 4_096
 """Bytes of an answer with all that is around its payload."""
-_INT32: Final = range(-(1 << 31), 1 << 31)
 
 
 @final
@@ -82,20 +78,10 @@ class _MethodLink(LinkHandler):
         self._device.remove(self._link)
 
     def _answered(self, payload: bytes) -> None:
-        try:
-            message = messages.decode(payload)
-        except RemoteProtocolError:
-            return
-        found = request_id(message.properties.correlation_id)
-        status = message.application_properties.get(METHOD_STATUS)
+        answer = method_messages.answer(payload)
         connection = self._device.connection
-        if (
-            connection is not None
-            and found is not None
-            and isinstance(status, int)
-            and int(status) in _INT32
-        ):
-            connection.method_answered(found, int(status), message.data)
+        if connection is not None and answer is not None:
+            connection.method_answered(*answer)
 
 
 @final
@@ -125,9 +111,4 @@ class MethodChannel:
         """Send a call; see `Link.invoke_method`."""
         link = self._pairs.whole()
         if link is not None:
-            message = Message(
-                Data([payload]),
-                Properties(correlation_id=correlation_id(request_id)),
-                {METHOD_NAME: name},
-            )
-            link.send(messages.encode(message), settled=True)
+            link.send(method_messages.call(request_id, name, payload), settled=True)

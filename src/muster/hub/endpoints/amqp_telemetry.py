@@ -166,12 +166,12 @@ class _Telemetry(LinkHandler):
     def _pause(self) -> None:
         if not self._paused:
             self._paused = True
-            self._device.client.pause()
+            self._device.client.reading.pause()
 
     def _resume(self) -> None:
         if self._paused:
             self._paused = False
-            self._device.client.resume()
+            self._device.client.reading.resume()
 
 
 def _accept(deliveries: list[Delivery]) -> None:

@@ -5,22 +5,21 @@ Source: hub-device.md 3.7.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, final
 
-from muster.errors import InvalidArgumentError, MusterError
+from muster.errors import MusterError
 from muster.hub.endpoints import amqp_errors, amqp_faults, errors
 from muster.hub.endpoints.amqp_link import LinkHandler
 from muster.hub.endpoints.request_pace import MAX_WAITING, REQUEST_PACE
 from muster.net.paced_line import PacedLine
 from muster.net.peer import SLOW_READER
 from muster.net.routing import decode_json
-from muster.wire.amqp import messages
+from muster.wire.amqp import messages, twin_messages
 from muster.wire.amqp.errors import RESOURCE_LIMIT_EXCEEDED, RemoteProtocolError
 from muster.wire.amqp.link import ReceivingLink
-from muster.wire.amqp.messages import Data, Message, Properties
 from muster.wire.amqp.pairs import Pairs
 from muster.wire.amqp.performatives import Error
-from muster.wire.amqp.types import Int
+from muster.wire.amqp.twin_messages import MAX_REQUEST, TwinAnswer, TwinOperation
 
 if TYPE_CHECKING:
     from muster.hub.endpoints.amqp_client import AmqpClient
@@ -28,21 +27,11 @@ if TYPE_CHECKING:
     from muster.wire.amqp.addresses import Address
     from muster.wire.amqp.deliveries import Delivery
     from muster.wire.amqp.link import Link, SendingLink
+    from muster.wire.amqp.messages import Message
 
-_MAX_REQUEST: Final = 128 * 1024
-"""Bytes of a request; a section of a twin has 32 KB when it is measured, more as JSON."""
 _MAX_QUEUED: Final = 100
 """Answers and changes that may wait for a client's credit."""
 _TAIL: Final = "twin"
-_REPORTED: Final = "/properties/reported"
-_DESIRED: Final = "/properties/desired"
-_NOTIFICATIONS: Final = "/notifications/twin/properties/desired"
-
-
-class _Answer(NamedTuple):
-    status: int
-    body: bytes = b""
-    version: int | None = None
 
 
 @final
@@ -67,7 +56,7 @@ class TwinLinks:
         device.twin.pairs.add(link)
         handler = _TwinLink(device, link)
         if isinstance(link, ReceivingLink):
-            link.accept(MAX_WAITING, max_message_size=_MAX_REQUEST)
+            link.accept(MAX_WAITING, max_message_size=MAX_REQUEST)
         else:
             link.accept()
         return handler
@@ -96,8 +85,7 @@ class TwinChannel:
         """
         if self.subscribed is None:
             return True
-        annotations: dict[Any, Any] = {"resource": _DESIRED, "version": version}
-        message = Message(Data([body]), message_annotations=annotations)
+        message = twin_messages.desired_changed(body, version)
         return _send(client, self.subscribed, message)
 
 
@@ -154,52 +142,39 @@ class _TwinLink(LinkHandler):
             status, body = errors.device_body(
                 error, services.randomness.uuid(), services.clock.now()
             )
-            answer = _Answer(status, body)
+            answer = TwinAnswer(status, body)
         delivery.accept()
         device.touch()
         link = device.twin.pairs.beside(self._link)
         if link is None:
             return
-        annotations: dict[Any, Any] = {"status": Int(answer.status)}
-        if answer.version is not None:
-            annotations["version"] = answer.version
-        reply = Message(
-            Data([answer.body]),
-            Properties(correlation_id=request.properties.correlation_id),
-            message_annotations=annotations,
-        )
+        reply = twin_messages.answer(answer, request.properties.correlation_id)
         if not _send(device.client, link, reply):
             device.ended(f"{SLOW_READER}, too many answers about the twin wait")
 
-    async def _answer(self, request: Message) -> _Answer:
+    async def _answer(self, request: Message) -> TwinAnswer:
         device = self._device
         twins = device.services.twins
         if device.hub.faults is not None:
             await amqp_faults.meet_request(device.hub.faults, device.ref)
-        annotations = request.message_annotations
-        operation = str(annotations.get("operation") or "").upper()
-        resource = str(annotations.get("resource") or "").lower()
-        if operation == "GET":
-            document, desired_version = await twins.device_view(device.ref)
-            if device.feed is not None:
-                device.feed.has(desired_version)
-            return _Answer(200, document)
-        if operation == "PATCH" and resource == _REPORTED:
-            patch: dict[str, Any] = decode_json(request.data, dict[str, Any])
-            expected = annotations.get("version")
-            version = await twins.report(
-                device.ref, patch, int(expected) if isinstance(expected, int) else None
-            )
-            return _Answer(200, version=version)
-        if resource == _NOTIFICATIONS and operation in {"PUT", "DELETE"}:
-            subscribed = operation == "PUT"
-            device.twin.subscribed = device.twin.pairs.beside(self._link) if subscribed else None
-            if device.feed is not None and device.twin.subscribed is not None:
-                device.feed.subscribed()
-            return _Answer(200)
-        raise InvalidArgumentError(
-            "There is no such operation on a twin.", code="invalid-operation"
-        )
+        match twin_messages.operation(request):
+            case TwinOperation.GET:
+                document, desired_version = await twins.device_view(device.ref)
+                if device.feed is not None:
+                    device.feed.has(desired_version)
+                return TwinAnswer(200, document)
+            case TwinOperation.REPORT:
+                patch: dict[str, Any] = decode_json(request.data, dict[str, Any])
+                expected = twin_messages.expected_version(request)
+                version = await twins.report(device.ref, patch, expected)
+                return TwinAnswer(200, version=version)
+            case TwinOperation.SUBSCRIBE:
+                device.twin.subscribed = device.twin.pairs.beside(self._link)
+                if device.feed is not None and device.twin.subscribed is not None:
+                    device.feed.subscribed()
+            case TwinOperation.UNSUBSCRIBE:
+                device.twin.subscribed = None
+        return TwinAnswer(200)
 
 
 def _send(client: AmqpClient, link: SendingLink, message: Message) -> bool:
