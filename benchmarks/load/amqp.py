@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import struct
 from collections import Counter
 from typing import Final
 
-from benchmarks.load import idle, meter
+from benchmarks.load import client, idle, window
+from benchmarks.load.client import Client
 from benchmarks.load.job import Device, Job, Result
-from benchmarks.load.link import Dialler, Link
-from muster.clock import SystemClock
+from benchmarks.load.link import Dialler
 from muster.wire.amqp import bodies, messages
 from muster.wire.amqp.frames import AMQP_HEADER, SASL_FRAME, SASL_HEADER, FrameBuffer, frame
 from muster.wire.amqp.messages import Data, Header, Message
@@ -27,13 +25,12 @@ from muster.wire.amqp.performatives import (
     Target,
 )
 
-CLOCK: Final = SystemClock()
 _DIALLING: Final = 50
 _transfer: Final = struct.Struct(">IBBH 3sBBB BI BI BBI BI B").pack
 _SIZE: Final = 36
 
 
-class Sender(Link):
+class Sender(Client):
     """A device and its link."""
 
     __slots__ = (
@@ -47,15 +44,12 @@ class Sender(Link):
         "_next",
         "_opened",
         "_payload",
-        "_tally",
-        "ready",
     )
 
     def __init__(self, dialler: Dialler, job: Job, device: Device, tally: Counter[str]) -> None:
-        super().__init__(*dialler.link_arguments())
+        super().__init__(dialler, tally)
         self._job = job
         self._device = device
-        self._tally = tally
         self._buffer = FrameBuffer()
         # How many protocol headers are to come.
         self._headers = 2
@@ -68,7 +62,6 @@ class Sender(Link):
         self._payload = messages.encode(
             Message(Data([b"x" * job.payload_bytes]), header=Header(durable=True))
         )
-        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def secured(self) -> None:
         device = self._device
@@ -92,11 +85,6 @@ class Sender(Link):
         batch = self._job.batch
         while self._room() >= batch:
             self._send(batch)
-
-    def closed(self, reason: str) -> None:
-        if not self.ready.done():
-            self.ready.set_exception(ConnectionError(reason))
-        self._tally["closed"] += 1
 
     def _greet(self) -> bool:
         """Go on with what comes before frames of the connection; tell whether it is over."""
@@ -172,14 +160,9 @@ class Sender(Link):
 
 async def _connect(job: Job, devices: list[Device], tally: Counter[str]) -> list[Sender]:
     dialler = Dialler(job)
-    senders: list[Sender] = []
-    for start in range(0, len(devices), _DIALLING):
-        some = devices[start : start + _DIALLING]
-        wave = [Sender(dialler, job, device, tally) for device in some]
-        await asyncio.gather(*(dialler.open(sender) for sender in wave))
-        await asyncio.gather(*(sender.ready for sender in wave))
-        senders += wave
-    return senders
+    return await client.connect(
+        dialler, devices, lambda device: Sender(dialler, job, device, tally), at_once=_DIALLING
+    )
 
 
 async def run_idle(job: Job) -> Result:
@@ -195,20 +178,7 @@ async def run(job: Job) -> Result:
     tally["started"] = 1
     for sender in senders:
         sender.start()
-    await asyncio.sleep(job.warm_up_s)
-    first, began = tally["acked"], CLOCK.monotonic()
-    server, client = meter.cpu_s(job.pids), os.times()
-    await asyncio.sleep(job.seconds)
-    wall, acked = CLOCK.monotonic() - began, tally["acked"] - first
-    spent = [after - before for before, after in zip(server, meter.cpu_s(job.pids), strict=True)]
-    after = os.times()
-    lost = tally["closed"]
+    result = await window.measure(job, tally, "acked")
     for sender in senders:
         sender.transport.abort()
-    return Result(
-        operations=acked,
-        wall_s=wall,
-        server_cpu_s=spent,
-        client_cpu_s=after.user + after.system - client.user - client.system,
-        failures={"connection lost": lost} if lost else {},
-    )
+    return result

@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from benchmarks.load import meter
+from benchmarks.load import client, window
 from benchmarks.load.amqp import Sender
 from benchmarks.load.job import Device, Job, Result
 from benchmarks.load.link import Dialler
 from benchmarks.load.subscriber import Subscriber
-from muster.clock import SystemClock
 from muster.wire.amqp import messages
 from muster.wire.amqp.messages import Data, Message, Properties
 from muster.wire.mqtt import codec
 from muster.wire.mqtt.packets import Puback, Publish
 
-CLOCK: Final = SystemClock()
 _MAX_PACKET_ID: Final = 60_000
 
 
 class Receiver(Subscriber):
     """A device that takes messages with QoS 1, and says so to whoever sends them."""
 
-    __slots__ = ("_tally", "_topic", "taken")
+    __slots__ = ("_topic", "taken")
 
     def __init__(self, dialler: Dialler, device: Device, tally: Counter[str]) -> None:
-        super().__init__(dialler, device)
-        self._tally = tally
+        super().__init__(dialler, device, tally)
         self._topic = _topic(device)
         self.taken: Callable[[], None] = _nobody
 
@@ -43,10 +39,6 @@ class Receiver(Subscriber):
             self.write(codec.encode(Puback(packet.packet_id)))
         self._tally["taken"] += 1
         self.taken()
-
-    def closed(self, reason: str) -> None:
-        super().closed(reason)
-        self._tally["closed"] += 1
 
 
 class Backend(Sender):
@@ -72,13 +64,12 @@ class Backend(Sender):
 class Publisher(Subscriber):
     """The same over MQTT, for a plain broker."""
 
-    __slots__ = ("_job", "_next", "_tally", "_topics")
+    __slots__ = ("_job", "_next", "_topics")
     topic_filter = "nothing"
 
     def __init__(self, dialler: Dialler, job: Job, tally: Counter[str]) -> None:
-        super().__init__(dialler, Device("backend"))
+        super().__init__(dialler, Device("backend"), tally)
         self._job = job
-        self._tally = tally
         self._topics = itertools.cycle([_topic(device) for device in job.devices])
         self._next = 0
 
@@ -103,9 +94,9 @@ async def run(job: Job) -> Result:
     """Send for the window; what is counted is what the devices have taken."""
     tally: Counter[str] = Counter()
     dialler = Dialler(job)
-    receivers = [Receiver(dialler, device, tally) for device in job.devices]
-    await asyncio.gather(*(dialler.open(each) for each in receivers))
-    await asyncio.gather(*(each.ready for each in receivers))
+    receivers = await client.connect(
+        dialler, job.devices, lambda device: Receiver(dialler, device, tally)
+    )
     backend: Backend | Publisher
     if job.backend is None:
         backend = Publisher(dialler, job, tally)
@@ -120,20 +111,7 @@ async def run(job: Job) -> Result:
         each.taken = backend.start
     tally["started"] = 1
     backend.start()
-    await asyncio.sleep(job.warm_up_s)
-    first, start = tally["taken"], CLOCK.monotonic()
-    server, client = meter.cpu_s(job.pids), os.times()
-    await asyncio.sleep(job.seconds)
-    wall, taken = CLOCK.monotonic() - start, tally["taken"] - first
-    spent = [after - before for before, after in zip(server, meter.cpu_s(job.pids), strict=True)]
-    after = os.times()
-    lost = tally["closed"]
+    result = await window.measure(job, tally, "taken")
     for link_ in (*receivers, backend):
         link_.transport.abort()
-    return Result(
-        operations=taken,
-        wall_s=wall,
-        server_cpu_s=spent,
-        client_cpu_s=after.user + after.system - client.user - client.system,
-        failures={"connection lost": lost} if lost else {},
-    )
+    return result

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final, Protocol, cast
 
-from benchmarks.load import meter
+from benchmarks.load import client
 from benchmarks.load.job import Job, Result, percentiles
 from benchmarks.load.link import Dialler, Link
 from benchmarks.load.subscriber import Subscriber
+from benchmarks.load.window import Window
 from muster.clock import SystemClock
 from muster.wire.mqtt import codec
 from muster.wire.mqtt.packets import Publish
@@ -154,9 +154,8 @@ def _settle(answer: asyncio.Future[bool], good: bool) -> None:  # noqa: FBT001
 async def run(job: Job) -> Result:
     """Call the devices of a hub for the window."""
     dialler = Dialler(job)
-    answerers = [Answerer(dialler, device) for device in job.devices]
-    await asyncio.gather(*(dialler.open(each) for each in answerers))
-    await asyncio.gather(*(each.ready for each in answerers))
+    tally: Counter[str] = Counter()
+    await client.connect(dialler, job.devices, lambda device: Answerer(dialler, device, tally))
     callers = [HttpCaller(dialler, job) for _ in range(job.connections)]
     loop = asyncio.get_running_loop()
     for caller in callers:
@@ -171,9 +170,9 @@ async def run_nats(job: Job) -> Result:
     subjects = [device.client_id for device in job.devices]
     answerers = [NatsClient(f"a{subject}", [subject]) for subject in subjects]
     callers = [NatsClient(f"c{number}", asks=subjects) for number in range(job.connections)]
-    for client in [*answerers, *callers]:
-        await loop.create_connection(lambda found=client: found, job.address, job.port)
-        await client.ready
+    for each in [*answerers, *callers]:
+        await loop.create_connection(lambda found=each: found, job.address, job.port)
+        await each.ready
     return await _measured(job, callers)
 
 
@@ -193,19 +192,11 @@ async def _measured(job: Job, callers: Sequence[_Caller]) -> Result:
         tasks = [group.create_task(call(each, at)) for at, each in enumerate(callers)]
         await asyncio.sleep(job.warm_up_s)
         latencies.clear()
-        start = CLOCK.monotonic()
-        server, client = meter.cpu_s(job.pids), os.times()
+        window = Window(job.pids)
         await asyncio.sleep(job.seconds)
-        wall, found = CLOCK.monotonic() - start, list(latencies)
-        spent = meter.cpu_s(job.pids)
-        after = os.times()
+        result = window.result(len(latencies))
+        result.latencies_ms = percentiles(list(latencies))
         for task in tasks:
             task.cancel()
-    return Result(
-        operations=len(found),
-        wall_s=wall,
-        server_cpu_s=[later - before for before, later in zip(server, spent, strict=True)],
-        client_cpu_s=after.user + after.system - client.user - client.system,
-        latencies_ms=percentiles(found),
-        failures={reason: count for reason, count in failures.items() if count},
-    )
+    result.failures = {reason: count for reason, count in failures.items() if count}
+    return result

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from benchmarks.load import meter
 from benchmarks.load.job import Job, Result, percentiles
 from benchmarks.load.link import Dialler, Link
+from benchmarks.load.window import Window
 from muster.auth import sas_token, symmetric_keys
 from muster.clock import SystemClock
 from muster.net.tasks import spawn
@@ -202,29 +202,15 @@ async def run(job: Job) -> Result:
     if not job.count:
         await asyncio.sleep(job.warm_up_s)
     first = len(crowd.latencies_s)
-    start, server, client = CLOCK.monotonic(), meter.cpu_s(job.pids), _own_cpu_s()
+    window = Window(job.pids)
     if job.count:
         await crowd.finished.wait()
     else:
         await asyncio.sleep(job.seconds)
-    wall = CLOCK.monotonic() - start
     latencies = crowd.latencies_s[first:]
-    spent = [after - before for before, after in zip(server, meter.cpu_s(job.pids), strict=True)]
-    client = _own_cpu_s() - client
+    result = window.result(len(latencies))
     crowd.stop()
     await crowd.finished.wait()
-    return Result(
-        operations=len(latencies),
-        wall_s=wall,
-        server_cpu_s=spent,
-        client_cpu_s=client,
-        latencies_ms=percentiles(latencies),
-        failures=dict(crowd.failures),
-    )
-
-
-def _own_cpu_s() -> float:
-    import os  # noqa: PLC0415
-
-    times = os.times()
-    return times.user + times.system
+    result.latencies_ms = percentiles(latencies)
+    result.failures = dict(crowd.failures)
+    return result

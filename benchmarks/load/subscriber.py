@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, ClassVar
 
-from benchmarks.load.link import Dialler, Link
+from benchmarks.load.client import Client
 from muster.wire.mqtt import codec
 from muster.wire.mqtt.packets import Connack, Connect, Publish, Suback, Subscribe
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from benchmarks.load.job import Device
+    from benchmarks.load.link import Dialler
 
 
-class Subscriber(Link):
+class Subscriber(Client):
     """One device; `ready` when its subscription is there."""
 
-    __slots__ = ("_decoder", "_device", "ready")
+    __slots__ = ("_decoder", "_device")
     topic_filter: ClassVar[str] = ""
 
-    def __init__(self, dialler: Dialler, device: Device) -> None:
-        super().__init__(*dialler.link_arguments())
+    def __init__(self, dialler: Dialler, device: Device, tally: Counter[str]) -> None:
+        super().__init__(dialler, tally)
         self._device = device
         self._decoder = codec.Decoder()
-        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def secured(self) -> None:
         device = self._device
@@ -54,7 +55,3 @@ class Subscriber(Link):
     def published(self, packet: Publish) -> None:
         """Take what was published."""
         raise NotImplementedError
-
-    def closed(self, reason: str) -> None:
-        if not self.ready.done():
-            self.ready.set_exception(ConnectionError(reason))

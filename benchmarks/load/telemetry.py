@@ -3,40 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 from typing import Final
 
-from benchmarks.load import idle, meter
+from benchmarks.load import client, idle, window
+from benchmarks.load.client import Client
 from benchmarks.load.job import Device, Job, Result
-from benchmarks.load.link import Dialler, Link
-from muster.clock import SystemClock
+from benchmarks.load.link import Dialler
 from muster.wire.mqtt import codec
 from muster.wire.mqtt.packets import Connack, Connect, Disconnect, Pingreq, Suback, Subscribe
 
-CLOCK: Final = SystemClock()
 _ACK_BYTES: Final = 4
-_DIALLING: Final = 100
 
 
-class Session(Link):
+class Session(Client):
     """A device in its session."""
 
-    __slots__ = ("_at", "_chunks", "_device", "_job", "_kept", "_rest", "_tally", "acked", "ready")
+    __slots__ = ("_at", "_chunks", "_device", "_job", "_kept", "_rest", "acked")
 
     def __init__(
         self, dialler: Dialler, job: Job, device: Device, tally: Counter[str], *, kept: bool = False
     ) -> None:
-        super().__init__(*dialler.link_arguments())
+        super().__init__(dialler, tally)
         self._job = job
         self._device = device
-        self._tally = tally
         self._kept = kept
         self._rest = 0
         self._at = 0
         self._chunks = _chunks(job, device) if device.topic else []
         self.acked = 0
-        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def secured(self) -> None:
         device = self._device
@@ -84,11 +79,6 @@ class Session(Link):
         self.write(codec.encode(Disconnect()))
         self.close()
 
-    def closed(self, reason: str) -> None:
-        if not self.ready.done():
-            self.ready.set_exception(ConnectionError(reason))
-        self._tally["closed"] += 1
-
     def _send(self) -> None:
         # The packet ids of a chunk are free again: acknowledgements come in order.
         self.write(self._chunks[self._at])
@@ -109,15 +99,9 @@ def _chunks(job: Job, device: Device) -> list[bytes]:
 
 async def _connect(job: Job, devices: list[Device], tally: Counter[str]) -> list[Session]:
     dialler = Dialler(job)
-    sessions: list[Session] = []
-    for start in range(0, len(devices), _DIALLING):
-        wave = [
-            Session(dialler, job, device, tally) for device in devices[start : start + _DIALLING]
-        ]
-        await asyncio.gather(*(dialler.open(session) for session in wave))
-        await asyncio.gather(*(session.ready for session in wave))
-        sessions += wave
-    return sessions
+    return await client.connect(
+        dialler, devices, lambda device: Session(dialler, job, device, tally)
+    )
 
 
 async def run(job: Job) -> Result:
@@ -134,23 +118,10 @@ async def run(job: Job) -> Result:
     tally.clear()
     for session in sessions:
         session.start()
-    await asyncio.sleep(job.warm_up_s)
-    first, start = tally["acked"], CLOCK.monotonic()
-    server, client = meter.cpu_s(job.pids), os.times()
-    await asyncio.sleep(job.seconds)
-    wall, acked = CLOCK.monotonic() - start, tally["acked"] - first
-    spent = [after - before for before, after in zip(server, meter.cpu_s(job.pids), strict=True)]
-    after = os.times()
-    lost = tally["closed"]
+    result = await window.measure(job, tally, "acked")
     for session in sessions:
         session.transport.abort()
-    return Result(
-        operations=acked,
-        wall_s=wall,
-        server_cpu_s=spent,
-        client_cpu_s=after.user + after.system - client.user - client.system,
-        failures={"connection lost": lost} if lost else {},
-    )
+    return result
 
 
 async def run_idle(job: Job) -> Result:
