@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 
 def main() -> None:
     """Run the command line and end the process with its exit code: 0 done, 1 failed, 2 usage."""
     from muster.cli.output import give_up_output, make_printable  # noqa: PLC0415 - as in muster.cli
-    from muster.edge.cli.root import iotedge  # noqa: PLC0415 - likewise
+    from muster.edge.cli.root import iotedge, with_host_first  # noqa: PLC0415 - likewise
 
     make_printable()
     try:
-        iotedge(prog_name="iotedge")
+        iotedge(with_host_first(sys.argv[1:]), prog_name="iotedge")
     except OSError as error:  # the disk that stdout goes to is full, or the like
         give_up_output(error)
         raise SystemExit(1) from None

@@ -59,7 +59,7 @@ _trust_option = click.option(
     "--trust",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="PEM certificates to trust besides those of the machine.",
+    help="PEM certificates to trust besides those of the machine; copied beside the configuration.",
 )
 
 
@@ -138,7 +138,6 @@ def dps(  # noqa: PLR0917 - click passes options by name
         Settings(
             source=out,
             hostname=hostname or socket.gethostname(),
-            trust_bundle=None if trust is None else _certificates(trust),
             provisioning=DpsProvisioning(
                 endpoint=endpoint,
                 id_scope=id_scope,
@@ -146,6 +145,7 @@ def dps(  # noqa: PLR0917 - click passes options by name
             ),
         ),
         out,
+        trust=trust,
         force=force,
     )
 
@@ -180,11 +180,11 @@ def mp(
         Settings(
             source=out,
             hostname=hostname or socket.gethostname(),
-            trust_bundle=None if trust is None else _certificates(trust),
             provisioning=provisioning,
             reprovisioning=Reprovisioning.ON_ERROR_ONLY,
         ),
         out,
+        trust=trust,
         force=force,
     )
 
@@ -215,10 +215,34 @@ def import_(old: Path, out: Path, *, force: bool) -> None:
 
     State is not taken over: the device provisions itself and fetches its modules anew.
     """
+    if not old.exists():
+        raise CommandError(
+            f"There is no old configuration at {old} to import", "another one is named with -c"
+        )
     found = _load(old)
     if not is_yaml(old):
         raise CommandError(f"{old} is no configuration of 1.1", "its name must end with .yaml")
-    _write(msgspec.structs.replace(found.settings, source=out, home=DEFAULT_HOME), out, force=force)
+    settings = msgspec.structs.replace(found.settings, source=out, home=DEFAULT_HOME)
+    _write(settings, out, force=force)
+    for note in _left_behind(found.settings):
+        click.echo(note)
+
+
+def _left_behind(old: Settings) -> Iterator[str]:
+    """Yield what importing does not take over, and what that means."""
+    yield f"Not taken over is the state of 1.1 in {old.home}:"
+    if isinstance(old.provisioning, DpsProvisioning):
+        yield "- the identity: the device registers anew, and is given its own again"
+    yield "- modules and their deployment: they come from the hub again"
+    yield "- messages that wait in the storage of edgeHub: let them drain before the change"
+    if old.edge_ca.certificate is None:
+        yield (
+            "- certificates that were made there: leaf devices must trust "
+            f"{DEFAULT_HOME / 'certificates' / 'root.pem'}, once the daemon has run"
+        )
+    paths = (old.trust_bundle, old.edge_ca.certificate, old.edge_ca.private_key)
+    for path in (each for each in paths if each is not None):
+        yield f"Read where it is, so leave it there: {path}"
 
 
 @config.command()
@@ -235,7 +259,7 @@ def import_(old: Path, out: Path, *, force: bool) -> None:
 def apply(path: Path) -> None:
     """Check the configuration and let the daemon start anew with it."""
     service.must_be_root("iotedge config apply")
-    _load(path)
+    settings = _load(path).settings
     used = usual_file()
     if path.resolve() != used.resolve():
         if is_yaml(path):
@@ -251,6 +275,8 @@ def apply(path: Path) -> None:
             remark(f"The configuration before is kept in {backup}")
         DEFAULT_FILE.parent.mkdir(parents=True, exist_ok=True)
         private_file.replace(DEFAULT_FILE, content, 0o600)
+        if settings.trust_bundle is not None:
+            remark(f"Note: {settings.trust_bundle} is read where it is, so leave it there")
     click.echo(f"{path} is correct.")
     if not service.installed():
         raise CommandError(
@@ -271,33 +297,50 @@ def _load(path: Path) -> Configuration:
     return found
 
 
-def _write(settings: Settings, out: Path, *, force: bool) -> None:
+def _write(settings: Settings, out: Path, *, trust: Path | None = None, force: bool) -> None:
     if is_yaml(out):
         raise CommandError(f"{out} cannot be written", "the file is TOML: name it config.toml")
+    anchors = b"" if trust is None else _certificates(trust)
+    if trust is not None:
+        settings = msgspec.structs.replace(settings, trust_bundle=_trust_file(out))
     text = render(settings)
     with _checking("--hostname"):  # all else was checked before
         parse(out, text, hostname=settings.hostname)
+    there = CommandError(f"{out} is there already", "--force replaces it")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        if out.exists() and not force:
+            raise there
+        if anchors:
+            # A copy, because what was downloaded is tidied away some day. It is no secret.
+            private_file.replace(_trust_file(out), anchors, 0o644)
         if force:
             private_file.replace(out, text.encode(), 0o600)
         elif not private_file.create(out, text.encode(), 0o600):
-            raise CommandError(f"{out} is there already", "--force replaces it")
+            raise there
     except OSError as error:
         raise CommandError(f"{out} cannot be written", error.strerror or str(error)) from None
     click.echo(f"Written to {out}, readable by its owner only.")
+    if anchors:
+        click.echo(f"{trust} is copied to {_trust_file(out)}.")
     option = "" if out == DEFAULT_FILE else f" -c '{out}'"
     click.echo(f"To let the daemon use it: sudo iotedge config apply{option}")
 
 
-def _certificates(path: Path) -> Path:
+def _trust_file(out: Path) -> Path:
+    """Return where the certificates that a configuration trusts are kept."""
+    return out.resolve().with_suffix(".trust.pem")
+
+
+def _certificates(path: Path) -> bytes:
     from cryptography import x509  # noqa: PLC0415 - slow to import
 
     try:
-        x509.load_pem_x509_certificates(path.read_bytes())
+        content = path.read_bytes()
+        x509.load_pem_x509_certificates(content)
     except (OSError, ValueError):
         raise CommandError(f"{path} cannot be used", "it holds no PEM certificates") from None
-    return path.resolve()
+    return content
 
 
 @contextlib.contextmanager

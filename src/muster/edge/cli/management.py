@@ -91,15 +91,15 @@ class Management:
             while chunk := answer.read(_CHUNK):
                 yield chunk
 
-    def log(self, path: str, **query: str) -> Iterator[tuple[int, bytes]]:
-        """Yield the chunks of a log: 1 for standard output, 2 for standard error, and the bytes.
+    def log(self, path: str, **query: str) -> Iterator[bytes]:
+        """Yield the chunks of a log, of standard output and standard error as they were written.
 
         Raises:
             CommandError: the daemon does not answer, or with an error.
         """
         with self._call("GET", path, query) as answer:
             while len(header := answer.read(_HEADER)) == _HEADER:
-                yield header[0], answer.read(int.from_bytes(header[4:]))
+                yield answer.read(int.from_bytes(header[4:]))
 
     @contextlib.contextmanager
     def _call(

@@ -33,7 +33,7 @@ def list_(host: str) -> None:
     now = SystemClock().now()
     rows = [_row(module, now) for module in sorted(found, key=lambda each: str(each["name"]))]
     table = [_COLUMNS, *rows]
-    widths = [max(_LEAST_WIDTH, *(len(row[column]) + _GAP for row in table)) for column in range(3)]
+    widths = [max(_LEAST_WIDTH, *(len(row[column]) for row in table)) + _GAP for column in range(3)]
     for row in table:
         padded = (text.ljust(width) for text, width in zip(row, widths, strict=False))
         click.echo("".join(padded) + row[3])
@@ -57,12 +57,10 @@ def _description(status: dict[str, Any], now: datetime) -> str:
         case "running":
             since = _age(status.get("startTime"), now)
             return f"Up {since}" if since else "Up"
-        case "stopped":
+        case "stopped" | "dead":
             return _ago("Stopped", ended, now)
         case "failed":
-            return _ago(f"Failed ({ended['statusCode'] if ended else '?'})", ended, now)
-        case "dead":
-            return "Dead"
+            return _ago(f"Failed ({ended['statusCode']})" if ended else "Failed", ended, now)
         case _:
             return "Unknown"
 
@@ -79,26 +77,30 @@ def _age(moment: str | None, now: datetime) -> str:
 @click.command()
 @click.argument("module")
 @click.option("--tail", metavar="NUM", default="all", show_default=True, help="Only the last NUM.")
-@click.option("--since", metavar="TIME", help="Not before: 1 day, 90m, RFC 3339, unix seconds.")
+@click.option(
+    "--since",
+    metavar="TIME",
+    default="1 day",
+    show_default=True,
+    help="Not before: 1 day, 90m, RFC 3339, unix seconds.",
+)
 @click.option("--until", metavar="TIME", help="Not after; as --since.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with lines as they come.")
 @click.pass_obj
 @examples("iotedge logs edgeAgent", "iotedge logs temperature --since '10 minutes' --follow")
-def logs(
-    host: str, module: str, tail: str, since: str | None, until: str | None, *, follow: bool
-) -> None:
-    """Show what a module has written.
+def logs(host: str, module: str, tail: str, since: str, until: str | None, *, follow: bool) -> None:
+    """Show what a module has written, to standard output and error alike.
 
     Agent and edge hub are parts of the daemon: theirs is the daemon's log.
     """
-    query = {"tail": tail, "follow": "true" if follow else "false"}
-    query |= {name: value for name, value in (("since", since), ("until", until)) if value}
+    query = {"tail": tail, "since": since, "follow": "true" if follow else "false"}
+    if until:
+        query["until"] = until
     daemon = Management(host, None if follow else 60.0)
     try:
-        for stream, data in daemon.log(f"/modules/{quote(module, safe='')}/logs", **query):
-            out = sys.stderr.buffer if stream == 2 else sys.stdout.buffer
-            out.write(data)
-            out.flush()
+        for data in daemon.log(f"/modules/{quote(module, safe='')}/logs", **query):
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
     except BrokenPipeError:
         raise SystemExit(0) from None  # whoever reads has enough
     except CommandError as error:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final
+from itertools import islice
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from muster import __version__
 from muster.cli.examples import examples
 from muster.cli.lazy_group import Entry, LazyGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 DEFAULT_HOST: Final = "unix:///var/run/iotedge/mgmt.sock"
 
@@ -51,6 +55,26 @@ _COMMANDS: Final = {
 def iotedge(context: click.Context, host: str) -> None:
     """Configure and look after the edge runtime of this device."""
     context.obj = host
+
+
+def with_host_first(arguments: Sequence[str]) -> list[str]:
+    """Return arguments with `-H` and `--host` in front: the official command takes them anywhere.
+
+    What stands behind `--` is for others and stays.
+    """
+    host: list[str] = []
+    rest: list[str] = []
+    left = iter(arguments)
+    for each in left:
+        if each == "--":
+            return [*host, *rest, each, *left]
+        if each in ("-H", "--host"):
+            host += [each, *islice(left, 1)]
+        elif each.startswith("--host="):
+            host.append(each)
+        else:
+            rest.append(each)
+    return host + rest
 
 
 @click.command()

@@ -14,6 +14,7 @@ import click
 
 from muster.cli.examples import examples
 from muster.clock import SystemClock
+from muster.edge.archive import entry
 from muster.edge.cli import service
 from muster.edge.cli.failures import CommandError
 from muster.edge.cli.management import Management
@@ -70,11 +71,12 @@ def support_bundle(
             # A daemon that does not run is what people ask help with.
             path.unlink(missing_ok=True)
             _note(quiet=quiet, text=f"No logs of modules: {'; '.join(error.lines)}")
-        with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("check.json", _check(host, hub))
-            archive.writestr("logs/iotedged.txt", "\n".join(service.last_lines(_LOG_LINES)))
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(entry("check.json", moment), _check(host, hub))
+            lines = service.last_lines(_LOG_LINES)
+            archive.writestr(entry("logs/iotedged.txt", moment), "\n".join(lines))
             if lines := service.last_lines(_LOG_LINES, service.ENGINE):
-                archive.writestr("logs/docker.txt", "\n".join(lines))
+                archive.writestr(entry("logs/docker.txt", moment), "\n".join(lines))
         try:
             _deliver(path, target)
         except OSError as error:
@@ -82,7 +84,7 @@ def support_bundle(
                 f"{target} cannot be written", error.strerror or str(error)
             ) from None
     if target != "-":
-        _note(quiet=quiet, text=f"Wrote {target}")
+        _note(quiet=quiet, text=f"Created support bundle at {Path(target).resolve()}")
 
 
 def _check(host: str, hub: str | None) -> str:

@@ -42,8 +42,8 @@ def status() -> None:
     if not found.good:
         for line in service.last_lines(10):
             click.echo(f"        {printable(line)}")
-    click.echo("\nUse 'iotedge system logs' to see its log.")
-    click.echo("Use 'iotedge check' to look for what may be wrong.")
+    click.echo("\nUse 'iotedge system logs' to check for non-fatal errors.")
+    click.echo("Use 'iotedge check' to diagnose connectivity and configuration issues.")
 
 
 @system.command(context_settings={"ignore_unknown_options": True})
@@ -56,7 +56,8 @@ def logs(arguments: tuple[str, ...]) -> None:
     """
     sys.stdout.flush()
     try:
-        os.execvp("journalctl", ["journalctl", "-u", service.UNIT, *arguments])  # noqa: S606, S607
+        wanted = arguments or ("-e", "--no-pager")  # as the official command
+        os.execvp("journalctl", ["journalctl", "-u", service.UNIT, *wanted])  # noqa: S606, S607
     except OSError as error:
         raise CommandError("Could not run journalctl", error.strerror or str(error)) from None
 

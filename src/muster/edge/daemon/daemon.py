@@ -101,7 +101,7 @@ class Daemon:
         self._images = ImageCollector(
             settings.image_collection, self._runtimes.engines, self._state, clock
         )
-        self._bundles = SupportBundles(self._modules, self._machine)
+        self._bundles = SupportBundles(self._modules, self._machine, clock)
         registrar = None
         if isinstance(settings.provisioning, DpsProvisioning):
             registrar = Registrar(

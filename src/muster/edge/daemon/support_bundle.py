@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 import msgspec
 
+from muster.edge.archive import entry
 from muster.edge.engine.base import EngineError, LogRange
 from muster.edge.local_api.modules import BUILT_IN
 
 if TYPE_CHECKING:
     import datetime as dt
 
+    from muster.clock import Clock
     from muster.edge.local_api.machine import Machine
     from muster.edge.local_api.modules import Modules
 
@@ -38,11 +40,13 @@ class SupportBundles:
     Args:
         modules: whose logs and facts go in.
         machine: whose facts go in, too.
+        clock: dates the entries.
     """
 
-    def __init__(self, modules: Modules, machine: Machine) -> None:
+    def __init__(self, modules: Modules, machine: Machine, clock: Clock) -> None:
         self._modules = modules
         self._machine = machine
+        self._clock = clock
 
     async def make(
         self, since: dt.datetime | None, until: dt.datetime | None, *, runtime_only: bool
@@ -63,12 +67,12 @@ class SupportBundles:
         os.close(handle)
         path = Path(name)
         try:
-            with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-                archive.writestr("modules.json", _json(details))
-                archive.writestr("runtimes.json", _json(await self._modules.runtimes()))
-                archive.writestr("system.json", _json(self._machine.info("")))
+            with zipfile.ZipFile(path, "w") as archive:
+                self._write(archive, "modules.json", details)
+                self._write(archive, "runtimes.json", await self._modules.runtimes())
+                self._write(archive, "system.json", self._machine.info(""))
                 for network, facts in (await self._modules.networks()).items():
-                    archive.writestr(f"network/{network}.json", _json(without_secrets(facts)))
+                    self._write(archive, f"network/{network}.json", without_secrets(facts))
                 for module in details:
                     if not runtime_only or module["name"] in BUILT_IN:
                         await self._add(archive, module["name"], since, until)
@@ -76,6 +80,9 @@ class SupportBundles:
             await asyncio.to_thread(path.unlink, missing_ok=True)
             raise
         return path
+
+    def _write(self, archive: zipfile.ZipFile, name: str, value: Any) -> None:
+        archive.writestr(entry(name, self._clock.now()), _json(value))
 
     async def _add(
         self,
@@ -85,7 +92,7 @@ class SupportBundles:
         until: dt.datetime | None,
     ) -> None:
         size = 0
-        with archive.open(f"logs/{name}_log.txt", "w") as file:
+        with archive.open(entry(f"logs/{name}_log.txt", self._clock.now()), "w") as file:
             try:
                 wanted = LogRange(since=since, until=until, timestamps=True)
                 async for chunk in await self._modules.logs(name, wanted):
@@ -99,9 +106,8 @@ class SupportBundles:
         engine = await self._modules.engine_of(name)
         if engine is not None:
             with contextlib.suppress(EngineError):
-                archive.writestr(
-                    f"inspect/{name}.json", _json(without_secrets(await engine.inspect(name)))
-                )
+                facts = without_secrets(await engine.inspect(name))
+                self._write(archive, f"inspect/{name}.json", facts)
 
 
 def without_secrets(value: Any) -> Any:

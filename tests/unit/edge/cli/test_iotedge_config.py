@@ -54,7 +54,10 @@ def test_one_command_writes_a_correct_private_file(
     assert _mode(out) == 0o600
     found = load(out)
     assert found.notices == ()
-    assert found.settings.trust_bundle == ca
+    kept = tmp_path / "new" / "config.trust.pem"
+    assert found.settings.trust_bundle == kept
+    assert kept.read_bytes() == ca.read_bytes()
+    assert _mode(kept) == 0o644
     assert found.settings.hostname == os.uname().nodename
     assert found.settings.provisioning == DpsProvisioning(
         endpoint="https://dps.example.org:8443",
@@ -107,7 +110,11 @@ def test_a_device_provisioned_by_hand_can_trust_a_hub_of_ones_own(run: Run, tmp_
     ca = CertificateAuthority.load_or_create(tmp_path / "ca").ca_file
     done = run("config", "mp", "-c", STRING, "--trust", str(ca), "-o", str(out))
     assert done.exit_code == 0, done.output
-    assert load(out).settings.trust_bundle == ca
+    kept = tmp_path / "config.trust.pem"
+    assert f"{ca} is copied to {kept}.\n" in done.stdout
+    ca.unlink()  # a download that somebody tidies away
+    assert load(out).settings.trust_bundle == kept
+    assert b"BEGIN CERTIFICATE" in kept.read_bytes()
 
 
 def test_a_file_that_is_there_is_kept_unless_forced(run: Run, tmp_path: Path) -> None:
@@ -117,6 +124,9 @@ def test_a_file_that_is_there_is_kept_unless_forced(run: Run, tmp_path: Path) ->
     assert done.exit_code == 1
     assert done.stderr == f"{out} is there already\n\tcaused by: --force replaces it\n\n"
     assert out.read_text() == "mine"
+    ca = CertificateAuthority.load_or_create(tmp_path / "ca").ca_file
+    assert run("config", "mp", "-c", STRING, "--trust", str(ca), "-o", str(out)).exit_code == 1
+    assert not out.with_name("config.trust.pem").exists()
     assert run("config", "mp", "-c", STRING, "-o", str(out), "--force").exit_code == 0
     assert _mode(out) == 0o600
     settings = load(out).settings
@@ -153,6 +163,32 @@ def test_import(run: Run, tmp_path: Path) -> None:
     new, before = load(out).settings, load(old).settings
     assert new.provisioning == before.provisioning
     assert new.home == Path("/var/lib/aziot/edged")
+    assert "Not taken over is the state of 1.1 in /var/lib/iotedge:\n- modules" in done.stdout
+    assert "/var/lib/aziot/edged/certificates/root.pem, once the daemon has run" in done.stdout
+
+
+def test_import_says_what_stays_behind_and_what_is_still_read(run: Run, tmp_path: Path) -> None:
+    old, out = tmp_path / "config.yaml", tmp_path / "config.toml"
+    old.write_text(
+        "provisioning:\n  source: dps\n  global_endpoint: https://dps.example.org\n"
+        "  scope_id: 0ne1\n  attestation:\n    method: symmetric_key\n"
+        f"    registration_id: d1\n    symmetric_key: {KEY}\n"
+        "certificates:\n  device_ca_cert: file:///ca.pem\n  device_ca_pk: file:///ca.key\n"
+        "  trusted_ca_certs: file:///trusted.pem\n"
+    )
+    done = run("config", "import", "-c", str(old), "-o", str(out))
+    assert done.exit_code == 0, done.output
+    assert "- the identity: the device registers anew, and is given its own again\n" in done.stdout
+    assert "root.pem" not in done.stdout
+    for name in ("trusted.pem", "ca.pem", "ca.key"):
+        assert f"Read where it is, so leave it there: /{name}\n" in done.stdout
+    assert KEY not in done.output
+
+
+def test_import_where_there_is_nothing_to_import(run: Run, tmp_path: Path) -> None:
+    done = run("config", "import", "-c", str(tmp_path / "config.yaml"))
+    assert done.exit_code == 1
+    assert done.stderr.startswith("There is no old configuration at ")
 
 
 def test_import_of_what_is_no_old_file(run: Run, tmp_path: Path) -> None:

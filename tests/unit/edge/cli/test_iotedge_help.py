@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from muster.edge.cli.root import iotedge
+from muster.edge.cli.root import iotedge, with_host_first
 from muster.edge.daemon.command import iotedged
 from unit.edge.cli.conftest import Run
 
@@ -53,6 +53,47 @@ def test_the_help_of_the_daemon_has_examples_on_lines_of_their_own() -> None:
     shown = CliRunner().invoke(iotedged, ["--help"]).stdout
     assert "Examples:\n    iotedged\n    iotedged -c gateway.toml --log-level debug\n" in shown
     assert "\\b" not in shown
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        (["list", "-H", "unix:///a"], ["-H", "unix:///a", "list"]),
+        (["--host=unix:///a", "list"], ["--host=unix:///a", "list"]),
+        (["logs", "m", "--host", "unix:///a", "-f"], ["--host", "unix:///a", "logs", "m", "-f"]),
+        (["system", "logs", "--", "-H", "x"], ["system", "logs", "--", "-H", "x"]),
+        (["config", "dps", "--hostname", "x"], ["config", "dps", "--hostname", "x"]),
+        (["list", "-H"], ["-H", "list"]),
+    ],
+)
+def test_the_socket_is_named_anywhere(given: list[str], read: list[str]) -> None:
+    assert with_host_first(given) == read
+
+
+@pytest.mark.parametrize("arguments", [(), ("config",), ("system",)])
+def test_help_is_shown_where_nothing_is_asked_for(arguments: tuple[str, ...], run: Run) -> None:
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert "Commands:" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("lst",), "No such command 'lst'"),
+        (("config", "aply"), "No such command 'aply'"),
+        (("list", "--all"), "No such option '--all'"),
+        (("restart",), "Missing argument 'MODULE'"),
+        (("logs", "a", "b"), "unexpected extra argument (b)"),
+        (("check", "-o", "xml"), "'xml' is not one of 'text', 'json'"),
+        (("system", "set-log-level", "loud"), "'loud' is not one of"),
+    ],
+)
+def test_wrong_usage(arguments: tuple[str, ...], said: str, run: Run) -> None:
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert "--help' for help" in done.stderr
 
 
 def test_help_imports_nothing_slow() -> None:

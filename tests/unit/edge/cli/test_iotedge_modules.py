@@ -53,11 +53,22 @@ async def test_list(run: Run, apis: Apis) -> None:
     done = await _run(run, apis, "list")
     assert done.exit_code == 0, done.output
     rows = done.stdout.splitlines()
-    assert rows[0] == "NAME                       STATUS         DESCRIPTION             Config"
-    assert rows[1] == "a-module-with-a-long-name  failed         Failed (3) 2 hours ago  "
-    assert rows[4] == "program                    stopped        Stopped 3 minutes ago   sleep 9"
-    assert rows[5] == "temperature                running        Up 5 hours              reg/t:1"
+    assert rows[0] == "NAME                       STATUS           DESCRIPTION             Config"
+    assert rows[1] == "a-module-with-a-long-name  failed           Failed (3) 2 hours ago  "
+    assert rows[4] == "program                    stopped          Stopped 3 minutes ago   sleep 9"
+    assert rows[5] == "temperature                running          Up 5 hours              reg/t:1"
     assert rows[6].split() == ["u", "unknown", "Unknown"]
+    apis.runtime.found = [_module("gone", Status.DEAD, 120)]
+    assert (await _run(run, apis, "list")).stdout.splitlines()[-1].split()[:2] == ["gone", "dead"]
+    assert "Stopped 2 minutes ago" in (await _run(run, apis, "list")).stdout
+
+
+async def test_columns_are_as_wide_as_the_official_ones(run: Run, apis: Apis) -> None:
+    """Fifteen characters and a gap of two, as scripts that cut columns know them."""
+    apis.runtime.found = []
+    rows = (await _run(run, apis, "list")).stdout.splitlines()
+    assert rows[0] == "NAME             STATUS           DESCRIPTION      Config"
+    assert rows[1].startswith("edgeAgent        running          Up ")
 
 
 async def test_names_cannot_steer_a_terminal(run: Run, apis: Apis) -> None:
@@ -69,8 +80,12 @@ async def test_logs(run: Run, apis: Apis) -> None:
     apis.runtime.found = [_module("m", Status.RUNNING)]
     apis.runtime.lines = [LogChunk(1, b"out\n"), LogChunk(2, b"err\n")]
     done = await _run(run, apis, "logs", "m", "--tail", "5", "--since", "1 day")
-    assert (done.stdout, done.stderr) == ("out\n", "err\n")
+    assert (done.stdout, done.stderr) == ("out\nerr\n", "")
     assert apis.runtime.wanted == [LogRange(tail=5, since=NOW - dt.timedelta(days=1))]
+    await _run(run, apis, "logs", "m", "--until", "1h")
+    assert apis.runtime.wanted[1:] == [
+        LogRange(since=NOW - dt.timedelta(days=1), until=NOW - dt.timedelta(hours=1))
+    ]
     bad = await _run(run, apis, "logs", "m", "--since", "soon")
     assert bad.exit_code == 1
     assert bad.stderr.startswith("Could not retrieve logs of m\n\tcaused by: 'soon' is no time")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from muster.clock import SystemClock
 from muster.edge.cli import check, service, system
 from unit.edge.cli.conftest import Run
 
@@ -104,6 +105,9 @@ def test_logs_are_journalctl_s(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     run("system", "logs", "--", "-f", "--since", "1 hour ago")
     assert ran == [["journalctl", "-u", "iotedged", "-f", "--since", "1 hour ago"]]
 
+    run("system", "logs")
+    assert ran[1:] == [["journalctl", "-u", "iotedged", "-e", "--no-pager"]]
+
     def missing(*_: object) -> None:
         raise FileNotFoundError(2, "No such file or directory")
 
@@ -126,11 +130,14 @@ def test_a_support_bundle_of_a_device_whose_daemon_is_down(
     assert done.exit_code == 0, done.output
     assert "No logs of modules: The daemon does not answer" in done.stderr
     (path,) = machine.glob("support_bundle_*_UTC.zip")
+    assert f"Created support bundle at {path}\n" in done.stderr
     assert path.stat().st_mode & 0o777 == 0o600
     with zipfile.ZipFile(path) as archive:
         assert sorted(archive.namelist()) == ["check.json", "logs/docker.txt", "logs/iotedged.txt"]
         assert b"aziot-edged-config-well-formed" in archive.read("check.json")
         assert archive.read("logs/iotedged.txt").startswith(b"line one\n")
+        now = SystemClock().now().timetuple()[:2]
+        assert all(each.date_time[:2] == now for each in archive.infolist())
     bad = run("-H", f"unix://{machine}/x.sock", "support-bundle", "-o", str(machine / "no" / "b"))
     assert bad.exit_code == 1
     assert "cannot be written" in bad.stderr

@@ -18,7 +18,7 @@ from unit.edge.local_api.conftest import START, Apis
 
 class _Apis(Apis):
     def bundles_of(self) -> SupportBundles:
-        return SupportBundles(self.modules, Machine(self.settings, self.clock))
+        return SupportBundles(self.modules, Machine(self.settings, self.clock), self.clock)
 
 
 @pytest.fixture
@@ -50,6 +50,27 @@ async def test_what_is_in_it(apis: _Apis) -> None:
     names = [module["name"] for module in json.loads(found["modules.json"])]
     assert names == ["edgeAgent", "edgeHub", "temperature"]
     assert apis.runtime.wanted == [LogRange(since=START - dt.timedelta(days=1), timestamps=True)]
+
+
+@pytest.mark.parametrize(
+    ("clock", "dated"),
+    [
+        (START, START.timetuple()[:6]),
+        (dt.datetime(1970, 1, 1, tzinfo=dt.UTC), (1980, 1, 1, 0, 0, 0)),
+        (dt.datetime(9999, 1, 1, tzinfo=dt.UTC), (2107, 12, 31, 23, 59, 58)),
+    ],
+)
+async def test_entries_are_dated_by_whatever_clock_there_is(
+    clock: dt.datetime, dated: tuple[int, ...], tmp_path: Path
+) -> None:
+    made = _Apis(tmp_path, ManualClock(clock.timestamp()))
+    path = await made.bundles_of().make(None, None, runtime_only=False)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            assert archive.namelist()
+            assert {each.date_time for each in archive.infolist()} == {dated}
+    finally:
+        path.unlink()
 
 
 async def test_only_the_runtime(apis: _Apis) -> None:
