@@ -203,7 +203,7 @@ class HubPlane:
                 keys=keys,
                 connections=self.connections,
             ),
-            DeviceScopesHttpEndpoint(access, DeviceScopes(identities, modules)),
+            DeviceScopesHttpEndpoint(access, DeviceScopes(engine, identities, modules)),
             TwinsHttpEndpoint(access, twins),
             QueriesHttpEndpoint(access, queries),
             JobsHttpEndpoint(access, self.scheduling.jobs),

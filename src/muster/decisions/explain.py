@@ -254,6 +254,44 @@ EXPLANATIONS: Final[dict[str, Explanation]] = {
         "its parent.",
         "Make the device a child of the edge device (its deviceScope), or call as a service.",
     ),
+    "malformed-auth-chain": Explanation(
+        "The chain over which an edge hub speaks cannot be read",
+        "“{chain}” came as the auth-chain of {subject}. {reason}",
+        "It is the device ID, its parent's, and so on up to the edge device that connects, with ; "
+        "between; before that DEVICE/MODULE for a module.",
+    ),
+    "wrong-auth-chain": Explanation(
+        "The chain over which an edge hub speaks is for another identity",
+        "The auth-chain “{chain}” begins with {identity}; the client connects as {subject}.",
+        "The chain must begin with the very device or module it is for; the edge hub makes it.",
+    ),
+    "unknown-edge-hub": Explanation(
+        "Nobody can speak for the identity from there",
+        "The auth-chain “{chain}” of {subject} ends with {actor}, which is no edge device of "
+        "{service}: it has no module $edgeHub.",
+        "Correct the chain, or make {actor} an edge device: muster device update {actor} --edge.",
+    ),
+    "wrong-edge-hub-token": Explanation(
+        "The edge hub that speaks for the identity has no good token",
+        "{subject} is spoken for by {actor}, whose token was refused: {reason} It must be for "
+        "“{expected}”, signed with a key of that module.",
+        "Look for the clock and the module's key on the edge device. An edge device that was "
+        "deleted and made anew must provision itself again.",
+    ),
+    "broken-auth-chain": Explanation(
+        "The edge hub may not speak for the identity",
+        "The auth-chain of {subject} is “{chain}”, but {below} is not a child of the edge device "
+        "{above} in {service}.",
+        "If it is to be: muster device update {below} --parent {above}. An edge hub learns of a "
+        "device that was moved within an hour, or with its method "
+        "RefreshDeviceScopeIdentityCache.",
+    ),
+    "edge-device-disabled": Explanation(
+        "An edge device between the identity and the hub is disabled",
+        "The auth-chain of {subject} is “{chain}”, and {edge_device} is disabled in {service}.",
+        "muster device update {edge_device} --status enabled, or muster device restore after a "
+        "revoke; or give {subject} another parent.",
+    ),
     "client-id-mismatch": Explanation(
         "The client ID does not fit the user name",
         "The MQTT client ID is “{client_id}”; the user name stands for “{subject}”.",

@@ -12,10 +12,11 @@ from msgspec import Struct
 
 from muster.auth import audience, refused_token, sas_token, symmetric_keys, thumbprints
 from muster.auth.access_policies import Right, authorize_for_identity
-from muster.errors import UnauthorizedError
-from muster.hub import credentials, twin_rows
+from muster.errors import InvalidArgumentError, UnauthorizedError
+from muster.hub import auth_chains, credentials, twin_rows
 from muster.hub.registry import SQL
-from muster.model.identity import AuthenticationType, IdentityRef
+from muster.model import auth_chain
+from muster.model.identity import EDGE_HUB, AuthenticationType, IdentityRef
 from muster.model.message import AuthScope
 from muster.wire.mqtt import device_filters
 
@@ -27,13 +28,18 @@ if TYPE_CHECKING:
     from muster.auth.sas_token import SasToken
     from muster.auth.symmetric_keys import SymmetricKeys
     from muster.clock import Clock
+    from muster.hub.auth_chains import ChainDevice
     from muster.hub.hubs import Hub
+    from muster.model.auth_chain import AuthChain
     from muster.model.decision import Fact
     from muster.store.engine import Engine
     from muster.wire.mqtt.device_filters import TopicFilters
 
 NEVER_EXPIRES: Final = 1 << 40
 """Unix seconds that never come: the expiry of who proved itself without a token."""
+
+_SHOWN: Final = 512
+"""Characters of a chain that are on record."""
 
 _Columns: TypeAlias = tuple[
     str | None, int, str, bytes | None, str | None, str | None, str | None, str | None
@@ -57,7 +63,7 @@ class RefusedError(UnauthorizedError):
 
 @final
 class Login(Struct):
-    """An identity that proved itself.
+    """An identity that proved itself, or that an edge hub may speak for.
 
     Attributes:
         ref: who.
@@ -66,6 +72,7 @@ class Login(Struct):
         expires_at: expiry of the token, unix seconds; `NEVER_EXPIRES` for a certificate.
         model_id: the Plug and Play model of the last connect, `''` for none.
         filters: the stored MQTT session, `None` when it holds nothing.
+        chain: over which an edge hub speaks for it; `None` when it proved itself.
     """
 
     ref: IdentityRef
@@ -74,6 +81,7 @@ class Login(Struct):
     expires_at: int
     model_id: str
     filters: TopicFilters | None
+    chain: AuthChain | None = None
 
 
 @final
@@ -94,35 +102,36 @@ class Authenticator:
         self._clock = clock
 
     async def login(
-        self, hub: Hub, ref: IdentityRef, text: str | None, certificate: bytes | None = None
+        self,
+        hub: Hub,
+        ref: IdentityRef,
+        text: str | None,
+        certificate: bytes | None = None,
+        chain: AuthChain | None = None,
     ) -> Login:
         """Check a token, or without one a certificate: one read, no write.
 
         A certificate counts by its thumbprint alone. The dates in it are not looked at: it is
-        trusted because it is registered, and as long as it is.
+        trusted because it is registered, and as long as it is. A chain counts when the token is
+        not the identity's own, and costs one more read.
 
         Args:
             hub: the hub the client named.
             ref: who the client says it is.
             text: the token, `None` when there is none.
             certificate: DER of the client certificate whose key the peer has, `None` for none.
+            chain: from `chain_of`.
 
         Raises:
             RefusedError: it may not connect.
             UnavailableError: the store does not answer.
         """
-        token: SasToken | None = None
-        if text:
-            try:
-                token = sas_token.parse(text)
-            except UnauthorizedError as error:
-                raise RefusedError(error.message, "token-malformed", reason=error.message) from None
-            if token.key_name is not None:
-                self._check_policy(hub, ref, token)
-        elif certificate is None:
-            raise RefusedError(
-                "Neither a SAS token nor a client certificate was given.", "token-missing"
-            )
+        token = _token(text, certificate)
+        if token is not None and token.key_name is not None:
+            self._check_policy(hub, ref, token)
+        if token is None or token.key_name is not None or _names(token, ref):
+            # It proves itself.
+            chain = None
         query = SQL["login_module" if ref.module_id else "login_device"]
         rows = await self._engine.read(query, twin_rows.key(ref))
         if not rows:
@@ -139,16 +148,13 @@ class Authenticator:
                 device_id=ref.device_id,
                 module_id=ref.module_id,
             )
-        expires_at = NEVER_EXPIRES if token is None else token.expiry
         if token is None:
             _check_certificate(ref, certificate or b"", AuthenticationType(kind), known)
-            scope = AuthScope.MODULE_CERTIFICATE if ref.module_id else AuthScope.DEVICE_CERTIFICATE
+        elif chain is not None:
+            await self._check_chain(hub, chain, token)
         elif token.key_name is None:
             keys = credentials.unseal(self._keyring, ref, sealed)
             self._check_own_key(hub, ref, token, AuthenticationType(kind), keys)
-            scope = AuthScope.MODULE if ref.module_id else AuthScope.DEVICE
-        else:
-            scope = AuthScope.HUB
         if not enabled:
             raise RefusedError(
                 f"The device '{ref.device_id}' is disabled.",
@@ -158,11 +164,36 @@ class Authenticator:
         return Login(
             ref,
             generation_id,
-            scope,
-            expires_at,
+            _scope(ref, token, chain),
+            NEVER_EXPIRES if token is None else token.expiry,
             model_id or "",
             device_filters.decode(filters),
+            chain,
         )
+
+    async def _check_chain(self, hub: Hub, chain: AuthChain, token: SasToken) -> None:
+        """Check that a token is that of an edge hub, and that it may speak over this chain."""
+        known = await auth_chains.read(self._engine, hub.id, chain)
+        edge_hub = IdentityRef(hub.id, chain.actor, EDGE_HUB)
+        found = known.get(chain.actor)
+        if found is None or found.scope is None or found.auth_type is None:
+            raise RefusedError(
+                f"There is no edge hub on '{chain.actor}'.",
+                "unknown-edge-hub",
+                actor=chain.actor,
+                chain=chain.text[:_SHOWN],
+            )
+        keys = credentials.unseal(self._keyring, edge_hub, found.keys)
+        try:
+            self._check_own_key(hub, edge_hub, token, AuthenticationType(found.auth_type), keys)
+        except RefusedError as error:
+            facts = {"expected": f"{hub.host}/devices/{chain.actor}/modules/{EDGE_HUB}"}
+            raise RefusedError(
+                error.message,
+                "wrong-edge-hub-token",
+                **{**facts, **error.facts, "actor": edge_hub.text, "reason": error.message},
+            ) from None
+        _check_links(chain, known)
 
     def _check_policy(self, hub: Hub, ref: IdentityRef, token: SasToken) -> None:
         try:
@@ -234,6 +265,91 @@ class Authenticator:
             expected=expected,
             needs=Right.DEVICE_CONNECT.value,
             now=self._clock.now(),
+        )
+
+
+def chain_of(ref: IdentityRef, text: str) -> AuthChain | None:
+    """Read the chain over which an edge hub speaks for an identity, if one is given.
+
+    Args:
+        ref: whom it is to be for.
+        text: what the client sent, `''` for none.
+
+    Returns:
+        `None` also for a device that says no more than its own name.
+
+    Raises:
+        RefusedError: it is none, or for somebody else.
+    """
+    if not text:
+        return None
+    try:
+        chain = auth_chain.parse(text)
+    except InvalidArgumentError as error:
+        raise RefusedError(
+            error.message, "malformed-auth-chain", chain=text[:_SHOWN], reason=error.message
+        ) from None
+    if chain.identity != ref.text:
+        raise RefusedError(
+            "The authentication chain is for another identity.",
+            "wrong-auth-chain",
+            identity=chain.identity,
+            chain=text[:_SHOWN],
+        )
+    return None if chain.identity == chain.actor else chain
+
+
+def _token(text: str | None, certificate: bytes | None) -> SasToken | None:
+    """Read the token; `None` where a certificate is all there is."""
+    if text:
+        try:
+            return sas_token.parse(text)
+        except UnauthorizedError as error:
+            raise RefusedError(error.message, "token-malformed", reason=error.message) from None
+    if certificate is None:
+        raise RefusedError(
+            "Neither a SAS token nor a client certificate was given.", "token-missing"
+        )
+    return None
+
+
+def _scope(ref: IdentityRef, token: SasToken | None, chain: AuthChain | None) -> AuthScope:
+    """Return whose key or certificate it was."""
+    if token is None:
+        return AuthScope.MODULE_CERTIFICATE if ref.module_id else AuthScope.DEVICE_CERTIFICATE
+    if token.key_name is not None:
+        return AuthScope.HUB
+    # An edge hub is a module, whomever it speaks for.
+    return AuthScope.MODULE if ref.module_id or chain is not None else AuthScope.DEVICE
+
+
+def _names(token: SasToken, ref: IdentityRef) -> bool:
+    """Tell whether a token is for an identity itself."""
+    try:
+        resource = audience.hub_audience(token.resource)
+    except UnauthorizedError:
+        return False
+    return resource.names(ref.device_id, ref.module_id or None)
+
+
+def _check_links(chain: AuthChain, known: dict[str, ChainDevice]) -> None:
+    broken = auth_chains.broken_link(chain, known)
+    if broken is not None:
+        below, above = broken
+        raise RefusedError(
+            f"'{below}' is not below the edge device '{above}'.",
+            "broken-auth-chain",
+            below=below,
+            above=above,
+            chain=chain.text[:_SHOWN],
+        )
+    disabled = auth_chains.disabled_speaker(chain, known)
+    if disabled is not None:
+        raise RefusedError(
+            f"The edge device '{disabled}' is disabled.",
+            "edge-device-disabled",
+            edge_device=disabled,
+            chain=chain.text[:_SHOWN],
         )
 
 

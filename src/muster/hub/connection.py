@@ -8,6 +8,7 @@ from muster.hub.method_calls import PendingCalls
 
 if TYPE_CHECKING:
     from muster.hub.connections import Connections
+    from muster.model.auth_chain import AuthChain
     from muster.model.fault import Fault
     from muster.model.identity import IdentityRef
 
@@ -53,11 +54,16 @@ class Link(Protocol):
 
 @final
 class Connection:
-    """One live session of one identity."""
+    """One live session of one identity.
+
+    Attributes:
+        chain: over which an edge hub speaks for the identity; `None` when it proved itself.
+    """
 
     __slots__ = (
         "_connections",
         "calls",
+        "chain",
         "connected_at",
         "expires_at",
         "expiry_slot",
@@ -68,9 +74,17 @@ class Connection:
     )
 
     def __init__(
-        self, connections: Connections, ref: IdentityRef, link: Link, expires_at: int, now: float
+        self,
+        connections: Connections,
+        ref: IdentityRef,
+        link: Link,
+        expires_at: int,
+        now: float,
+        *,
+        chain: AuthChain | None = None,
     ) -> None:
         self._connections = connections
+        self.chain = chain
         self.calls = PendingCalls()
         self.ref = ref
         self.link = link
@@ -121,13 +135,15 @@ class Attempt:
 
     Attributes:
         ref: who.
-        barred: the identity was disabled or deleted meanwhile.
+        chain: over which an edge hub may speak for it; `None` for none.
+        barred: the identity was disabled or deleted meanwhile, or the chain does not hold any more.
         stale: its MQTT session was changed meanwhile, by the connection it will take over.
     """
 
-    __slots__ = ("barred", "ref", "stale")
+    __slots__ = ("barred", "chain", "ref", "stale")
 
-    def __init__(self, ref: IdentityRef) -> None:
+    def __init__(self, ref: IdentityRef, chain: AuthChain | None = None) -> None:
         self.ref = ref
+        self.chain = chain
         self.barred = False
         self.stale = False

@@ -17,7 +17,8 @@ from muster.hub.changes import ConnectionChanged
 from muster.hub.connection import ACTIVITY_FLUSH_S, Attempt, Connection
 from muster.hub.method_calls import MethodWaits
 from muster.hub.presence import Presence, PresenceRecord
-from muster.model.identity import IdentityRef
+from muster.hub.spoken_for import SpokenFor
+from muster.model.identity import EDGE_HUB, IdentityRef
 from muster.model.pacing import Pace, Pacer
 from muster.net.tasks import repeat
 
@@ -28,12 +29,16 @@ if TYPE_CHECKING:
     from muster.clock import Clock
     from muster.hub.changes import Changes
     from muster.hub.connection import Link
+    from muster.hub.spoken_for import Held
+    from muster.model.auth_chain import AuthChain
     from muster.store.engine import Engine
 
 DESIRED_CHANGED: Final = "hub.desired-changed"
 """Bus subject; messages are `DesiredChanged`."""
 IDENTITY_BARRED: Final = "hub.identity-barred"
 """Bus subject; messages are `IdentityBarred`."""
+PARENT_CHANGED: Final = "hub.parent-changed"
+"""Bus subject; messages are `ParentChanged`."""
 
 TAKEN_OVER: Final = "taken over by a newer connection of the same identity"
 TOKEN_EXPIRED: Final = "the SAS token expired"  # noqa: S105 - a reason, no secret
@@ -83,6 +88,13 @@ class IdentityBarred(msgspec.Struct, array_like=True):
     deleted: bool
 
 
+class ParentChanged(msgspec.Struct, array_like=True):
+    """A device was given another parent, or none; sent after the commit."""
+
+    hub: int
+    device_id: str
+
+
 @final
 class Connections:
     """All live sessions of this node.
@@ -101,6 +113,8 @@ class Connections:
         self._devices: dict[tuple[int, str], Connection] = {}
         self._modules: dict[tuple[int, str], dict[str, Connection]] = {}
         self._attempts: dict[tuple[int, str], list[Attempt]] = {}
+        self._spoken_for: SpokenFor[Connection] = SpokenFor()
+        self._spoken_for_soon: SpokenFor[Attempt] = SpokenFor()
         self._device_counts: dict[int, int] = {}
         self._expiries: dict[int, set[Connection]] = {}
         self._next_expiry = int(clock.time())
@@ -115,6 +129,7 @@ class Connections:
         self._unsubscribe = [
             self._bus.subscribe(DESIRED_CHANGED, self._desired_changed),
             self._bus.subscribe(IDENTITY_BARRED, self._identity_barred),
+            self._bus.subscribe(PARENT_CHANGED, self._parent_changed),
         ]
 
     async def run(self) -> None:
@@ -152,13 +167,15 @@ class Connections:
 
     # -- connecting ----------------------------------------------------------------------------
 
-    def begin(self, ref: IdentityRef) -> Attempt:
+    def begin(self, ref: IdentityRef, chain: AuthChain | None = None) -> Attempt:
         """Note that the credentials of a connect are about to be read.
 
-        End it with `attach` or `abandon`. If the identity is barred before that, `attach` refuses.
+        End it with `attach` or `abandon`. If the identity is barred before that, or a device of the
+        chain over which it is spoken for, `attach` refuses.
         """
-        attempt = Attempt(ref)
+        attempt = Attempt(ref, chain)
         self._attempts.setdefault(ref[:2], []).append(attempt)
+        self._spoken_for_soon.add(attempt)
         return attempt
 
     def abandon(self, attempt: Attempt) -> None:
@@ -166,6 +183,7 @@ class Connections:
         attempts = self._attempts.get(attempt.ref[:2])
         if attempts and attempt in attempts:
             attempts.remove(attempt)
+            self._spoken_for_soon.discard(attempt)
             if not attempts:
                 del self._attempts[attempt.ref[:2]]
 
@@ -192,13 +210,16 @@ class Connections:
         if wait_s:
             await asyncio.sleep(wait_s)
 
-    def attach(self, attempt: Attempt, link: Link, expires_at: int) -> Connection | None:
+    def attach(
+        self, attempt: Attempt, link: Link, expires_at: int, chain: AuthChain | None = None
+    ) -> Connection | None:
         """Make a checked connect the live session of its identity; the older one is closed.
 
         Args:
             attempt: from `begin`.
             link: the transport's end.
             expires_at: expiry of the token, unix seconds.
+            chain: over which it is spoken for; `None` when it proved itself.
 
         Returns:
             The connection, or `None` when the identity was barred while it was being checked.
@@ -208,7 +229,7 @@ class Connections:
             return None
         ref = attempt.ref
         now = self._clock.time()
-        connection = Connection(self, ref, link, expires_at, now)
+        connection = Connection(self, ref, link, expires_at, now, chain=chain)
         older = self.get(ref)
         if older is not None:
             self._remove(older)
@@ -239,6 +260,8 @@ class Connections:
     def drop(self, hub: int, device_id: str, module_id: str | None, reason: str) -> int:
         """Close the live sessions of a device, or of one module, at once.
 
+        With an edge hub, or its device, those go for which it speaks.
+
         Args:
             hub: the hub's number.
             device_id: whose.
@@ -248,18 +271,16 @@ class Connections:
         Returns:
             How many there were.
         """
-        for attempt in self._attempts.get((hub, device_id), ()):
-            if module_id is None or attempt.ref.module_id == module_id:
-                attempt.barred = True
-        found = [
-            connection
-            for connection in self._of_device(hub, device_id)
-            if module_id is None or connection.ref.module_id == module_id
-        ]
-        for connection in found:
-            self.detach(connection)
-            connection.link.close(reason)
-        return len(found)
+
+        def meant(held: Held) -> bool:
+            return module_id is None or held.ref.module_id == module_id
+
+        attempts = set(filter(meant, self._attempts.get((hub, device_id), ())))
+        found = set(filter(meant, self._of_device(hub, device_id)))
+        if module_id is None or module_id == EDGE_HUB:
+            attempts.update(self._spoken_for_soon.through(hub, device_id))
+            found.update(self._spoken_for.through(hub, device_id))
+        return self._drop(attempts, found, reason)
 
     # -- asking --------------------------------------------------------------------------------
 
@@ -338,7 +359,19 @@ class Connections:
         message = IdentityBarred(ref.hub, ref.device_id, ref.module_id or None, reason, deleted)
         self._bus.publish(IDENTITY_BARRED, _encode(message))
 
+    def announce_parent_changed(self, ref: IdentityRef) -> None:
+        """Have connections closed, wherever they are, whose chain goes to the earlier parent."""
+        self._bus.publish(PARENT_CHANGED, _encode(ParentChanged(ref.hub, ref.device_id)))
+
     # -- inside --------------------------------------------------------------------------------
+
+    def _drop(self, attempts: set[Attempt], found: set[Connection], reason: str) -> int:
+        for attempt in attempts:
+            attempt.barred = True
+        for connection in found:
+            self.detach(connection)
+            connection.link.close(reason)
+        return len(found)
 
     def note(self, connection: Connection) -> None:
         """Remember to write the presence of a live connection."""
@@ -368,6 +401,7 @@ class Connections:
         else:
             self._devices[ref[:2]] = connection
             self._device_counts[ref.hub] = self._device_counts.get(ref.hub, 0) + 1
+        self._spoken_for.add(connection)
         self._expect_expiry(connection)
 
     def _expect_expiry(self, connection: Connection) -> None:
@@ -387,6 +421,7 @@ class Connections:
         else:
             del self._devices[ref[:2]]
             self._device_counts[ref.hub] -= 1
+        self._spoken_for.discard(connection)
         self._forget_expiry(connection)
 
     def _forget_expiry(self, connection: Connection) -> None:
@@ -423,7 +458,16 @@ class Connections:
             ref = IdentityRef(barred.hub, barred.device_id, barred.module_id or "")
             self._presence.forget(ref)
 
+    def _parent_changed(self, message: bytes) -> None:
+        change = _decode_parent(message)
+        self._drop(
+            set(self._spoken_for_soon.under(change.hub, change.device_id)),
+            set(self._spoken_for.under(change.hub, change.device_id)),
+            "the device, or one above it, was given another parent",
+        )
+
 
 _decode_desired: Final = msgspec.msgpack.Decoder(DesiredChanged).decode
 _decode_barred: Final = msgspec.msgpack.Decoder(IdentityBarred).decode
+_decode_parent: Final = msgspec.msgpack.Decoder(ParentChanged).decode
 _encode: Final = msgspec.msgpack.Encoder().encode

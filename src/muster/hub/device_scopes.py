@@ -7,12 +7,13 @@ below it and names the chain of devices from there up to itself. Source: edge.md
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Final, final
 
 from msgspec import Struct
 
 from muster.errors import ForbiddenError, InvalidArgumentError, NotFoundError
+from muster.hub import auth_chains
+from muster.model import auth_chain
 from muster.model.identity import IdentityRef
 from muster.model.paging import key, token
 
@@ -21,11 +22,10 @@ if TYPE_CHECKING:
     from muster.hub.modules import Modules
     from muster.hub.registry import Device
     from muster.model.identity import DeviceIdentity, ModuleIdentity
+    from muster.store.engine import Engine
 
 DEFAULT_PAGE: Final = 10
 MAX_PAGE: Final = 100
-MAX_CHAIN: Final = 100
-"""Devices of a chain. Azure stops at 5; this only bounds the walk."""
 
 
 class Scope(Struct, rename="camel"):
@@ -47,11 +47,13 @@ class DeviceScopes:
     """Tells edge hubs who is in their scope.
 
     Args:
+        engine: has the chains.
         identities: the devices.
         modules: their modules.
     """
 
-    def __init__(self, identities: Identities, modules: Modules) -> None:
+    def __init__(self, engine: Engine, identities: Identities, modules: Modules) -> None:
+        self._engine = engine
         self._identities = identities
         self._modules = modules
 
@@ -105,23 +107,17 @@ class DeviceScopes:
         Raises:
             ForbiddenError: the chain does not lead from the first to the actor; code
                 `not-in-scope`.
-            InvalidArgumentError: it is too long; code `invalid-argument`.
+            InvalidArgumentError: it is no chain; code `malformed-auth-chain`.
         """
-        names = chain.split(";") if chain else [actor]
-        if len(names) > MAX_CHAIN:
-            raise InvalidArgumentError(f"authChain has at most {MAX_CHAIN} devices.")
-        broken = ForbiddenError(
-            "authChain does not lead from its first device up to the one that asks.",
-            code="not-in-scope",
-            subject=actor,
-        )
-        if names[-1] != actor:
-            raise broken
-        devices = [await self._identities.find(hub, name) for name in names]
-        for below, above in itertools.pairwise(devices):
-            if below is None or above is None or below.parent_scope != above.scope:
-                raise broken
-        return names[0]
+        asked = auth_chain.parse(chain or actor)
+        known = await auth_chains.read(self._engine, hub, asked)
+        if asked.actor != actor or auth_chains.broken_link(asked, known) is not None:
+            raise ForbiddenError(
+                "authChain does not lead from its first device up to the one that asks.",
+                code="not-in-scope",
+                subject=actor,
+            )
+        return asked.devices[0]
 
     async def _edge(self, hub: int, device_id: str) -> Device:
         found = await self._identities.find(hub, device_id)

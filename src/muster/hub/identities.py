@@ -26,6 +26,7 @@ from muster.hub.registry import (
     LostRaceError,
     device_not_found,
     etag_mismatch,
+    removal,
 )
 from muster.ids import check_device_id
 from muster.model import twin as twin_rules
@@ -220,7 +221,7 @@ class Identities:
         names: dict[str, str | int] = {"hub": hub, "device_id": device_id}
         statements = [
             Statement(SQL["delete_device_if_present"], names),
-            *_removal(names),
+            *removal(names),
             *self._insertion(device, twin),
         ]
         brought = {module.module_id: module for module in modules}
@@ -304,6 +305,8 @@ class Identities:
             elif after.credentials.withdraws(before.credentials):
                 # No token ends these connections.
                 self._connections.announce_barred(after.ref, CERTIFICATE_WITHDRAWN, deleted=False)
+            if after.parent_scope != before.parent_scope:
+                self._connections.announce_parent_changed(after.ref)
             self._changes.publish(IdentityChanged(after.ref, IdentityEvent.UPDATED))
             return after.to_wire(self._presence(after.ref, row), cast("int", row[14]))
         raise LostRaceError("The device is being changed by others.", subject=device_id)
@@ -329,7 +332,7 @@ class Identities:
                     expect=1,
                     otherwise=LostRaceError("The device was changed by another."),
                 ),
-                *_removal(names),
+                *removal(names),
             ]
             if device.iot_edge:
                 statements.append(edge_devices.orphan_children(device, new_etag(self._randomness)))
@@ -486,17 +489,3 @@ class Identities:
             own,
         )
         return module_rows.insertion(self._keyring, module, twin)
-
-
-def _removal(names: dict[str, str | int]) -> list[Statement]:
-    """Return the steps that delete what belongs to a device besides its own row."""
-    return [
-        Statement(SQL["delete_modules"], names),
-        Statement(SQL["delete_twins"], names),
-        Statement(SQL["delete_presences"], names),
-        Statement(SQL["delete_sessions"], names),
-        Statement(SQL["delete_deliveries"], names),
-        Statement(SQL["delete_removals"], names),
-        Statement(SQL["delete_messages"], names),
-        Statement(SQL["delete_feedback"], names),
-    ]

@@ -21,6 +21,7 @@ from muster.model.identity import (
     device_scope,
     wire_time,
 )
+from muster.store.engine import Statement
 from muster.store.queries import load
 
 if TYPE_CHECKING:
@@ -105,6 +106,20 @@ class GenerationIds:
         ticks = int(self._clock.time() * _TICKS_PER_S) + _TICKS_AT_UNIX_EPOCH
         self._last = max(ticks, self._last + 1)
         return str(self._last)
+
+
+def removal(names: dict[str, str | int]) -> list[Statement]:
+    """Return the steps that delete what belongs to a device besides its own row."""
+    return [
+        Statement(SQL["delete_modules"], names),
+        Statement(SQL["delete_twins"], names),
+        Statement(SQL["delete_presences"], names),
+        Statement(SQL["delete_sessions"], names),
+        Statement(SQL["delete_deliveries"], names),
+        Statement(SQL["delete_removals"], names),
+        Statement(SQL["delete_messages"], names),
+        Statement(SQL["delete_feedback"], names),
+    ]
 
 
 def device_not_found(device_id: str) -> NotFoundError:

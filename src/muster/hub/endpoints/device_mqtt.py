@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final, final
 
 from muster.errors import InvalidArgumentError, UnavailableError
-from muster.hub.authentication import RefusedError
+from muster.hub.authentication import RefusedError, chain_of
 from muster.hub.connections import CONNECT_PACE, CONNECT_PATIENCE_S
 from muster.hub.endpoints.mqtt_messages import telemetry_topic
 from muster.hub.endpoints.mqtt_session import DeviceSession
@@ -108,9 +108,10 @@ class HubMqttEndpoint:
         password = connect.password
         token = None if password is None else password.decode("latin-1")
         connections = self._services.connections
-        attempt = connections.begin(ref)
+        chain = chain_of(ref, name.auth_chain)
+        attempt = connections.begin(ref, chain)
         try:
-            login = await self._authenticator.login(hub, ref, token, peer.certificate)
+            login = await self._authenticator.login(hub, ref, token, peer.certificate, chain)
             _check_will(ref, connect.will)
             if hub.faults is not None:
                 refused = await _meet(hub.faults, ref, peer)
@@ -169,7 +170,7 @@ class HubMqttEndpoint:
         )
         older = services.connections.get(ref)
         taken_over = older is not None and older.link.alive
-        connection = services.connections.attach(attempt, session, login.expires_at)
+        connection = services.connections.attach(attempt, session, login.expires_at, login.chain)
         if connection is None:
             raise RefusedError("The identity was disabled or deleted.", "device-disabled")
         session.connection = connection

@@ -253,5 +253,14 @@ SELECT m.generation_id, d.enabled, m.auth_type, m.keys, t.model_id, s.subscripti
     ON s.hub = d.hub AND s.device_id = d.device_id AND s.module_id = :module_id
  WHERE d.hub = :hub AND d.device_id = :device_id
 
+-- name: chain
+-- The devices of a chain, with the proof of the module by which the last one speaks.
+-- device_ids: JSON, none twice.
+SELECT d.device_id, d.generation_id, d.enabled, d.iot_edge, d.parent_scope, m.auth_type, m.keys
+  FROM json_each(:device_ids) AS wanted
+ CROSS JOIN devices d ON d.hub = :hub AND d.device_id = wanted.value
+  LEFT JOIN modules m ON m.hub = d.hub AND m.device_id = :actor AND m.module_id = :module_id
+   AND d.device_id = :actor
+
 -- name: counts
 SELECT enabled, disabled FROM device_counts WHERE hub = :hub

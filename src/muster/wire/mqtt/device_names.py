@@ -22,12 +22,14 @@ class UserName(NamedTuple):
         device_id: case-sensitive.
         module_id: empty for a device.
         model_id: its Plug and Play model, `''` for none.
+        auth_chain: over which an edge hub speaks for it, `''` for none (edge.md 6.4).
     """
 
     host: str
     device_id: str
     module_id: str
     model_id: str
+    auth_chain: str = ""
 
     @property
     def client_id(self) -> str:
@@ -66,7 +68,8 @@ def parse_user_name(text: str) -> UserName:
     model_id = unquote(parameters.get("model-id", ""))
     if len(model_id.encode()) > _MAX_MODEL_ID:
         raise _malformed()
-    return UserName(names[0], names[1], names[2] if len(names) == 3 else "", model_id)
+    chain = unquote(parameters.get("auth-chain", ""))
+    return UserName(names[0], names[1], names[2] if len(names) == 3 else "", model_id, chain)
 
 
 class TwinParameters(NamedTuple):

@@ -33,9 +33,13 @@ from muster.wire.mqtt.device_names import (
         ("h/d1/m1", ("h", "d1", "m1", "")),
         ("h/?d1/?api-version=1", ("h", "?d1", "", "")),
         ("h/d%41$'!/?api-version=1", ("h", "d%41$'!", "", "")),
+        ("h/d1/?api-version=1&auth-chain=d1;e", ("h", "d1", "", "", "d1;e")),
+        ("h/d1/?auth-chain=d1%3Be%3bf&model-id=x", ("h", "d1", "", "x", "d1;e;f")),
+        ("h/d1/m1/?auth-chain=d1/m1;d1;e&model-id=x", ("h", "d1", "m1", "x", "d1/m1;d1;e")),
+        ("h/d1/m1/?auth-chain=d1%2Fm1%3Bd1%3Be", ("h", "d1", "m1", "", "d1/m1;d1;e")),
     ],
 )
-def test_forms(text: str, expected: tuple[str, str, str, str]) -> None:
+def test_forms(text: str, expected: tuple[str, ...]) -> None:
     assert parse_user_name(text) == UserName(*expected)
 
 
