@@ -405,10 +405,30 @@ async def test_a_device_scope_of_many_pages(instance: Instance, tmp_path: Path) 
     found = [each.device_id for page in pages for each in page.devices or []]
     assert sorted(found) == sorted([edge_id, *leaves])
     assert len(pages) == 3
-    nested = [page async for page in scope.nested_pages(edge_id, page_size=3)]
-    assert sorted(each.device_id for page in nested for each in page.devices or []) == sorted(found)
-    one = await scope.on_behalf_of(f"{leaves[0]};{edge_id}", leaves[0])
+    one = await scope.one(leaves[0])
     assert [each.device_id for each in one.devices or []] == [leaves[0]]
+
+    # Edge devices below this one are looked into, with their chain, disabled or not.
+    below, off = f"{edge_id}-below", f"{edge_id}-off"
+    for name in (below, off):
+        body = {"capabilities": {"iotEdge": True}, "parentScopes": [parent["deviceScope"]]}
+        made = hub.must("PUT", f"/devices/{name}", body)
+    hub.create_device(
+        f"{below}-leaf", deviceScope=hub.must("GET", f"/devices/{below}")["deviceScope"]
+    )
+    hub.must("PUT", f"/devices/{off}", {**made, "status": "disabled"}, if_match="*")
+    found = [each.device_id async for page in scope.pages() for each in page.devices or []]
+    assert set(found) == {edge_id, *leaves, below, off, f"{below}-leaf"}
+    found = [
+        each.device_id
+        async for page in scope.pages(f"{below};{edge_id}")
+        for each in page.devices or []
+    ]
+    assert sorted(found) == [below, f"{below}-leaf"]
+    one = await scope.one(f"{below}-leaf", auth_chain=f"{below};{edge_id}")
+    assert [each.device_id for each in one.devices or []] == [f"{below}-leaf"]
+    with pytest.raises(RefusedError):
+        await scope.one(f"{below}-leaf")
     await edge.hub.close()
 
 

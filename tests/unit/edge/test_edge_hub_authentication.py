@@ -13,7 +13,8 @@ from muster.auth import sas_token
 from muster.clock import ManualClock
 from muster.edge.hub.authentication import NEVER_EXPIRES, Authenticator, Proof
 from muster.edge.hub.database import FILE_NAME, PROFILE
-from muster.edge.hub.scope import Scope, local
+from muster.edge.hub.members import local
+from muster.edge.hub.scope import Scope
 from muster.edge.upstream.authentication import Authentication, Keys, Thumbprints
 from muster.edge.upstream.device_scope import ScopeDevice, ScopeModule, ScopePage
 from muster.edge.upstream.errors import RefusedError, UnreachableError
@@ -53,12 +54,16 @@ class Hub:
         ]
         self.modules = [ScopeModule(device_id="edge", module_id="m", authentication=sas(MODULE))]
 
-    async def pages(self) -> AsyncIterator[ScopePage]:
+    async def pages(self, auth_chain: str | None = None) -> AsyncIterator[ScopePage]:
+        assert auth_chain is None
         self.check()
         yield ScopePage(devices=self.devices[:1], modules=self.modules, continuation_link="x")
         yield ScopePage(devices=self.devices[1:])
 
-    async def one(self, device_id: str, module_id: str | None = None) -> ScopePage:
+    async def one(
+        self, device_id: str, module_id: str | None = None, auth_chain: str | None = None
+    ) -> ScopePage:
+        assert auth_chain in (None, "edge")
         self.asked.append(local(device_id, module_id or "").text)
         self.check()
         devices = [each for each in self.devices if each.device_id == device_id]
@@ -76,7 +81,7 @@ class Parts:
     def __init__(self, engine: SqliteEngine, hub: Hub, clock: ManualClock) -> None:
         self.gone: list[str] = []
         self.clock = clock
-        self.scope = Scope(engine, hub, clock, lambda ref: self.gone.append(ref.text))
+        self.scope = Scope("edge", engine, hub, clock, lambda ref: self.gone.append(ref.text))
         self.authenticator = Authenticator(self.scope, HOSTS, clock)
 
 

@@ -15,10 +15,11 @@ from muster.edge.hub.broker import UPSTREAM, Bag, Broker, inputs
 from muster.edge.hub.clients import Clients
 from muster.edge.hub.database import FILE_NAME, PROFILE
 from muster.edge.hub.heads import MqttSessions, Services
+from muster.edge.hub.members import local
 from muster.edge.hub.methods import Methods
 from muster.edge.hub.metrics import HubMetrics
 from muster.edge.hub.queues import Queues
-from muster.edge.hub.scope import Scope, local
+from muster.edge.hub.scope import Scope
 from muster.edge.hub.twins import Twins
 from muster.edge.upstream.errors import UnreachableError
 from muster.errors import MusterError
@@ -80,7 +81,7 @@ async def services(tmp_path: Path) -> AsyncIterator[Services]:
     engine = await SqliteEngine.open(tmp_path / FILE_NAME, PROFILE)
     queues = await Queues.open(engine, clock, max_bytes=10_000, ttl_s=60)
     clients, broker = Clients(clock), Broker(queues, "edge", clock, randomness)
-    scope = Scope(engine, NoHub(), clock, [].append)
+    scope = Scope("edge", engine, NoHub(), clock, [].append)
     yield Services(
         device_id="edge",
         hosts=("gateway",),

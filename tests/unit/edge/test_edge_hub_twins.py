@@ -20,10 +20,10 @@ from muster.edge.hub.clients import Clients
 from muster.edge.hub.database import FILE_NAME, PROFILE
 from muster.edge.hub.desired import parse
 from muster.edge.hub.line import Line
+from muster.edge.hub.members import local
 from muster.edge.hub.methods import Methods
 from muster.edge.hub.queue import Entry, Key
 from muster.edge.hub.queues import Queues
-from muster.edge.hub.scope import local
 from muster.edge.hub.twins import Twins
 from muster.edge.hub.upstreams import DrainPace
 from muster.edge.upstream.base import HubError, Link, Message, NoLinkError

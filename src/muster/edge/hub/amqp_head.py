@@ -16,7 +16,7 @@ from muster.edge.hub import amqp_links
 from muster.edge.hub.amqp_errors import UNAUTHORIZED, error_of
 from muster.edge.hub.amqp_identity import AmqpIdentity
 from muster.edge.hub.authentication import NEVER_EXPIRES, Proof
-from muster.edge.hub.scope import local
+from muster.edge.hub.members import local
 from muster.errors import MusterError, UnauthorizedError, UnavailableError
 from muster.net.amqp_links import Links, Reading
 from muster.net.tasks import spawn

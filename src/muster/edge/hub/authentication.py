@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, final
 from msgspec import Struct
 
 from muster.auth import audience, sas_token, thumbprints
-from muster.edge.hub.scope import local
+from muster.edge.hub.members import local
 from muster.errors import ForbiddenError, MusterError, UnauthorizedError, UnavailableError
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from muster.auth.sas_token import SasToken
     from muster.clock import Clock
-    from muster.edge.hub.scope import Member, Scope
+    from muster.edge.hub.members import Member
+    from muster.edge.hub.scope import Scope
     from muster.model.identity import IdentityRef
 
 NEVER_EXPIRES: Final = 1 << 40

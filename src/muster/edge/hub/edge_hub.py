@@ -125,7 +125,7 @@ class EdgeHub:
         self._open_session = open_session
         self._login = Login.of_module(device, edge_hub)
         self._device_id = device.device_id
-        self._scope = Scope(engine, scope, clock, self._identity_changed)
+        self._scope = Scope(device.device_id, engine, scope, clock, self._identity_changed)
         self._clients = Clients(clock, settings.max_clients)
         self._methods = Methods(self._clients, randomness)
         self._queues = queues

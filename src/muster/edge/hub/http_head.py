@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from muster.edge.hub import errors
 from muster.edge.hub.authentication import Proof
-from muster.edge.hub.scope import local
+from muster.edge.hub.members import local
 from muster.errors import InvalidArgumentError, MusterError, NotFoundError, UnauthorizedError
 from muster.model.method import MAX_PAYLOAD, MethodRequest, MethodResult, check, is_json
 from muster.net.routing import Route, RouteGroup, client_certificate, decode_json, read_body

@@ -9,8 +9,8 @@ import structlog
 
 from muster.auth.audience import same_host
 from muster.edge.hub.authentication import Proof
+from muster.edge.hub.members import local
 from muster.edge.hub.mqtt_session import ClientSession
-from muster.edge.hub.scope import local
 from muster.errors import InvalidArgumentError, MusterError, UnauthorizedError, UnavailableError
 from muster.model.pacing import Pace, Pacer
 from muster.net.mqtt import SERVER_UNAVAILABLE, Accepted, Refused

@@ -6,18 +6,14 @@ The copy on disk is what counts while the hub is out of reach, also after a rebo
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
+from typing import TYPE_CHECKING, Final, Protocol, cast, final
 
 import msgspec
 import structlog
-from msgspec import Struct
 
-from muster.auth import symmetric_keys
 from muster.edge.hub.database import SQL
+from muster.edge.hub.members import Member, Members, local, of_page, page_of
 from muster.edge.upstream.errors import RefusedError, UpstreamError
-from muster.errors import InvalidArgumentError
-from muster.model.identity import IdentityRef
 from muster.model.pacing import Pace
 from muster.store.engine import Statement
 
@@ -25,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from muster.clock import Clock
-    from muster.edge.upstream.authentication import Authentication
     from muster.edge.upstream.device_scope import ScopePage
+    from muster.model.identity import IdentityRef
     from muster.store.engine import Engine
 
 REFRESH_S: Final = 3_600.0
@@ -38,61 +34,21 @@ ASK_PACE: Final = Pace(rate=2.0, burst=20)
 _ASK_S: Final = 20.0
 _MOST_ASKED: Final = 1_024
 
-_NOT_THERE: Final = 404
+_NOT_THERE: Final = frozenset({403, 404})
+"""The second is the hub's word, the first that of a parent of which it is out of the scope."""
 _log = structlog.get_logger(__name__)
 
 
 class ScopeSource(Protocol):
     """Asks the hub: `upstream.device_scope.DeviceScope`. Both raise `UpstreamError`."""
 
-    def pages(self) -> AsyncIterator[ScopePage]:
-        """Yield the whole scope."""
+    def pages(self, auth_chain: str | None = None) -> AsyncIterator[ScopePage]:
+        """Yield the whole scope of an edge device; `None` for this one."""
 
-    async def one(self, device_id: str, module_id: str | None = None) -> ScopePage:
-        """Return one identity."""
-
-
-class Member(Struct, frozen=True, kw_only=True):
-    """An identity of the scope.
-
-    Attributes:
-        device_id: of the device.
-        module_id: empty for the device itself.
-        generation_id: tells identities of one name apart.
-        enabled: whether it may connect.
-        kind: how it proves itself, `sas`, `selfSigned`, `certificateAuthority` or `none`.
-        keys: base64, for `sas`.
-        thumbprints: for `selfSigned`.
-    """
-
-    device_id: str
-    module_id: str = ""
-    generation_id: str = ""
-    enabled: bool = True
-    kind: str = "none"
-    keys: tuple[str, ...] = ()
-    thumbprints: tuple[str, ...] = ()
-
-    @property
-    def ref(self) -> IdentityRef:
-        """Its name."""
-        return local(self.device_id, self.module_id)
-
-    def raw_keys(self) -> list[bytes]:
-        """Return its keys, those that are none left out."""
-        found = []
-        for key in self.keys:
-            with contextlib.suppress(InvalidArgumentError):
-                found.append(symmetric_keys.decode(key))
-        return found
-
-    def __repr__(self) -> str:
-        return f"Member({self.ref.text!r}, keys=***)"
-
-
-def local(device_id: str, module_id: str = "") -> IdentityRef:
-    """Name an identity; there is one hub here."""
-    return IdentityRef(0, device_id, module_id)
+    async def one(
+        self, device_id: str, module_id: str | None = None, auth_chain: str | None = None
+    ) -> ScopePage:
+        """Return one identity of the scope of an edge device; `None` for this one."""
 
 
 @final
@@ -100,6 +56,7 @@ class Scope:
     """The members.
 
     Args:
+        device_id: of this device.
         engine: keeps them.
         source: asks the hub.
         clock: for pauses between questions.
@@ -108,6 +65,7 @@ class Scope:
 
     def __init__(
         self,
+        device_id: str,
         engine: Engine,
         source: ScopeSource,
         clock: Clock,
@@ -117,24 +75,55 @@ class Scope:
         self._source = source
         self._clock = clock
         self._gone = gone
-        self._members: dict[IdentityRef, Member] = {}
+        self._members = Members(device_id)
         self._asked: dict[IdentityRef, float] = {}
+        self._renewed: dict[IdentityRef, float] = {}
         self._arrival = 0.0
         self._lock = asyncio.Lock()
 
     async def load(self) -> None:
         """Read the copy on disk."""
         for (document,) in await self._engine.read(SQL["scope"], {}):
-            member = _decode(cast("str", document))
-            self._members[member.ref] = member
+            self._members.put([_decode(cast("str", document))])
 
     def find(self, ref: IdentityRef) -> Member | None:
         """Return a member as it was known last."""
-        return self._members.get(ref)
+        return self._members.find(ref)
 
     def names(self) -> list[IdentityRef]:
         """Return all members."""
-        return list(self._members)
+        return self._members.names()
+
+    def auth_chain(self, ref: IdentityRef) -> str | None:
+        """See `Members.auth_chain`."""
+        return self._members.auth_chain(ref)
+
+    def page(self, device_id: str, size: int, after: str) -> ScopePage:
+        """Return what the hub would say of the scope of an edge device.
+
+        Args:
+            device_id: of the edge device.
+            size: devices of a page.
+            after: only IDs behind this one; the link to the next page is the last one.
+        """
+        devices = [
+            each
+            for each in self._members.scope_of(device_id)
+            if not after or each.device_id > after
+        ]
+        shown = devices[:size]
+        modules = self._members.modules_of({each.device_id for each in shown})
+        more = shown[-1].device_id if len(devices) > size else None
+        return page_of(shown, modules, more)
+
+    def one(self, ref: IdentityRef) -> ScopePage:
+        """Return what the hub would say of a device, or of a module and its device."""
+        found = [self._members.find(local(ref.device_id)), self._members.find(ref)]
+        known = [each for each in found if each is not None]
+        return page_of(
+            [each for each in known[:1] if not each.module_id],
+            [each for each in known if each.module_id],
+        )
 
     async def refresh(self) -> None:
         """Ask for the whole scope.
@@ -144,43 +133,96 @@ class Scope:
             UnavailableError: the disk does not answer.
         """
         async with self._lock:
-            found: dict[IdentityRef, Member] = {}
-            async for page in self._source.pages():
-                found.update((member.ref, member) for member in _members(page))
-            await self._put(found, dropped=self._members.keys() - found.keys())
+            found = await self._all(None)
+            await self._put(found, dropped=set(self._members.names()) - found.keys())
 
-    async def ask(self, ref: IdentityRef) -> bool:
+    async def renew(self, device_id: str) -> None:
+        """Ask for the whole scope of an edge device below this one, unless that was done just now.
+
+        What was known stays where the hub does not say.
+        """
+        ref = local(device_id)
+        chain = self._members.lineage(ref)
+        if not chain or not self._may_ask(ref, self._renewed):
+            return
+        try:
+            async with asyncio.timeout(_ASK_S), self._lock:
+                found = await self._all(";".join(chain))
+                await self._put(found, dropped=self._members.below(device_id) - found.keys())
+        except (UpstreamError, TimeoutError) as error:
+            _log.info("scope not asked for", identity=ref.text, reason=str(error))
+
+    async def ask(self, ref: IdentityRef, edge: str | None = None) -> bool:
         """Ask for one identity, unless that was done just now or too much is asked.
+
+        Args:
+            ref: whom it is about.
+            edge: the edge device it must be a module of, or below; `None` for the one it was last.
 
         Returns:
             Whether what is known of it is what the hub says now.
         """
-        now = self._clock.monotonic()
-        if now - self._asked.get(ref, -ASK_AGAIN_S) < ASK_AGAIN_S:
+        if not self._may_ask(ref, self._asked):
             return False
-        if ASK_PACE.wait_s(self._arrival, now):
-            return False
-        self._arrival = ASK_PACE.after(self._arrival, now)
-        if len(self._asked) >= _MOST_ASKED:
-            self._asked.clear()
-        self._asked[ref] = now
         try:
             async with asyncio.timeout(_ASK_S), self._lock:
-                page = await self._source.one(ref.device_id, ref.module_id or None)
-                found = {member.ref: member for member in _members(page)}
-                await self._put(found, dropped=set())
+                lineage = self._members.lineage(ref if edge is None else local(edge))
+                await self._ask(ref, lineage if edge is not None else lineage[1:])
         except RefusedError as error:
-            if error.status != _NOT_THERE:
+            if error.status not in _NOT_THERE:
                 return False
-            async with self._lock:
-                await self._put({}, dropped={ref} & self._members.keys())
+            await self.drop(ref)
         except (UpstreamError, TimeoutError) as error:
             _log.info("identity not asked for", identity=ref.text, reason=str(error))
             return False
         return True
 
+    async def drop(self, ref: IdentityRef) -> None:
+        """Let an identity go that the hub does not have any more.
+
+        Raises:
+            UnavailableError: the disk does not answer.
+        """
+        async with self._lock:
+            await self._put({}, dropped={ref} if self._members.find(ref) is not None else set())
+
+    # Within.
+
+    async def _ask(self, ref: IdentityRef, lineage: list[str]) -> None:
+        chain = ";".join(lineage) or None
+        page = await self._source.one(ref.device_id, ref.module_id or None, chain)
+        found = of_page(page)
+        new = [
+            each
+            for each in found.values()
+            if each.iot_edge and self._members.find(each.ref) is None
+        ]
+        await self._put(found, dropped=set())
+        for each in new:
+            # So are those below an edge device that was not known.
+            if lineage := self._members.lineage(each.ref):
+                await self._put(await self._all(";".join(lineage)), dropped=set())
+
+    async def _all(self, auth_chain: str | None) -> dict[IdentityRef, Member]:
+        found: dict[IdentityRef, Member] = {}
+        async for page in self._source.pages(auth_chain):
+            found.update(of_page(page))
+        return found
+
+    def _may_ask(self, ref: IdentityRef, asked: dict[IdentityRef, float]) -> bool:
+        now = self._clock.monotonic()
+        if now - asked.get(ref, -ASK_AGAIN_S) < ASK_AGAIN_S:
+            return False
+        if ASK_PACE.wait_s(self._arrival, now):
+            return False
+        self._arrival = ASK_PACE.after(self._arrival, now)
+        if len(asked) >= _MOST_ASKED:
+            asked.clear()
+        asked[ref] = now
+        return True
+
     async def _put(self, found: dict[IdentityRef, Member], dropped: set[IdentityRef]) -> None:
-        changed = {ref: each for ref, each in found.items() if self._members.get(ref) != each}
+        changed = {ref: each for ref, each in found.items() if self._members.find(ref) != each}
         statements: list[Statement] = []
         if changed:
             rows = [
@@ -195,49 +237,13 @@ class Scope:
             return
         await self._engine.write(*statements)
         # An identity that was changed proves itself anew.
-        ended = {ref for ref in changed if ref in self._members} | dropped
-        self._members.update(changed)
+        ended = {ref for ref in changed if self._members.find(ref) is not None} | dropped
+        self._members.put(changed.values())
         for ref in dropped:
-            del self._members[ref]
+            self._members.drop(ref)
         for ref in ended:
             self._gone(ref)
 
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Member).decode
-
-
-def _members(page: ScopePage) -> list[Member]:
-    found = [
-        Member(
-            device_id=each.device_id,
-            generation_id=each.generation_id,
-            enabled=each.status.lower() == "enabled",
-            **_proof(each.authentication),
-        )
-        for each in page.devices or ()
-    ]
-    # A module has no status of its own that would count (edge.md 6.4).
-    found += [
-        Member(
-            device_id=each.device_id,
-            module_id=each.module_id,
-            generation_id=each.generation_id,
-            **_proof(each.authentication),
-        )
-        for each in page.modules or ()
-    ]
-    return found
-
-
-def _proof(authentication: Authentication | None) -> dict[str, Any]:
-    if authentication is None:
-        return {}
-    keys, prints = authentication.symmetric_key, authentication.x509_thumbprint
-    pair = () if keys is None else (keys.primary_key, keys.secondary_key)
-    known = () if prints is None else (prints.primary_thumbprint, prints.secondary_thumbprint)
-    return {
-        "kind": authentication.type,
-        "keys": tuple(each for each in pair if each),
-        "thumbprints": tuple(each for each in known if each),
-    }

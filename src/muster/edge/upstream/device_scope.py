@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
+import structlog
 
 from muster.edge.identity import HUB
 from muster.edge.upstream.authentication import Authentication
-from muster.edge.upstream.errors import NonsenseError
+from muster.edge.upstream.errors import NonsenseError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -20,10 +21,14 @@ if TYPE_CHECKING:
 PAGE: Final = 100
 """Devices of a page."""
 
-_API_VERSION: Final = "2018-08-30-preview"
-_NESTED_API_VERSION: Final = "2020-06-30-preview"
+MAX_DEPTH: Final = 5
+"""Edge devices above each other, as the official runtime has it."""
+API_VERSION: Final = "2020-06-30-preview"
+"""Of what one device asks for another."""
+
 _OK: Final = frozenset({200})
 _MOST_PAGES: Final = 10_000
+_log = structlog.get_logger(__name__)
 
 
 class ScopeCapabilities(msgspec.Struct, rename="camel", frozen=True):
@@ -43,6 +48,11 @@ class ScopeDevice(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
     parent_scopes: list[str] | None = None
     capabilities: ScopeCapabilities | None = None
     authentication: Authentication | None = None
+
+    @property
+    def is_edge(self) -> bool:
+        """Whether it is an edge device."""
+        return self.capabilities is not None and self.capabilities.iot_edge
 
 
 class ScopeModule(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
@@ -68,6 +78,9 @@ class ScopePage(msgspec.Struct, rename="camel", frozen=True, kw_only=True):
 class DeviceScope:
     """Asks the hub. Each call raises `UnreachableError`, `RefusedError` and `NonsenseError`.
 
+    A chain is that of device IDs joined by `;`, from an edge device below this one, or this one
+    itself, up to this one.
+
     Args:
         https: to the hub, or to the parent.
         edge_hub: the module `$edgeHub`, which calls.
@@ -79,44 +92,53 @@ class DeviceScope:
         device = quote(edge_hub.device_id, safe="")
         self._base = f"/devices/{device}/modules/{quote(HUB, safe='')}"
 
-    async def pages(self, page_size: int = PAGE) -> AsyncIterator[ScopePage]:
-        """Yield the whole scope, page by page: this device, its modules, those below it."""
-        path = (
-            f"{self._base}/devicesAndModulesInDeviceScope?deviceCount={page_size}"
-            f"&continuationToken=&api-version={_API_VERSION}"
-        )
-        seen = set[str]()
-        while path not in seen and len(seen) < _MOST_PAGES:
-            seen.add(path)
-            page = await self._call("GET", path)
-            yield page
-            if not page.continuation_link:
-                return
-            path = self._followed(page.continuation_link)
-        raise NonsenseError("the hub's pages of the device scope have no end")
-
-    async def one(self, device_id: str, module_id: str | None = None) -> ScopePage:
-        """Return one identity of the scope; `RefusedError` 404 where it is not there."""
-        module = "" if module_id is None else quote(module_id, safe="")
-        return await self._call(
-            "GET",
-            f"{self._base}/deviceAndModuleInDeviceScope?targetDeviceId={quote(device_id, safe='')}"
-            f"&targetModuleId={module}&api-version={_API_VERSION}",
-        )
-
-    async def nested_pages(
-        self, auth_chain: str, page_size: int = PAGE
+    async def pages(
+        self, auth_chain: str | None = None, page_size: int = PAGE
     ) -> AsyncIterator[ScopePage]:
-        """Yield the scope of an edge device below this one.
+        """Yield a whole scope: an edge device, its modules, those below it, and so on downwards.
 
         Args:
-            auth_chain: device IDs joined by `;`, from that device up to this one.
+            auth_chain: of the edge device; `None` for this one.
             page_size: devices of a page.
         """
-        body: dict[str, Any] = {"pageSize": page_size, "authChain": auth_chain}
+        top = auth_chain or self._login.device_id
+        waiting, seen = [top], set(top.split(";"))
+        while waiting:
+            chain = waiting.pop(0)
+            try:
+                async for page in self._scope(chain, page_size):
+                    yield page
+                    below = [each.device_id for each in page.devices or () if each.is_edge]
+                    if chain.count(";") < MAX_DEPTH - 1:
+                        waiting += [f"{each};{chain}" for each in below if each not in seen]
+                    seen.update(below)
+            except RefusedError as error:
+                if chain == top:
+                    raise
+                # It went meanwhile, or is disabled: the others do not wait for it.
+                _log.info("scope of an edge device not told", chain=chain, reason=error.message)
+
+    async def one(
+        self, device_id: str, module_id: str | None = None, auth_chain: str | None = None
+    ) -> ScopePage:
+        """Return one identity; `RefusedError` where it is not there.
+
+        Args:
+            device_id: whom it is about.
+            module_id: `None` for the device itself.
+            auth_chain: of the edge device it belongs to; `None` for this one.
+        """
+        chain = auth_chain or self._login.device_id
+        body = {"targetDeviceId": device_id, "authChain": chain}
+        if module_id is not None:
+            body["targetModuleId"] = module_id
+        return await self._call("getDeviceAndModuleOnBehalfOf", body)
+
+    async def _scope(self, chain: str, page_size: int) -> AsyncIterator[ScopePage]:
+        body: dict[str, Any] = {"pageSize": page_size, "authChain": chain}
         seen = set[str]()
         while len(seen) < _MOST_PAGES:
-            page = await self._nested("devicesAndModulesInTargetDeviceScope", body)
+            page = await self._call("devicesAndModulesInTargetDeviceScope", body)
             yield page
             link = page.continuation_link
             if not link:
@@ -127,35 +149,8 @@ class DeviceScope:
             body["continuationLink"] = link
         raise NonsenseError("the hub's pages of the device scope have no end")
 
-    async def on_behalf_of(
-        self, auth_chain: str, device_id: str, module_id: str | None = None
-    ) -> ScopePage:
-        """Return one identity below this device.
-
-        Args:
-            auth_chain: device IDs joined by `;`, from that device up to this one.
-            device_id: whom it is about.
-            module_id: `None` for the device itself.
-        """
-        body: dict[str, Any] = {"targetDeviceId": device_id, "authChain": auth_chain}
-        if module_id is not None:
-            body["targetModuleId"] = module_id
-        return await self._nested("getDeviceAndModuleOnBehalfOf", body)
-
-    async def _nested(self, name: str, body: dict[str, Any]) -> ScopePage:
-        path = f"{self._base}/{name}?api-version={_NESTED_API_VERSION}"
-        return await self._call("POST", path, body)
-
-    async def _call(self, method: str, path: str, body: Any = None) -> ScopePage:
+    async def _call(self, name: str, body: dict[str, Any]) -> ScopePage:
+        path = f"{self._base}/{name}?api-version={API_VERSION}"
         token = None if self._login.key is None else self._login.token
-        answer = await self._https.call(method, path, token, expect=_OK, body=body)
+        answer = await self._https.call("POST", path, token, expect=_OK, body=body)
         return answer.read(ScopePage)
-
-    def _followed(self, link: str) -> str:
-        """Return where a link leads: an address at this very place, or nonsense."""
-        parts = urlsplit(link)
-        path = f"{parts.path}?{parts.query}"
-        start = f"{self._base}/devicesAndModulesInDeviceScope"
-        if parts.path.lower().replace("$", "%24") != start.lower().replace("$", "%24"):
-            raise NonsenseError("the hub's page of the device scope leads somewhere else")
-        return path

@@ -368,28 +368,44 @@ async def test_a_module_that_somebody_else_has_made(peer: HttpsPeer, https: Http
     assert (await HubModules(https, DEVICE).create("$edgeAgent")).generation_id == "g"
 
 
-@pytest.mark.parametrize(
-    "link",
-    [
-        "/devices/d%201/modules/%24edgeHub/devicesAndModulesInDeviceScope?continuationToken=1",
-        "https://elsewhere/devices/d%201/modules/$edgeHub/devicesAndModulesInDeviceScope?x=1",
-    ],
-)
-async def test_pages_without_an_end(peer: HttpsPeer, https: Https, link: str) -> None:
+async def test_pages_without_an_end(peer: HttpsPeer, https: Https) -> None:
     login = Login(hub_host="hub", device_id="d 1", module_id="$edgeHub", key=KEY)
-    page = {"devices": None, "modules": None, "continuationLink": link}
+    page = {"devices": None, "modules": None, "continuationLink": "https://elsewhere/more"}
     peer.replies = [reply(200, page)] * 3
     with pytest.raises(NonsenseError, match="no end"):
         async for _ in DeviceScope(https, login).pages():
             pass
-    # Wherever the link claims to lead, the key goes nowhere else.
+    # Wherever a link claims to lead, the key goes nowhere else.
+    path = "/devices/d%201/modules/%24edgeHub/devicesAndModulesInTargetDeviceScope"
+    assert {each.path.partition("?")[0] for each in peer.seen} == {path}
     assert {each.headers["host"].partition(":")[0] for each in peer.seen} == {"localhost"}
 
 
-async def test_a_page_that_leads_somewhere_else(peer: HttpsPeer, https: Https) -> None:
-    login = Login(hub_host="hub", device_id="d 1", module_id="$edgeHub", key=KEY)
-    page = {"devices": None, "modules": None, "continuationLink": "/devices/d%202"}
-    peer.replies = [reply(200, page)]
-    with pytest.raises(NonsenseError, match="somewhere else"):
+async def test_devices_that_are_above_each_other_have_an_end(peer: HttpsPeer, https: Https) -> None:
+    login = Login(hub_host="hub", device_id="p", module_id="$edgeHub", key=KEY)
+
+    def page(*names: str) -> bytes:
+        devices = [{"deviceId": name, "capabilities": {"iotEdge": True}} for name in names]
+        return reply(200, {"devices": devices, "modules": None, "continuationLink": None})
+
+    # Each names itself and the one above as below it; the chain gets no longer than the depth.
+    peer.replies = [page("p", "a"), page("a", "p", "b"), page("b", "c"), page("c", "d")]
+    peer.replies += [page("d", "e"), page("e")]
+    async for _ in DeviceScope(https, login).pages():
+        pass
+    chains = [json.loads(each.body)["authChain"] for each in peer.seen]
+    assert chains == ["p", "a;p", "b;a;p", "c;b;a;p", "d;c;b;a;p"]
+
+
+async def test_an_edge_device_of_which_nothing_is_told(peer: HttpsPeer, https: Https) -> None:
+    login = Login(hub_host="hub", device_id="p", module_id="$edgeHub", key=KEY)
+    devices = [{"deviceId": name, "capabilities": {"iotEdge": True}} for name in ("p", "a", "b")]
+    page = {"devices": devices, "modules": None, "continuationLink": None}
+    none = {"devices": None, "modules": None, "continuationLink": None}
+    peer.replies = [reply(200, page), reply(403, {"Message": "no"}), reply(200, none)]
+    assert len([each async for each in DeviceScope(https, login).pages()]) == 2
+    assert len(peer.seen) == 3
+    peer.replies = [reply(403, {"Message": "no"})]
+    with pytest.raises(RefusedError):
         async for _ in DeviceScope(https, login).pages():
             pass
