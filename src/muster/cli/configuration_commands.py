@@ -13,7 +13,14 @@ import click
 from muster.cli.examples import examples
 from muster.cli.failures import FailedError
 from muster.cli.identity_fields import quoted
-from muster.cli.options import JSON_DOCUMENT, etag_option, hub_option, service_command
+from muster.cli.options import (
+    JSON_DOCUMENT,
+    confirm,
+    etag_option,
+    hub_option,
+    service_command,
+    yes_option,
+)
 from muster.cli.output import decorated, remark, show_json, show_record, show_table, to_json, warn
 
 if TYPE_CHECKING:
@@ -271,6 +278,7 @@ def _delete(noun: Noun) -> click.Command:
     @click.command("delete")
     @click.argument("name")
     @etag_option
+    @yes_option
     @hub_option
     @service_command
     @examples(
@@ -278,8 +286,9 @@ def _delete(noun: Noun) -> click.Command:
         about=(f"Delete a {noun.word}. {left}"),
     )
     def delete(
-        invocation: Invocation, *, name: str, etag: str | None, hub_host: str | None
+        invocation: Invocation, *, name: str, etag: str | None, yes: bool, hub_host: str | None
     ) -> None:
+        confirm(f"Delete the {noun.word} {name}?", yes=yes)
         client = invocation.hub(hub_host)
         find(client, noun, name)
         client.delete(COLLECTION, name, if_match=quoted(etag))

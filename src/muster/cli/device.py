@@ -15,12 +15,14 @@ from muster.cli.failures import FailedError
 from muster.cli.noun import NounGroup
 from muster.cli.options import (
     ENABLED,
+    confirm,
     etag_option,
     hub_option,
     key_options,
     read_keys,
     service_command,
     show_keys_option,
+    yes_option,
 )
 from muster.cli.output import (
     remark,
@@ -224,13 +226,15 @@ def update(
 @device.command()
 @click.argument("device_id")
 @etag_option
+@yes_option
 @hub_option
 @service_command
 @examples("muster device delete press-1")
 def delete(
-    invocation: Invocation, *, device_id: str, etag: str | None, hub_host: str | None
+    invocation: Invocation, *, device_id: str, etag: str | None, yes: bool, hub_host: str | None
 ) -> None:
     """Delete a device identity with its modules and twins. It can provision itself again."""
+    confirm(f"Delete the device {device_id} with its modules and twins?", yes=yes)
     invocation.hub(hub_host).delete(COLLECTION, device_id, if_match=fields.quoted(etag))
     if not invocation.as_json:
         remark(f"The device {device_id} is deleted. To keep it out: muster device revoke")

@@ -31,6 +31,7 @@ def revoke(invocation: Invocation, *, registration_id: str, reason: str, yes: bo
         f"Shut {registration_id} out: block its enrollment, disable its identity and end its "
         "connection?",
         yes=yes,
+        grave=True,
     )
     done = _call(
         invocation,
@@ -60,7 +61,7 @@ def revoke(invocation: Invocation, *, registration_id: str, reason: str, yes: bo
 @examples("muster device restore gateway-01 --yes")
 def restore(invocation: Invocation, *, registration_id: str, yes: bool) -> None:
     """Undo `muster device revoke`: the device may register and connect again."""
-    confirm(f"Let {registration_id} in again?", yes=yes, needed=False)
+    confirm(f"Let {registration_id} in again?", yes=yes)
     done = _call(
         invocation, registration_id, "restore", {}, "muster device revocations lists who is revoked"
     )

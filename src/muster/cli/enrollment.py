@@ -13,11 +13,13 @@ from muster.cli.examples import examples
 from muster.cli.noun import NounGroup
 from muster.cli.options import (
     REGISTRATION_ID,
+    confirm,
     etag_option,
     read_keys,
     service_command,
     show_keys_option,
     top_option,
+    yes_option,
 )
 from muster.cli.output import remark, show_json, show_record, show_table, without_secrets
 from muster.cli.simulate_register import simulate_enrollment
@@ -171,10 +173,12 @@ def update(
 @enrollment.command()
 @click.argument("registration_id")
 @etag_option
+@yes_option
 @service_command
 @examples("muster enrollment delete gateway-01")
-def delete(invocation: Invocation, *, registration_id: str, etag: str | None) -> None:
+def delete(invocation: Invocation, *, registration_id: str, etag: str | None, yes: bool) -> None:
     """Delete an enrollment. The device in its hub stays; to stop it, revoke it first."""
+    confirm(f"Delete the enrollment {registration_id}?", yes=yes)
     invocation.dps().delete(COLLECTION, registration_id, if_match=etag or "*")
     if not invocation.as_json:
         remark(f"The enrollment {registration_id} is deleted.")

@@ -12,11 +12,13 @@ from muster.cli.examples import examples
 from muster.cli.noun import NounGroup
 from muster.cli.options import (
     REGISTRATION_ID,
+    confirm,
     etag_option,
     read_keys,
     service_command,
     show_keys_option,
     top_option,
+    yes_option,
 )
 from muster.cli.output import (
     remark,
@@ -166,10 +168,12 @@ def update(
 @enrollment_group.command()
 @click.argument("group")
 @etag_option
+@yes_option
 @service_command
 @examples("muster enrollment-group delete line-7")
-def delete(invocation: Invocation, *, group: str, etag: str | None) -> None:
+def delete(invocation: Invocation, *, group: str, etag: str | None, yes: bool) -> None:
     """Delete a group. Its devices stay in their hubs, but cannot register again."""
+    confirm(f"Delete the enrollment group {group}?", yes=yes)
     invocation.dps().delete(COLLECTION, group, if_match=etag or "*")
     if not invocation.as_json:
         remark(f"The enrollment group {group} is deleted.")

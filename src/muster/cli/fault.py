@@ -9,7 +9,7 @@ import click
 from muster.cli.examples import examples
 from muster.cli.failures import RefusedError
 from muster.cli.noun import NounGroup
-from muster.cli.options import hub_option, service_command
+from muster.cli.options import confirm, hub_option, service_command, yes_option
 from muster.cli.output import remark, show_json, show_record, show_table, to_the_second
 
 if TYPE_CHECKING:
@@ -194,11 +194,13 @@ def show(invocation: Invocation, *, fault_id: str, hub_host: str | None) -> None
 
 @fault.command()
 @click.argument("fault_id")
+@yes_option
 @hub_option
 @service_command
 @examples("muster fault delete 8f14e45f-ceea-467f-a83c-d5e9a1b2c3d4")
-def delete(invocation: Invocation, *, fault_id: str, hub_host: str | None) -> None:
+def delete(invocation: Invocation, *, fault_id: str, yes: bool, hub_host: str | None) -> None:
     """End a fault."""
+    confirm("End the fault now?", yes=yes)
     client = invocation.dps()
     host = invocation.own_hub(hub_host)
     client.delete(_HUBS, host, "faults", fault_id)

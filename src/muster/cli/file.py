@@ -105,7 +105,7 @@ def download(invocation: Invocation, *, name: str, out: Path | None, hub_host: s
 @examples("muster file delete press-1/log.txt")
 def delete(invocation: Invocation, *, name: str, yes: bool, hub_host: str | None) -> None:
     """Delete a file."""
-    confirm(f"Delete {name}?", yes=yes, needed=False)
+    confirm(f"Delete {name}?", yes=yes)
     invocation.hub(hub_host).delete(COLLECTION, *name.split("/"))
     if not invocation.as_json:
         remark(f"{name} is deleted.")

@@ -219,7 +219,7 @@ def allocation_policy(invocation: Invocation, *, policy: str | None) -> None:
 
 
 def _delete(invocation: Invocation, host: str, *, yes: bool) -> None:
-    confirm(f"Take the hub {host} out of this service?", yes=yes)
+    confirm(f"Take the hub {host} out of this service?", yes=yes, grave=True)
     invocation.dps().delete(COLLECTION, host)
     if not invocation.as_json:
         remark(f"{host} is no hub of this service any more.")

@@ -13,7 +13,7 @@ import click
 from muster.cli.client import path
 from muster.cli.examples import examples
 from muster.cli.noun import NounGroup
-from muster.cli.options import hub_option, service_command
+from muster.cli.options import confirm, hub_option, service_command, yes_option
 from muster.cli.output import remark, show_json, show_record, show_table, to_json
 from muster.clock import SystemClock, format_time
 from muster.ids import Randomness
@@ -295,13 +295,20 @@ def abandon(
 @message.command()
 @_device
 @_module
+@yes_option
 @hub_option
 @service_command
 @examples("muster message purge sensor-7")
 def purge(
-    invocation: Invocation, *, device_id: str, module_id: str | None, hub_host: str | None
+    invocation: Invocation,
+    *,
+    device_id: str,
+    module_id: str | None,
+    yes: bool,
+    hub_host: str | None,
 ) -> None:
     """Remove all messages that wait for a device or module."""
+    confirm(f"Remove all messages that wait for {device_id}?", yes=yes)
     client = invocation.hub(hub_host)
     place = (*_place("/devices", device_id, module_id), "commands")
     result = client.call("DELETE", path(*place)).json()

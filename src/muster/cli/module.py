@@ -11,12 +11,14 @@ from muster.cli.certificate_options import certificate_options
 from muster.cli.examples import examples
 from muster.cli.noun import NounGroup
 from muster.cli.options import (
+    confirm,
     etag_option,
     hub_option,
     key_options,
     read_keys,
     service_command,
     show_keys_option,
+    yes_option,
 )
 from muster.cli.output import (
     remark,
@@ -172,6 +174,7 @@ def update(
 @_arguments[0]
 @_arguments[1]
 @etag_option
+@yes_option
 @hub_option
 @service_command
 @examples("muster module delete gateway-01 filter")
@@ -181,9 +184,11 @@ def delete(
     device_id: str,
     module_id: str,
     etag: str | None,
+    yes: bool,
     hub_host: str | None,
 ) -> None:
     """Delete a module identity with its twin."""
+    confirm(f"Delete the module {device_id}/{module_id} with its twin?", yes=yes)
     client = invocation.hub(hub_host)
     client.delete("/devices", device_id, "modules", module_id, if_match=fields.quoted(etag))
     if not invocation.as_json:

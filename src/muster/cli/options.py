@@ -92,7 +92,7 @@ def hub_option(command: F) -> F:
 
 
 def yes_option(command: F) -> F:
-    """Add `--yes`."""
+    """Add `--yes`, for `confirm`: every command that deletes something has it."""
     return click.option("--yes", "-y", is_flag=True, help="Do not ask.")(command)
 
 
@@ -245,13 +245,13 @@ class RegistrationId(click.ParamType):  # type: ignore[type-arg]  # generic in n
 REGISTRATION_ID: Final = RegistrationId()
 
 
-def confirm(question: str, *, yes: bool, needed: bool = True) -> None:
-    """Ask before something grave.
+def confirm(question: str, *, yes: bool, grave: bool = False) -> None:
+    """Ask a person before something is gone.
 
     Args:
         question: what is about to happen.
         yes: it was confirmed on the command line.
-        needed: whether a script must confirm; otherwise only a person at a terminal is asked.
+        grave: whether a script must confirm, too, because devices are shut out at once.
 
     Raises:
         click.UsageError: nobody can be asked.
@@ -261,5 +261,5 @@ def confirm(question: str, *, yes: bool, needed: bool = True) -> None:
         return
     if sys.stdin.isatty():
         click.confirm(question, abort=True, err=True)
-    elif needed:
+    elif grave:
         raise click.UsageError(f"{question} Say --yes to do it without being asked.")

@@ -10,7 +10,14 @@ from muster.auth.access_policies import Right
 from muster.cli.examples import examples
 from muster.cli.failures import FailedError, RefusedError
 from muster.cli.noun import NounGroup
-from muster.cli.options import key_options, read_keys, service_command, show_keys_option
+from muster.cli.options import (
+    confirm,
+    key_options,
+    read_keys,
+    service_command,
+    show_keys_option,
+    yes_option,
+)
 from muster.cli.output import remark, show_json, show_record, show_table, without_secrets
 
 if TYPE_CHECKING:
@@ -170,11 +177,13 @@ def update(
 
 @policy.command()
 @click.argument("name")
+@yes_option
 @_hub
 @service_command
 @examples("muster policy delete enroller")
-def delete(invocation: Invocation, *, name: str, hub_host: str | None) -> None:
+def delete(invocation: Invocation, *, name: str, yes: bool, hub_host: str | None) -> None:
     """Delete an access policy. Whoever uses it is shut out at once."""
+    confirm(f"Delete the access policy {name}?", yes=yes)
     invocation.dps().delete(*_place(hub_host), name)
     if not invocation.as_json:
         remark(f"The access policy {name} is deleted.")

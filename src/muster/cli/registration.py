@@ -11,7 +11,7 @@ import click
 from muster.cli.examples import examples
 from muster.cli.failures import FailedError, canonical_tracking_id
 from muster.cli.noun import NounGroup
-from muster.cli.options import etag_option, service_command, top_option
+from muster.cli.options import confirm, etag_option, service_command, top_option, yes_option
 from muster.cli.output import (
     decorated,
     printable,
@@ -66,10 +66,12 @@ def list_registrations(invocation: Invocation, *, group: str | None, top: int | 
 @registration.command()
 @click.argument("registration_id")
 @etag_option
+@yes_option
 @service_command
 @examples("muster registration delete gateway-01")
-def delete(invocation: Invocation, *, registration_id: str, etag: str | None) -> None:
+def delete(invocation: Invocation, *, registration_id: str, etag: str | None, yes: bool) -> None:
     """Delete a registration record. The enrollment stays, and so does the device in its hub."""
+    confirm(f"Delete the registration record {registration_id}?", yes=yes)
     invocation.dps().delete(COLLECTION, registration_id, if_match=etag)
     if not invocation.as_json:
         remark(f"The registration record {registration_id} is deleted.")

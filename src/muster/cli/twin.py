@@ -11,6 +11,7 @@ from muster.cli.identity_fields import moment, quoted
 from muster.cli.noun import NounGroup
 from muster.cli.options import JSON_DOCUMENT, etag_option, hub_option, service_command
 from muster.cli.output import decorated, show_json, show_record, to_json
+from muster.model.merge_patches import difference
 
 if TYPE_CHECKING:
     from muster.cli.connection import Invocation
@@ -107,14 +108,20 @@ def replace(
         raise click.UsageError("Give --tags, --desired or both.")
     client = invocation.hub(hub_host)
     place = _place(device_id, module_id)
-    if tags is None or desired is None:
-        # A PUT without one of the two clears it, so it is sent as it is now.
-        current = client.get(*place)
-        etag = etag or current.get("etag")
-        tags = (current.get("tags") or {}) if tags is None else tags
-        desired = _bare(_section(current, "desired")) if desired is None else desired
-    body = {"tags": tags, "properties": {"desired": desired}}
-    _show(invocation, client.put(*place, body=body, if_match=quoted(etag)))
+    if tags is not None and desired is not None:
+        body = {"tags": tags, "properties": {"desired": desired}}
+        _show(invocation, client.put(*place, body=body, if_match=quoted(etag)))
+        return
+    # A PUT without one of the two would clear it, and one with both counts as a change of the
+    # desired properties, of which devices are told.
+    current = client.get(*place)
+    etag = etag or current.get("etag")
+    if tags is not None:
+        patch: dict[str, Any] = {"tags": difference(current.get("tags") or {}, tags)}
+    else:
+        before = _bare(_section(current, "desired"))
+        patch = {"properties": {"desired": difference(before, desired or {})}}
+    _show(invocation, client.patch(*place, body=patch, if_match=quoted(etag)))
 
 
 def _place(device_id: str, module_id: str | None) -> tuple[str, ...]:

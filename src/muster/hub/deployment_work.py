@@ -16,7 +16,8 @@ from muster.errors import InvalidArgumentError
 from muster.model import twin as twin_rules
 from muster.model.configuration import Path, Settings, deployed_modules
 from muster.model.identity import EDGE_AGENT, SYSTEM_MODULES, IdentityRef
-from muster.model.layering import Status, difference, overlay, wanted
+from muster.model.layering import Status, overlay, wanted
+from muster.model.merge_patches import difference
 from muster.model.twin import JsonObject, Twin, TwinSection
 
 _NOTHING: Final = TwinSection({}, {}, 0)

@@ -6,23 +6,20 @@ Pure functions. Sources: hub-service.md 6.4, 6.5; edge.md 9.2.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 from msgspec import Struct
 
 from muster.model import twin as twin_rules
 from muster.model.configuration import Kind, Path, Settings, module_settings, settings
 from muster.model.identity import EDGE_AGENT
+from muster.model.merge_patches import merge
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from muster.model.configuration import Configuration
     from muster.model.twin import JsonObject
-
-
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class Status(enum.StrEnum):
@@ -118,34 +115,13 @@ def wanted(current: JsonObject, goal: Settings, left: Collection[Path]) -> JsonO
     """
     whole = goal.get(())
     if whole is not None:
-        return twin_rules.merge({}, twin_rules.without_service_members(whole))
+        return merge({}, twin_rules.without_service_members(whole))
     document = current
     for path in left:
         document = _with(document, path, None)
     for path, value in goal.items():
         document = _with(document, path, value)
     return document
-
-
-def difference(before: JsonObject, after: JsonObject) -> JsonObject:
-    """Return the smallest merge patch that makes `after` of `before`; `{}` when they are equal."""
-    patch: JsonObject = {key: None for key in before if key not in after}
-    for key, value in after.items():
-        old = before.get(key)
-        if isinstance(value, dict) and isinstance(old, dict):
-            inner = difference(old, value)
-            if inner:
-                patch[key] = inner
-        elif key not in before or not _same(old, value):
-            patch[key] = value
-    return patch
-
-
-def _same(one: Any, other: Any) -> bool:
-    # To Python, but not to JSON, 1, 1.0 and true are the same, also inside of arrays.
-    if isinstance(other, list | dict):
-        return bool(_encode(one) == _encode(other))
-    return type(one) is type(other) and bool(one == other)
 
 
 def _own_settings(configuration: Configuration) -> Settings:
@@ -176,5 +152,5 @@ def _with(document: JsonObject, path: Path, value: Any) -> JsonObject:
     if value is None:
         changed.pop(key, None)
     else:
-        changed[key] = twin_rules.merge({}, value) if isinstance(value, dict) else value
+        changed[key] = merge({}, value) if isinstance(value, dict) else value
     return changed

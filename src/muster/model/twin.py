@@ -26,6 +26,7 @@ import msgspec
 
 from muster.clock import NEVER, format_time
 from muster.errors import InvalidArgumentError
+from muster.model.merge_patches import merge
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -208,28 +209,6 @@ def desired_patch_for_device(patch: JsonObject, version: int) -> JsonObject:
         version: the section's `$version` after the write.
     """
     return {**without_service_members(patch), "$version": version}
-
-
-def merge(document: JsonObject, patch: JsonObject) -> JsonObject:
-    """Return the document with a merge patch applied (RFC 7396).
-
-    Objects merge, `null` deletes, everything else, arrays too, replaces. Safe at any depth.
-    """
-    merged = dict(document)
-    pending = [(merged, patch)]
-    while pending:
-        target, changes = pending.pop()
-        for key, value in changes.items():
-            if value is None:
-                target.pop(key, None)
-            elif isinstance(value, dict):
-                old = target.get(key)
-                inner = dict(old) if isinstance(old, dict) else {}
-                target[key] = inner
-                pending.append((inner, value))
-            else:
-                target[key] = value
-    return merged
 
 
 def without_service_members(document: JsonObject) -> JsonObject:

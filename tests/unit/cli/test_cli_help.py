@@ -104,3 +104,10 @@ def test_help_imports_nothing_slow() -> None:
 
 def test_an_unknown_command_is_wrong_usage(run: Run) -> None:
     assert "No such command" in run("enrolment", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in COMMANDS if path[-1] in ("delete", "purge", "unlink")], ids=" ".join
+)
+def test_whatever_deletes_can_be_told_not_to_ask(path: tuple[str, ...], run: Run) -> None:
+    assert "-y, --yes" in run(*path, "--help").stdout

@@ -115,9 +115,21 @@ def test_twins(run: Run, service: CliService) -> None:
     assert service.calls[-1].method == "PATCH"
     assert service.calls[-1].headers["if-match"] == '"*"'
     assert service.calls[-1].body == {"tags": {"old": None}, "properties": {"desired": {"i": 2}}}
-    run("twin", "replace", "press-1", "--tags", "{}")
+
+
+def test_what_a_replacement_leaves_alone_is_not_written(run: Run, service: CliService) -> None:
+    for method in ("GET", "PATCH", "PUT"):
+        service.on(method, "/twins/press-1", TWIN)
+    run("twin", "replace", "press-1", "--tags", '{"line": {"a": 1}}')
+    assert service.calls[-1].method == "PATCH"
     assert service.calls[-1].headers["if-match"] == '"AAAAAAAAAAE="'
-    assert service.calls[-1].body == {"tags": {}, "properties": {"desired": {"i": 1}}}
+    assert service.calls[-1].body == {"tags": {"site": None, "line": {"a": 1}}}
+    run("twin", "replace", "press-1", "--desired", '{"j": 1}', "--etag", "AAAAAAAAAAI=")
+    assert service.calls[-1].headers["if-match"] == '"AAAAAAAAAAI="'
+    assert service.calls[-1].body == {"properties": {"desired": {"i": None, "j": 1}}}
+    run("twin", "replace", "press-1", "--tags", "{}", "--desired", "{}")
+    assert service.calls[-1].method == "PUT"
+    assert service.calls[-1].body == {"tags": {}, "properties": {"desired": {}}}
 
 
 def test_hubs(run: Run, service: CliService) -> None:

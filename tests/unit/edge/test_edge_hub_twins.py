@@ -34,7 +34,7 @@ from muster.errors import (
     UnavailableError,
 )
 from muster.ids import Randomness
-from muster.model.twin import merge
+from muster.model.merge_patches import merge
 from muster.store.sqlite import SqliteEngine
 
 if TYPE_CHECKING:

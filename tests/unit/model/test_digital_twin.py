@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from muster.errors import InvalidArgumentError
 from muster.model.digital_twin import PatchOperation, desired_patch, view
-from muster.model.twin import JsonObject, merge
+from muster.model.merge_patches import merge
+from muster.model.twin import JsonObject
 
 AT, LATER = "2026-03-01T12:00:00Z", "2026-03-01T13:00:00Z"
 

@@ -8,12 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from muster.model import twin
 from muster.model.configuration import Configuration, Content, settings
 from muster.model.layering import (
     Status,
     deployment_plan,
-    difference,
     overlay,
     twin_plan,
     wanted,
@@ -127,13 +125,6 @@ def test_what_a_twin_should_have(
     assert repr(current) == before
 
 
-def test_numbers_and_booleans_are_different_values() -> None:
-    assert difference({"a": 1, "b": [1], "c": 1}, {"a": True, "b": [True], "c": 1}) == {
-        "a": True,
-        "b": [True],
-    }
-
-
 KEYS = st.sampled_from(["a", "b", "c"])
 VALUES = st.recursive(
     st.integers(-3, 3) | st.booleans() | st.text(max_size=2),
@@ -143,13 +134,6 @@ VALUES = st.recursive(
 DOCUMENTS = st.dictionaries(KEYS, VALUES, max_size=3)
 PATHS = st.lists(KEYS, min_size=1, max_size=3).map(tuple)
 GOALS = st.dictionaries(PATHS, VALUES, max_size=4)
-
-
-@given(DOCUMENTS, DOCUMENTS)
-def test_a_difference_is_the_patch_that_leads_there(before: Any, after: Any) -> None:
-    patch = difference(before, after)
-    assert twin.merge(before, patch) == after
-    assert difference(after, after) == {}
 
 
 @given(DOCUMENTS, GOALS, GOALS)

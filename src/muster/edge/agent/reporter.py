@@ -11,9 +11,9 @@ import structlog
 from muster.edge.agent import reported
 from muster.edge.agent.constants import HUB_TIMEOUT_S
 from muster.edge.agent.metrics import AgentMetrics
-from muster.edge.agent.twin_copy import difference
 from muster.edge.upstream.base import HubError, NoLinkError, Session
-from muster.model.twin import merge
+from muster.model.merge_patches import difference, merge
+from muster.model.twin import without_service_members
 
 JsonObject: TypeAlias = dict[str, Any]
 
@@ -84,7 +84,7 @@ class Reporter:
             return False
         if wanted == self._refused:
             wanted = {**_known(there), **reported.only_status(wanted)}
-        patch = difference(there, wanted)
+        patch = difference(without_service_members(there), wanted)
         if not patch:
             return False
         try:

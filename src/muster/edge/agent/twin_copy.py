@@ -1,10 +1,10 @@
-"""What the device knows of its twin: the desired properties, and how reported ones differ."""
+"""What the device knows of its twin: the desired properties."""
 
 from __future__ import annotations
 
 from typing import Any, Final, TypeAlias, final
 
-from muster.model.twin import merge, without_service_members
+from muster.model.merge_patches import merge
 
 JsonObject: TypeAlias = dict[str, Any]
 
@@ -53,24 +53,3 @@ class DesiredCopy:
             return False
         self.document = {**merge(self.document, patch), _VERSION: version}
         return True
-
-
-def difference(before: JsonObject, after: JsonObject) -> JsonObject:
-    """Return the merge patch that makes one document of the other; `{}` for equal ones.
-
-    What is gone is `null` in it (edge.md 5.2). Members of the service are no part of it.
-    """
-    before = without_service_members(before)
-    patch: JsonObject = {name: None for name in before if name not in after}
-    for name, value in after.items():
-        if name not in before:
-            patch[name] = value
-            continue
-        old = before[name]
-        if isinstance(value, dict) and isinstance(old, dict):
-            # A merge patch cannot make an object empty member by member and keep it, and need not.
-            if inner := difference(old, value):
-                patch[name] = inner
-        elif value != old or type(value) is not type(old):
-            patch[name] = value
-    return patch

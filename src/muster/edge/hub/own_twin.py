@@ -12,10 +12,10 @@ from msgspec import Struct
 
 from muster.edge.hub import desired
 from muster.edge.hub.database import SQL
-from muster.edge.hub.merge_patches import difference
 from muster.edge.upstream.base import HubError, Link, NoLinkError
 from muster.errors import InvalidArgumentError, MusterError, UnavailableError
 from muster.model import twin as twin_rules
+from muster.model.merge_patches import difference, merge
 from muster.net.tasks import spawn
 from muster.store.engine import Statement
 
@@ -130,7 +130,7 @@ class OwnTwin:
             self._reported = None
             self._changed.set()
             return
-        self._desired = twin_rules.merge(self._desired, twin_rules.without_service_members(patch))
+        self._desired = merge(self._desired, twin_rules.without_service_members(patch))
         self._version += 1
         spawn(self._apply(), "edge hub configuration")
 

@@ -18,10 +18,10 @@ import structlog
 from msgspec import Struct
 
 from muster.edge.hub.database import SQL
-from muster.edge.hub.merge_patches import compose, difference
 from muster.edge.upstream.base import HubError, NoLinkError
 from muster.errors import MusterError, PreconditionFailedError
 from muster.model import twin as twin_rules
+from muster.model.merge_patches import compose, difference, merge
 from muster.net.tasks import spawn
 from muster.store.engine import Statement
 
@@ -169,7 +169,7 @@ class Twins:
                 raise PreconditionFailedError("Precondition failed: $version is another one.")
             patch = twin_rules.without_service_members(patch)
             twin_rules.check_values(patch, "reported")
-            reported = twin_rules.merge(copy.reported, patch)
+            reported = merge(copy.reported, patch)
             twin_rules.check_size(reported, "reported")
             copy.reported = reported
             copy.reported_version += 1
@@ -242,7 +242,7 @@ class Twins:
                 return
             change = twin_rules.without_service_members(patch)
             before = copy.desired
-            copy.desired = twin_rules.merge(before, change)
+            copy.desired = merge(before, change)
             copy.desired_version = version
             link = self._clients.get(ref)
             if copy.seen is None and link is not None and link.takes_desired():
@@ -284,7 +284,7 @@ class Twins:
         news = twin_rules.without_service_members(desired)
         known = twin_rules.without_service_members(reported)
         for patch in copy.pending:
-            known = twin_rules.merge(known, patch)
+            known = merge(known, patch)
         reported_version = int(reported.get("$version", 1)) + len(copy.pending)
         if (version, news, known) == (copy.desired_version, copy.desired, copy.reported):
             copy.reported_version = reported_version

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec.json import encode
 
 from muster.edge.agent import create_options, images
-from muster.edge.agent.twin_copy import DesiredCopy, difference
+from muster.edge.agent.twin_copy import DesiredCopy
 from muster.edge.engine.base import RegistryLogin
-from muster.model.twin import merge
 
 KEYS = st.sampled_from(["a", "b", "c"])
 VALUES = st.recursive(
@@ -87,27 +83,6 @@ def test_credentials_are_those_of_the_registry() -> None:
 
 
 # The copy of the twin.
-
-
-@settings(deadline=None)
-@given(DOCUMENTS, DOCUMENTS)
-def test_a_difference_makes_one_document_of_the_other(
-    before: dict[str, Any], after: dict[str, Any]
-) -> None:
-    patch = difference(before, after)
-    assert merge(before, patch) == after
-    # As text: to Python 1 and true are equal, and to the hub they are not.
-    assert (patch == {}) == (encode(before, order="sorted") == encode(after, order="sorted"))
-
-
-def test_what_is_gone_is_null_in_the_difference() -> None:
-    before = {"modules": {"a": {"x": 1}, "b": {}}, "$version": 4}
-    assert difference(before, {"modules": {"b": {}}}) == {"modules": {"a": None}}
-
-
-@pytest.mark.parametrize(("old", "new"), [(1, True), (0, False), (1, 1.0), ("1", 1)])
-def test_a_value_of_another_kind_differs(old: Any, new: Any) -> None:
-    assert difference({"a": old}, {"a": new}) == {"a": new}
 
 
 def test_patches_that_follow_are_applied() -> None:

@@ -1,13 +1,12 @@
-"""Merge patches of the edge hub's copies of twins."""
+"""Patches of reported properties that wait in the edge hub for the link."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster.edge.hub.merge_patches import compose, difference
 from muster.edge.hub.twins import MAX_PENDING, _with
-from muster.model.twin import merge
+from muster.model.merge_patches import merge
 
 NAMES = st.sampled_from("abc")
 VALUES = st.booleans() | st.integers(0, 2) | st.text("x", max_size=1) | st.just([1, True])
@@ -21,33 +20,6 @@ PATCHES = st.recursive(
     lambda inner: st.dictionaries(NAMES, VALUES | st.none() | inner, max_size=3),
     max_leaves=6,
 )
-
-
-@given(DOCUMENTS, PATCHES, PATCHES)
-def test_a_composed_patch_does_what_both_do(document, first, second):
-    together = compose(first, second)
-    if together is not None:
-        assert merge(document, together) == merge(merge(document, first), second)
-
-
-def test_an_object_behind_a_deletion_cannot_be_composed():
-    assert compose({"a": None}, {"a": {"b": 1}}) is None
-    assert compose({"a": {"b": 1}}, {"a": None}) == {"a": None}
-
-
-@given(DOCUMENTS, DOCUMENTS)
-def test_a_difference_leads_from_one_document_to_the_other(old, new):
-    assert merge(old, difference(old, new)) == new
-
-
-@given(DOCUMENTS)
-def test_there_is_no_difference_to_itself(document):
-    assert difference(document, document) == {}
-
-
-def test_true_is_not_one():
-    assert difference({"a": 1}, {"a": True}) == {"a": True}
-    assert difference({"a": [0]}, {"a": [False]}) == {"a": [False]}
 
 
 @given(DOCUMENTS, st.lists(PATCHES, max_size=6))
