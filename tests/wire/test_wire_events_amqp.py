@@ -191,6 +191,10 @@ def test_epochs_and_the_number_of_readers(instance: Instance) -> None:
         host = instance.place.hubs[0]
         address = f"amqps://{host}/{host}/consumergroups/{group}"
         latest = source(instance, partition, "x-opt-offset > '@latest'")
+        negative = {Symbol("com.microsoft:epoch"): -1}
+        error = client.refusal(sends=False, address=address, properties=negative).error
+        assert error is not None
+        assert error.condition == "com.microsoft:argument-error"
         first = attach_reader(client, instance, partition, epoch=5)
         error = client.refusal(sends=False, address=address).error
         assert error is not None

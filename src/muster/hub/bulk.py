@@ -29,7 +29,7 @@ from muster.model.identity import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from muster.hub.identities import Identities
     from muster.hub.modules import Modules
@@ -103,17 +103,11 @@ class Bulk:
                 f"At most {MAX_ENTRIES} entries fit into one bulk operation, not {len(entries)}.",
                 code="too-many-devices",
             )
-        times = Counter((entry.id, entry.module_id or "") for entry in entries)
-        twice = InvalidArgumentError(
-            "The identity is named more than once in this operation.",
-            code="device-defined-twice",
-        )
+        barred = named_twice((entry.id, entry.module_id) for entry in entries)
         results = await asyncio.gather(
             *(
-                self._guarded(
-                    hub, entry, twice if times[entry.id, entry.module_id or ""] > 1 else None
-                )
-                for entry in entries
+                self._guarded(hub, entry, error)
+                for entry, error in zip(entries, barred, strict=True)
             )
         )
         return [failure for failure in results if failure is not None]
@@ -224,3 +218,16 @@ def _required_etag(entry: BulkEntry) -> str:
             "The import mode compares etags, but the entry has no eTag.", code="if-match-missing"
         )
     return entry.e_tag
+
+
+def named_twice(entries: Iterable[tuple[str, str | None]]) -> list[MusterError | None]:
+    """Return for each entry, a device ID and perhaps a module ID, what bars it: being one of two.
+
+    The service takes an identity only once in a call, and none of those that are named twice.
+    """
+    names = [(device_id, module_id or "") for device_id, module_id in entries]
+    times = Counter(names)
+    twice = InvalidArgumentError(
+        "The identity is named more than once in this operation.", code="device-defined-twice"
+    )
+    return [twice if times[name] > 1 else None for name in names]

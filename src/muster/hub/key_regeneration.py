@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, final
 from msgspec import Struct
 
 from muster.errors import InvalidArgumentError, MusterError
-from muster.hub.bulk import MAX_ENTRIES
+from muster.hub.bulk import MAX_ENTRIES, named_twice
 from muster.model.identity import (
     Authentication,
     AuthenticationType,
@@ -81,11 +81,19 @@ class KeyRegeneration:
                 f"not of {len(entries)}.",
                 code="too-many-devices",
             )
-        return await asyncio.gather(*(self._guarded(hub, entry, renewed) for entry in entries))
+        barred = named_twice((entry.id, entry.module_id) for entry in entries)
+        return await asyncio.gather(
+            *(
+                self._guarded(hub, entry, renewed, error)
+                for entry, error in zip(entries, barred, strict=True)
+            )
+        )
 
     async def _guarded(
-        self, hub: int, entry: KeyEntry, renewed: tuple[bool, bool]
+        self, hub: int, entry: KeyEntry, renewed: tuple[bool, bool], barred: MusterError | None
     ) -> MusterError | None:
+        if barred is not None:
+            return barred
         try:
             await self._renew(IdentityRef(hub, entry.id, entry.module_id or ""), renewed)
         except MusterError as error:

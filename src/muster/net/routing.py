@@ -256,9 +256,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     Raises:
         TooLargeError: the body is larger; code `body-too-large`.
     """
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
-        raise _too_large(limit)
+    check_declared_size(request, limit)
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():
@@ -267,6 +265,17 @@ async def read_body(request: Request, limit: int) -> bytes:
             raise _too_large(limit)
         parts.append(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def check_declared_size(request: Request, limit: int) -> None:
+    """Refuse a body that is too large by what its header says, before any of it is read.
+
+    Raises:
+        TooLargeError: it is larger than `limit` bytes; code `body-too-large`.
+    """
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise _too_large(limit)
 
 
 async def break_off(request: Request) -> NoReturn:

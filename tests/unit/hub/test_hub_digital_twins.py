@@ -168,6 +168,11 @@ async def test_keys_that_cannot_be_regenerated(parts: Parts, rest: Rest) -> None
     shown = await rest.must("GET", "/devices/keyless")
     assert shown["authentication"]["type"] == "none"
     assert (await regenerate(rest, "both", "d2"))[0] == 400
+    before = await keys_of(rest, "/devices/d1")
+    status, result = await regenerate(rest, "both", "d1", "d1")
+    assert (status, result["rotatedKeys"]) == (400, [])
+    assert {each["errorCode"] for each in result["errors"]} == {"DeviceDefinedMultipleTimes"}
+    assert await keys_of(rest, "/devices/d1") == before
     body = {"policyKey": "third", "devices": [{"id": "d1"}]}
     reply = await rest.call("POST", "/devices/keys/regenerate", body)
     assert reply.error == (400, "InvalidPolicyKey")

@@ -372,6 +372,12 @@ async def test_limits(
     await upload.block("1", b"12345")
     assert error(await upload.block("2", b"123456")) == (413, "RequestBodyTooLarge")
     assert (await upload.block("2", b"12345")).status == 201
+    # By what the header says: all of it need not come first.
+    declared = {"content_length": str((256 << 20) + 1)}
+    assert error(await upload.put(b"x", **declared)) == (413, "RequestBodyTooLarge")
+    block = await upload.call("PUT", b"x", f"comp=block&blockid={block_id('3')}", **declared)
+    assert error(block) == (413, "RequestBodyTooLarge")
+    assert files(directory) == 2
     monkeypatch.setattr(blob_files, "MIN_FREE", 1 << 60)
     assert error(await upload.put(b"x")) == (503, "ServerBusy")
     assert files(directory) == 2

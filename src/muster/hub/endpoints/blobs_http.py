@@ -27,9 +27,9 @@ from muster.errors import (
     UnauthorizedError,
     UnavailableError,
 )
-from muster.hub.blobs import CONTAINERS, DEFAULT_TYPE, BlobRef
+from muster.hub.blobs import CONTAINERS, DEFAULT_TYPE, MAX_PIECE, BlobRef
 from muster.model.decision import Decision
-from muster.net.routing import Route, RouteGroup, read_body, tracking_id
+from muster.net.routing import Route, RouteGroup, check_declared_size, read_body, tracking_id
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -142,6 +142,7 @@ class BlobsHttpEndpoint:
     async def _put(self, ref: BlobRef, request: Request) -> Response:
         permissions = blob_token.CREATE + blob_token.WRITE
         self._check(ref, request, permissions)
+        check_declared_size(request, MAX_PIECE)
         headers = request.headers
         part = request.query_params.get("comp")
         content_type = headers.get("x-ms-blob-content-type") or DEFAULT_TYPE

@@ -217,6 +217,7 @@ def _epoch(link: SendingLink) -> int | None:
     epoch = link.properties.get(_EPOCH)
     if epoch is None:
         return None
-    if not isinstance(epoch, int) or isinstance(epoch, bool):
-        raise InvalidArgumentError("The epoch must be a number.", code="invalid-epoch")
+    # Zero or more: so says the client for Java, which sends no other.
+    if not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 0:
+        raise InvalidArgumentError("The epoch must be zero or positive.", code="invalid-epoch")
     return int(epoch)
