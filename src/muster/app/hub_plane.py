@@ -40,6 +40,7 @@ from muster.hub.endpoints.files_http import FilesHttpEndpoint
 from muster.hub.endpoints.jobs_http import JobsHttpEndpoint
 from muster.hub.endpoints.messages_http import MessagesHttpEndpoint
 from muster.hub.endpoints.methods_http import MethodsHttpEndpoint
+from muster.hub.endpoints.modules_on_behalf_http import ModulesOnBehalfHttpEndpoint
 from muster.hub.endpoints.queries_http import QueriesHttpEndpoint
 from muster.hub.endpoints.registry_http import RegistryHttpEndpoint
 from muster.hub.endpoints.service_access import ServiceAccess
@@ -194,6 +195,7 @@ class HubPlane:
         devices = DeviceAccess(self.hubs, authenticator, self.connections, decisions, clock)
         access = ServiceAccess(self.hubs, authenticator, decisions, clock)
         keys = KeyRegeneration(identities, modules, randomness)
+        scopes = DeviceScopes(engine, identities, modules)
         self.http = (
             RegistryHttpEndpoint(
                 access,
@@ -203,7 +205,8 @@ class HubPlane:
                 keys=keys,
                 connections=self.connections,
             ),
-            DeviceScopesHttpEndpoint(access, DeviceScopes(engine, identities, modules)),
+            DeviceScopesHttpEndpoint(access, scopes),
+            ModulesOnBehalfHttpEndpoint(access, scopes, modules),
             TwinsHttpEndpoint(access, twins),
             QueriesHttpEndpoint(access, queries),
             JobsHttpEndpoint(access, self.scheduling.jobs),

@@ -18,9 +18,11 @@ from muster.model.identity import IdentityRef
 from muster.model.paging import key, token
 
 if TYPE_CHECKING:
+    from muster.hub.auth_chains import ChainDevice
     from muster.hub.identities import Identities
     from muster.hub.modules import Modules
     from muster.hub.registry import Device
+    from muster.model.auth_chain import AuthChain
     from muster.model.identity import DeviceIdentity, ModuleIdentity
     from muster.store.engine import Engine
 
@@ -109,15 +111,39 @@ class DeviceScopes:
                 `not-in-scope`.
             InvalidArgumentError: it is no chain; code `malformed-auth-chain`.
         """
-        asked = auth_chain.parse(chain or actor)
-        known = await auth_chains.read(self._engine, hub, asked)
-        if asked.actor != actor or auth_chains.broken_link(asked, known) is not None:
+        asked, _ = await self._chain(hub, chain or actor, actor)
+        return asked.devices[0]
+
+    async def target(self, hub: int, chain: str, actor: str) -> str:
+        """Check that an edge device may act for the first device of a chain, and return that one.
+
+        It may not act for itself: that takes the device's own key.
+
+        Raises:
+            ForbiddenError: the chain does not lead from another device up to the actor, or one of
+                its devices is disabled; codes `not-in-scope`, `edge-device-disabled`.
+            InvalidArgumentError: it is no chain; code `malformed-auth-chain`.
+        """
+        asked, known = await self._chain(hub, chain, actor)
+        if len(asked.devices) == 1:
+            raise _broken(actor)
+        disabled = next((each for each in asked.devices if not known[each].enabled), None)
+        if disabled is not None:
             raise ForbiddenError(
-                "authChain does not lead from its first device up to the one that asks.",
-                code="not-in-scope",
-                subject=actor,
+                f"The device '{disabled}' is disabled.",
+                code="edge-device-disabled",
+                subject=disabled,
             )
         return asked.devices[0]
+
+    async def _chain(
+        self, hub: int, chain: str, actor: str
+    ) -> tuple[AuthChain, dict[str, ChainDevice]]:
+        asked = auth_chain.parse(chain)
+        known = await auth_chains.read(self._engine, hub, asked)
+        if asked.actor != actor or auth_chains.broken_link(asked, known) is not None:
+            raise _broken(actor)
+        return asked, known
 
     async def _edge(self, hub: int, device_id: str) -> Device:
         found = await self._identities.find(hub, device_id)
@@ -130,6 +156,14 @@ class DeviceScopes:
                 subject=device_id,
             )
         return found
+
+
+def _broken(actor: str) -> ForbiddenError:
+    return ForbiddenError(
+        "authChain does not lead from its first device up to the one that asks.",
+        code="not-in-scope",
+        subject=actor,
+    )
 
 
 def _not_in_scope(device_id: str) -> NotFoundError:
