@@ -88,6 +88,7 @@ async def main(setting: dict[str, Any]) -> None:
         edge_hub=edge_hub,
         open_session=hub.session,
         scope=hub.scope(edge_hub),
+        registry=hub.registry(edge_hub),
         certificates=certificate,
         clock=clock,
         randomness=randomness,

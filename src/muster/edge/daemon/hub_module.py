@@ -133,6 +133,7 @@ class HubModule:
                 edge_hub=self._identity,
                 open_session=self._upstream.session,
                 scope=self._upstream.scope(self._identity),
+                registry=self._upstream.registry(self._identity),
                 certificates=self._issue,
                 clock=self._ground.clock,
                 randomness=self._ground.randomness,

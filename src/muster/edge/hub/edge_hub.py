@@ -27,6 +27,7 @@ from muster.edge.hub.http_head import HttpHead
 from muster.edge.hub.methods import Methods
 from muster.edge.hub.metrics import HubMetrics
 from muster.edge.hub.mqtt_head import MqttHead
+from muster.edge.hub.nested_http import NestedHead
 from muster.edge.hub.own_twin import OwnTwin
 from muster.edge.hub.ports import Port, Ports
 from muster.edge.hub.queues import Queues
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from muster.clock import Clock
+    from muster.edge.hub.nested_http import ModuleRegistry
     from muster.edge.hub.ports import CertificateSource
     from muster.edge.hub.scope import ScopeSource
     from muster.edge.hub.upstreams import OpenSession
@@ -112,6 +114,7 @@ class EdgeHub:
         edge_hub: ModuleIdentity,
         open_session: OpenSession,
         scope: ScopeSource,
+        registry: ModuleRegistry,
         certificates: CertificateSource,
         clock: Clock,
         randomness: Randomness,
@@ -126,6 +129,7 @@ class EdgeHub:
         self._login = Login.of_module(device, edge_hub)
         self._device_id = device.device_id
         self._scope = Scope(device.device_id, engine, scope, clock, self._identity_changed)
+        self._registry = registry
         self._clients = Clients(clock, settings.max_clients)
         self._methods = Methods(self._clients, randomness)
         self._queues = queues
@@ -171,6 +175,7 @@ class EdgeHub:
         edge_hub: ModuleIdentity,
         open_session: OpenSession,
         scope: ScopeSource,
+        registry: ModuleRegistry,
         certificates: CertificateSource,
         clock: Clock,
         randomness: Randomness,
@@ -183,6 +188,7 @@ class EdgeHub:
             edge_hub: the module `$edgeHub`.
             open_session: makes sessions with the hub: `upstream.hub.Hub.session`.
             scope: asks the hub who may connect here: `upstream.hub.Hub.scope`.
+            registry: asks the hub for edge devices below: `upstream.hub.Hub.registry`.
             certificates: issues the server's certificate.
             clock: for time.
             randomness: for IDs.
@@ -203,6 +209,7 @@ class EdgeHub:
                 edge_hub=edge_hub,
                 open_session=open_session,
                 scope=scope,
+                registry=registry,
                 certificates=certificates,
                 clock=clock,
                 randomness=randomness,
@@ -237,6 +244,9 @@ class EdgeHub:
         ]
         settings, ports = self._settings, []
         mqtt, http = MqttHead(self._services), HttpHead(self._services)
+        nested = NestedHead(
+            self._device_id, self._services.authenticator, self._scope, self._registry
+        )
         amqp = AmqpHead(self._services)
         # As real hubs call themselves (hub-device.md 3.1).
         container = f"DeviceGateway_{self._randomness.token_bytes(16).hex()}"
@@ -253,7 +263,7 @@ class EdgeHub:
                 ),
             }
             router = Router(
-                http.routes(),
+                [*http.routes(), *nested.routes()],
                 http.group,
                 self._randomness,
                 {WEBSOCKET_PATH: ProtocolWebSocket(carried)},

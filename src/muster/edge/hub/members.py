@@ -114,14 +114,14 @@ class Members:
 
         Returns:
             Names from the identity's up to this device's; empty where it is not known to be below
-            this device, or is too deep below it.
+            this device, is too deep below it, or has a name that no chain can hold.
         """
         names = [ref.text] if ref.module_id else []
         device_id = ref.device_id
         for _ in range(MAX_DEPTH + 1):
             names.append(device_id)
             if device_id == self._device_id:
-                return names
+                return names if all(";" not in name for name in names) else []
             member = self._found.get(local(device_id))
             if member is None or member.parent not in self._edges:
                 return []

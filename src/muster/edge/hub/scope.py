@@ -98,6 +98,10 @@ class Scope:
         """See `Members.auth_chain`."""
         return self._members.auth_chain(ref)
 
+    def lineage(self, ref: IdentityRef) -> list[str]:
+        """See `Members.lineage`."""
+        return self._members.lineage(ref)
+
     def page(self, device_id: str, size: int, after: str) -> ScopePage:
         """Return what the hub would say of the scope of an edge device.
 

@@ -12,6 +12,7 @@ from muster.edge.upstream.device_scope import DeviceScope
 from muster.edge.upstream.http import Https
 from muster.edge.upstream.login import Gateway, Login, transports
 from muster.edge.upstream.modules import HubModules
+from muster.edge.upstream.modules_on_behalf import ModulesOnBehalf
 from muster.edge.upstream.session import ALL, MqttSession
 from muster.net.dial import Dialler
 from muster.net.stream import Limits
@@ -117,6 +118,10 @@ class Hub:
     def scope(self, edge_hub: ModuleIdentity) -> DeviceScope:
         """Return who is in this device's scope."""
         return DeviceScope(self._https, Login.of_module(self._device, edge_hub))
+
+    def registry(self, edge_hub: ModuleIdentity) -> ModulesOnBehalf:
+        """Return the module identities of devices below this one, as the hub has them."""
+        return ModulesOnBehalf(self._https, Login.of_module(self._device, edge_hub))
 
     def _reached(self, first: MqttSession) -> None:
         """Have sessions that found nobody try again: whoever one has reached, others will, too."""
