@@ -11,6 +11,8 @@ from muster.model.paging import Page
 
 _T = TypeVar("_T")
 _QUERY: Final = re.compile(r"select\s+\*(\s+from\s+[\w.]+)?(\s*;)?", re.IGNORECASE)
+_WRAPPING: Final = ("{'additional_properties': {}, 'query': '", "'}")
+"""What `az iot dps` puts around it: its model as Python text. The official service answers that."""
 
 
 def check_query(text: str) -> None:
@@ -19,7 +21,8 @@ def check_query(text: str) -> None:
     Raises:
         InvalidArgumentError: any other; code `unsupported-query`.
     """
-    if not _QUERY.fullmatch(text.strip()):
+    before, after_it = _WRAPPING
+    if not _QUERY.fullmatch(text.strip().removeprefix(before).removesuffix(after_it)):
         raise InvalidArgumentError(
             "Only the query 'SELECT *' is supported here", code="unsupported-query"
         )

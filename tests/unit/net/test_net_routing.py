@@ -338,7 +338,11 @@ def test_malformed_json(malformed: bytes) -> None:
         assert caught.value.code == "malformed-json"
 
 
-@pytest.mark.parametrize("wrong", [b'{"x":"1"}', b"{}", b"[]", b'{"x":' + b"1" * 5_000 + b"}"])
+def test_a_number_in_quotes_is_a_number() -> None:
+    assert decode_json(b'{"x":"1"}', Point).x == 1
+
+
+@pytest.mark.parametrize("wrong", [b'{"x":"one"}', b"{}", b"[]", b'{"x":' + b"1" * 5_000 + b"}"])
 def test_json_of_another_type(wrong: bytes) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         decode_json(wrong, Point)

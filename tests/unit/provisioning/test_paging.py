@@ -12,6 +12,8 @@ from muster.provisioning.paging import check_query
     "text",
     [
         "SELECT *",
+        # `az iot dps enrollment list` of its extension 0.25.0
+        "{'additional_properties': {}, 'query': 'SELECT *'}",
         " select  * ",
         "SELECT * FROM enrollments;",
         "select *\nfrom enrollmentGroups ; ",

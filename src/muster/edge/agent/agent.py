@@ -180,7 +180,7 @@ class Agent:
             self._desired.replace(kept)
             self._read_deployment()
             _log.info(
-                "the deployment kept on the device is in force", version=self._desired.version
+                "begins with the deployment kept on the device", version=self._desired.version
             )
         self._tasks = [
             spawn(self._look_up_identities(), "identities of modules"),
@@ -328,7 +328,7 @@ class Agent:
             self._judgement = self._refusal
         elif deployment is not None and made.settled:
             problems = [*_of_hub(deployment, hub), *made.problems]
-            self._judgement = Judgement(deployment.version, _status(problems))
+            self._judge(Judgement(deployment.version, _status(problems)))
         self._reporter.want(
             reported.document(
                 self._judgement,
@@ -338,6 +338,20 @@ class Agent:
                 self._platform,
             )
         )
+
+    def _judge(self, found: Judgement) -> None:
+        if found == self._judgement:
+            return
+        self._judgement = found
+        if found.status.code is Code.OK:
+            _log.info("the deployment is in force", version=found.version)
+        else:
+            _log.warning(
+                "the deployment is not all in force",
+                version=found.version,
+                code=found.status.code.value,
+                description=found.status.description,
+            )
 
     def _itself(self) -> Module:
         return Module(

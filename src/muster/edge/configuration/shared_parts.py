@@ -30,7 +30,8 @@ def agent(section: Section) -> AgentSettings:
     if policy == "never":
         section.notice("imagePullPolicy", _BUILT_IN)
     config = section.section("config")
-    image = config.text("image")
+    # `az iot edge devices create` writes an empty one where it is told none.
+    image = config.text("image") if config.value("image") else None
     for key in ("createOptions", "auth"):
         if config.value(key):
             config.notice(key, _BUILT_IN)

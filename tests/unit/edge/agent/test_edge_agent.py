@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog.testing
 
 from muster.clock import ManualClock
 from muster.edge.agent.agent import Agent, Surroundings
@@ -181,10 +182,13 @@ async def test_a_bad_deployment_leaves_what_runs(
 async def test_what_fails_is_500_and_named(device: Device) -> None:
     device.docker.failing["prepare a"] = EngineError("manifest unknown", 404)
     device.session.desired = desired(1, a=docker_module(), b=docker_module())
-    await device.agent.start()
-    device.session.connect()
-    there = await device.reported(1, 500)
+    with structlog.testing.capture_logs() as events:
+        await device.agent.start()
+        device.session.connect()
+        there = await device.reported(1, 500)
     assert device.description() == "module a: manifest unknown"
+    said = [each for each in events if each["event"] == "the deployment is not all in force"]
+    assert [(each["code"], each["description"]) for each in said] == [(500, device.description())]
     assert set(there["modules"]) == {"b"}
     assert device.docker.running() == {"b"}
 

@@ -204,6 +204,10 @@ def test_a_network_may_be_its_name() -> None:
     assert found.engine.network == Network(name="plant")
 
 
+def test_an_empty_image_of_the_agent_is_none() -> None:
+    assert toml(DPS + '[agent.config]\nimage = ""\n').settings.agent.image is None
+
+
 def test_image_collection() -> None:
     text = (
         "[image_garbage_collection]\nenabled = false\ncleanup_recurrence = '2 days'\n"
