@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from support import edge_hub_child
+from support.certificates import self_signed
 from support.cut_proxy import CutProxy
 from support.device import unique
 from support.events import wait_for
@@ -20,6 +21,7 @@ from support.service import segment
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from support.certificates import ClientCertificate
     from support.instance import Instance
     from support.run import Place
 
@@ -89,6 +91,24 @@ class EdgeDevice:
             f"HostName={self.hub.host};DeviceId={device_id};SharedAccessKey={key};"
             f"GatewayHostName={self.hostname}"
         )
+
+    def certified_leaf(self, device_id: str, certificate: ClientCertificate) -> None:
+        """Make a leaf device below this one that has no key."""
+        body = {
+            "deviceId": device_id,
+            "deviceScope": self.scope,
+            "authentication": self_signed(certificate.sha256),
+        }
+        self.hub.must("PUT", f"/devices/{segment(device_id)}", body)
+
+    def certified_module(self, module_id: str, certificate: ClientCertificate) -> None:
+        """Make a module of this device that has no key."""
+        body = {
+            "deviceId": self.device_id,
+            "moduleId": module_id,
+            "authentication": self_signed(certificate.sha256),
+        }
+        self.hub.must("PUT", f"/devices/{self.device_id}/modules/{segment(module_id)}", body)
 
     def desire(self, **routes: Any) -> None:
         """Deploy these routes."""

@@ -9,11 +9,13 @@ from msgspec import Struct
 
 from muster.auth import audience, sas_token, thumbprints
 from muster.edge.hub.members import local
+from muster.edge.identity import HUB
 from muster.errors import ForbiddenError, MusterError, UnauthorizedError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from muster.auth.audience import HubAudience
     from muster.auth.sas_token import SasToken
     from muster.clock import Clock
     from muster.edge.hub.members import Member
@@ -33,10 +35,12 @@ class Proof(Struct, frozen=True):
     Attributes:
         token: SAS token, `None` for none.
         certificate: DER of the client certificate whose key it has, `None` for none.
+        auth_chain: over which an edge hub below this one speaks for it, empty for none.
     """
 
     token: str | None = None
     certificate: bytes | None = None
+    auth_chain: str = ""
 
     def __repr__(self) -> str:
         return "Proof(***)"
@@ -79,9 +83,12 @@ class Authenticator:
             return self._check(ref, proof)
         except (UnauthorizedError, ForbiddenError):
             # It may be new, have new keys, or have been enabled meanwhile.
-            asked = await self._scope.ask(ref)
+            speaker = proof.auth_chain.rpartition(";")[2] or None
+            asked = await self._scope.ask(ref, speaker)
             if asked and ref.module_id:
-                await self._scope.ask(local(ref.device_id))
+                await self._scope.ask(local(ref.device_id), speaker)
+            if asked and speaker is not None:
+                await self._scope.ask(local(speaker, HUB))
             try:
                 return self._check(ref, proof)
             except UnauthorizedError as error:
@@ -103,15 +110,41 @@ class Authenticator:
         if proof.token is None:
             return _check_certificate(member, proof.certificate)
         token = sas_token.parse(proof.token)
-        self._check_token(ref, token, member, device)
-        return token.expiry
-
-    def _check_token(
-        self, ref: IdentityRef, token: SasToken, member: Member, device: Member
-    ) -> None:
         resource = audience.hub_audience(token.resource)
         if not resource.at(self._hosts):
             raise _refused("The token is for another hub.", "wrong-resource")
+        if proof.auth_chain and not resource.names(ref.device_id, ref.module_id or None):
+            keys = self._speaker_keys(ref, resource, proof.auth_chain)
+        else:
+            keys = self._own_keys(ref, resource, member, device)
+        self._check_token(token, keys)
+        return token.expiry
+
+    def _speaker_keys(self, ref: IdentityRef, resource: HubAudience, text: str) -> list[bytes]:
+        """Return the keys of the edge hub below this one that may speak for an identity.
+
+        As the official edge hub: it is between the identity and this device (edge.md 6.5).
+        """
+        names = text.split(";")
+        if names[0] != ref.text:
+            raise _refused("The chain is for another identity.", "wrong-auth-chain")
+        if self._scope.lineage(ref)[: len(names)] != names:
+            raise _refused(
+                "The chain does not lead from there to this device.", "broken-auth-chain"
+            )
+        if self._scope.auth_chain(ref) is None:
+            raise _refused("An edge device of the chain is disabled.", "edge-device-disabled")
+        speaker = self._scope.find(local(names[-1], HUB))
+        if speaker is None or speaker.kind != _SAS:
+            raise _refused("There is no such edge hub below this device.", "unknown-edge-hub")
+        if not resource.names(names[-1], HUB):
+            raise _refused("The token is not that of the edge hub.", "wrong-resource")
+        return speaker.raw_keys()
+
+    def _own_keys(
+        self, ref: IdentityRef, resource: HubAudience, member: Member, device: Member
+    ) -> list[bytes]:
+        """Return the keys by which an identity may prove itself."""
         keys = member.raw_keys() if member.kind == _SAS else []
         own = resource.names(ref.device_id, ref.module_id or None)
         if ref.module_id and (own or resource.names(ref.device_id)):
@@ -119,6 +152,9 @@ class Authenticator:
             keys += device.raw_keys() if device.kind == _SAS else []
         elif not own:
             raise _refused("The token is for another identity.", "wrong-resource")
+        return keys
+
+    def _check_token(self, token: SasToken, keys: list[bytes]) -> None:
         if not any(sas_token.signed_by(token, key) for key in keys):
             raise _refused("The token is signed with no key of the identity.", "wrong-key")
         late_s = sas_token.expired_for_s(token, self._clock.time())

@@ -136,7 +136,7 @@ class EdgeHub:
         self._broker = Broker(queues, device.device_id, clock, randomness)
         self._twins = Twins(engine, self._clients, self._broker)
         self._upstreams = Upstreams(
-            device.hub_host,
+            self._login,
             open_session,
             scope=self._scope,
             queues=queues,

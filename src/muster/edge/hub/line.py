@@ -16,6 +16,8 @@ from muster.errors import MusterError, NotFoundError
 from muster.net.tasks import spawn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from muster.edge.hub.clients import Clients
     from muster.edge.hub.methods import Methods
     from muster.edge.hub.queue import Stored
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from muster.edge.hub.twins import Twins
     from muster.edge.hub.upstreams import DrainPace
     from muster.edge.upstream.base import JsonObject, Session
+    from muster.edge.upstream.login import Login
     from muster.model.identity import IdentityRef
 
 MAX_IN_FLIGHT: Final = 512
@@ -47,11 +50,13 @@ class Line:
 
     Args:
         ref: the client.
+        login: who speaks for it.
         queues: with its messages.
         twins: told what the cloud says.
         clients: its connection.
         methods: calls it.
         pace: of draining.
+        refused: called, with the reason, each time that the hub does not take it.
 
     Attributes:
         session: to be set once, before `open`.
@@ -62,14 +67,18 @@ class Line:
     def __init__(
         self,
         ref: IdentityRef,
+        login: Login,
         *,
         queues: Queues,
         twins: Twins,
         clients: Clients,
         methods: Methods,
         pace: DrainPace,
+        refused: Callable[[Login, str], None],
     ) -> None:
         self.ref = ref
+        self.login = login
+        self._refused = refused
         self.session: Session | None = None
         self.unwanted_since: float | None = None
         self._twins = twins
@@ -120,6 +129,8 @@ class Line:
             self._twins.linked(self.ref)
         else:
             self._up.clear()
+            if link is Link.REFUSED:
+                self._refused(self.login, detail)
             _log.info("no link upstream", identity=self.ref.text, link=link.value, detail=detail)
 
     def desired_changed(self, patch: JsonObject) -> None:

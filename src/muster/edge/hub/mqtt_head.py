@@ -73,7 +73,8 @@ class MqttHead:
             raise UnauthorizedError("There is no such hub here.", code="unknown-hub")
         ref = local(name.device_id, name.module_id)
         token = None if connect.password is None else connect.password.decode("latin-1")
-        expires_at = await services.authenticator.login(ref, Proof(token, peer.certificate))
+        proof = Proof(token, peer.certificate, name.auth_chain)
+        expires_at = await services.authenticator.login(ref, proof)
         _check_will(ref, connect)
         if services.clients.full and services.clients.get(ref) is None:
             raise UnavailableError("The edge hub has as many clients as it takes.")

@@ -13,8 +13,10 @@ import structlog
 
 from muster.edge.hub.broker import UPSTREAM
 from muster.edge.hub.line import Line
+from muster.edge.hub.members import local
 from muster.edge.upstream.base import Link
 from muster.edge.upstream.login import Login
+from muster.model import auth_chain
 from muster.model.pacing import Pace
 from muster.net.tasks import spawn
 
@@ -76,9 +78,9 @@ class Upstreams:
     """Those of all clients. Watches `Clients`, and is the `Cloud` of `Twins`.
 
     Args:
-        hub_host: the hub, as the provisioning service said it.
+        edge_hub: speaks for those whose key is not here.
         open_session: makes sessions.
-        scope: has the keys.
+        scope: has the keys, and the chains.
         queues: with what waits.
         twins: likewise.
         clients: who is connected.
@@ -89,7 +91,7 @@ class Upstreams:
 
     def __init__(
         self,
-        hub_host: str,
+        edge_hub: Login,
         open_session: OpenSession,
         *,
         scope: Scope,
@@ -100,7 +102,7 @@ class Upstreams:
         clock: Clock,
         rate: float = DRAIN_RATE,
     ) -> None:
-        self._hub_host = hub_host
+        self._edge_hub = edge_hub
         self._open_session = open_session
         self._scope = scope
         self._queues = queues
@@ -110,7 +112,7 @@ class Upstreams:
         self._clock = clock
         self._pace = DrainPace(clock, rate)
         self._lines: dict[IdentityRef, Line] = {}
-        self._keyless: set[IdentityRef] = set()
+        self._silent: set[IdentityRef] = set()
         self._task: asyncio.Task[None] | None = None
         clients.watch(self)
         twins.cloud = self
@@ -148,10 +150,12 @@ class Upstreams:
 
     def reset(self, ref: IdentityRef) -> None:
         """Begin anew with an identity: its keys, or whether it is there, have changed."""
-        self._keyless.discard(ref)
-        line = self._lines.pop(ref, None)
-        if line is not None:
-            spawn(line.close(), "upstream session close")
+        self._silent.discard(ref)
+        for each, line in list(self._lines.items()):
+            through = line.login.chain is not None and ref.device_id in line.login.chain.devices
+            if each == ref or (through and not ref.module_id):
+                del self._lines[each]
+                spawn(line.close(), "upstream session close")
 
     def came(self, ref: IdentityRef) -> None:
         """Have a session for a client."""
@@ -166,29 +170,50 @@ class Upstreams:
         line = self._lines.get(ref)
         if line is not None or self._task is None:
             return line
-        member = self._scope.find(ref)
-        keys = [] if member is None else member.raw_keys()
-        if not keys:
-            if ref not in self._keyless:
-                self._keyless.add(ref)
-                _log.warning("no key to speak upstream for an identity", identity=ref.text)
+        login = self._login(ref)
+        if login is None:
+            self._say_silent(ref, "it has no key, and is not known to be below this device")
             return None
         line = self._lines[ref] = Line(
             ref,
+            login,
             queues=self._queues,
             twins=self._twins,
             clients=self._clients,
             methods=self._methods,
             pace=self._pace,
-        )
-        login = Login(
-            hub_host=self._hub_host,
-            device_id=ref.device_id,
-            module_id=ref.module_id or None,
-            key=keys[0],
+            refused=self._refused,
         )
         line.open(self._open_session(login, line))
         return line
+
+    def _login(self, ref: IdentityRef) -> Login | None:
+        """Return how an identity is spoken for: by its own key, or else on its behalf."""
+        member = self._scope.find(ref)
+        keys = [] if member is None else member.raw_keys()
+        if keys:
+            return Login(
+                hub_host=self._edge_hub.hub_host,
+                device_id=ref.device_id,
+                module_id=ref.module_id or None,
+                key=keys[0],
+            )
+        chain = self._scope.auth_chain(ref)
+        if chain is None:
+            return None
+        return Login.on_behalf(self._edge_hub, auth_chain.parse(chain))
+
+    def _refused(self, login: Login, reason: str) -> None:
+        """Note that the hub does not take an identity."""
+        if login.chain is not None:
+            ref = local(login.device_id, login.module_id or "")
+            self._say_silent(ref, f"the hub does not let this device speak for it: {reason}")
+
+    def _say_silent(self, ref: IdentityRef, reason: str) -> None:
+        """Say once that nothing of an identity reaches the hub."""
+        if ref not in self._silent:
+            self._silent.add(ref)
+            _log.warning("nobody speaks upstream for a client", identity=ref.text, reason=reason)
 
     async def _look_after(self) -> None:
         while True:

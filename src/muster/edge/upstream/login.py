@@ -10,6 +10,8 @@ from urllib.parse import quote
 import msgspec
 
 from muster.auth import sas_token
+from muster.edge.identity import HUB
+from muster.model.auth_chain import AuthChain
 from muster.net.tunnel import Proxy
 from muster.wire.mqtt.packets import Connect
 
@@ -90,16 +92,16 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
         hub_host: its hub, as the provisioning service said it.
         device_id: of the device.
         module_id: `None` for the device itself.
-        key: raw bytes of its own key; `None` where the connection has a client certificate.
-        auth_chain: device IDs from this one up to the one whose connection it is, joined by `;`;
-            empty unless somebody connects on its behalf (edge.md 6.4).
+        key: raw bytes of its own key; `None` where the connection has a client certificate. With a
+            chain, of the edge hub that speaks for it.
+        chain: over which an edge hub speaks for it; `None` when it speaks for itself.
     """
 
     hub_host: str
     device_id: str
     key: bytes | None
     module_id: str | None = None
-    auth_chain: str = ""
+    chain: AuthChain | None = None
 
     def __repr__(self) -> str:
         return f"Login(hub_host={self.hub_host!r}, client_id={self.client_id!r}, key=***)"
@@ -114,6 +116,23 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
             key=module.key,
         )
 
+    @classmethod
+    def on_behalf(cls, edge_hub: Login, chain: AuthChain) -> Login:
+        """Return the login by which an edge hub speaks for an identity below it.
+
+        Args:
+            edge_hub: its own; it has a key.
+            chain: from the identity up to that edge hub's device.
+        """
+        device_id, _, module_id = chain.identity.partition("/")
+        return cls(
+            hub_host=edge_hub.hub_host,
+            device_id=device_id,
+            module_id=module_id or None,
+            key=edge_hub.key,
+            chain=chain,
+        )
+
     @property
     def hub_name(self) -> str:
         """What the hub is called where a port has no place."""
@@ -126,7 +145,7 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def path(self) -> str:
-        """Where topics, tokens and URLs say who this is; IDs as they are."""
+        """Where topics and URLs say who this is; IDs as they are."""
         path = f"devices/{self.device_id}"
         return path if self.module_id is None else f"{path}/modules/{self.module_id}"
 
@@ -138,7 +157,10 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
         """
         if self.key is None:
             raise ValueError("an identity with a certificate has no token")
-        return sas_token.sign(f"{self.hub_name}/{self.path}", self.key, expiry)
+        signer = self.path
+        if self.chain is not None:
+            signer = f"devices/{self.chain.actor}/modules/{HUB}"
+        return sas_token.sign(f"{self.hub_name}/{signer}", self.key, expiry)
 
     def connect(self, expiry: int, keep_alive_s: int) -> Connect:
         """Return a CONNECT with a token that is good until `expiry`.
@@ -146,7 +168,7 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
         The session is a clean one: whoever connects subscribes anew and asks for the twin, so
         nothing that the hub kept for an earlier connection could add to that.
         """
-        chain = f"&auth-chain={quote(self.auth_chain, safe='')}" if self.auth_chain else ""
+        chain = "" if self.chain is None else f"&auth-chain={quote(self.chain.text, safe='')}"
         return Connect(
             self.client_id,
             f"{self.hub_name}/{self.client_id}/?api-version={_API_VERSION}"

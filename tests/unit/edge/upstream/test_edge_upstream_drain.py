@@ -26,7 +26,7 @@ from muster.edge.hub.upstreams import DrainPace
 from muster.ids import Randomness
 from muster.store.sqlite import SqliteEngine
 from support.edge import until
-from unit.edge.upstream.session_subject import TUNING
+from unit.edge.upstream.session_subject import LOGIN, TUNING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,11 +48,13 @@ async def test_a_queue_that_stands_still_reconnects_by_itself_and_says_so(
     twins = Twins(engine, clients, Broker(queues, "d1", clock, Randomness()))
     line = Line(
         REF,
+        LOGIN,
         queues=queues,
         twins=twins,
         clients=clients,
         methods=Methods(clients, Randomness()),
         pace=DrainPace(clock, 1e6),
+        refused=lambda *_: None,
     )
     bodies = [str(number).encode() for number in range(20)]
     key = Key(UPSTREAM, REF.text, 1)

@@ -12,6 +12,8 @@ from muster.edge.upstream.backoff import REFUSED, UNREACHABLE, Backoff
 from muster.edge.upstream.hub_time import STEP_S, HubTime
 from muster.edge.upstream.login import Gateway, Login, Transport, transports
 from muster.edge.upstream.topics import CloudMessage, DesiredPatch, MethodCall, TwinAnswer
+from muster.model import auth_chain
+from muster.wire.mqtt.device_names import parse_user_name
 from support.edge import ShiftedClock
 
 CHANCES = st.floats(0, 1)
@@ -96,9 +98,28 @@ def test_a_certificate_makes_no_token() -> None:
         login.token(0)
 
 
-def test_somebody_on_behalf_of_another_names_the_chain() -> None:
-    login = Login(hub_host="hub", device_id="leaf", key=b"k", auth_chain="leaf;edge")
-    assert (login.connect(0, 60).username or "").endswith("&auth-chain=leaf%3Bedge")
+@pytest.mark.parametrize(
+    ("text", "client_id", "path"),
+    [
+        ("leaf;low;edge", "leaf", "devices/leaf"),
+        ("leaf/m;leaf;edge", "leaf/m", "devices/leaf/modules/m"),
+        ("edge/m;edge", "edge/m", "devices/edge/modules/m"),
+    ],
+)
+def test_an_edge_hub_speaks_for_others_with_its_own_token(
+    text: str, client_id: str, path: str
+) -> None:
+    edge_hub = Login(hub_host="hub:8443", device_id="edge", module_id="$edgeHub", key=b"k")
+    login = Login.on_behalf(edge_hub, auth_chain.parse(text))
+    connect = login.connect(0, 60)
+    assert connect.client_id == client_id
+    name = parse_user_name(connect.username or "")
+    assert (name.host, name.client_id, name.auth_chain) == ("hub", client_id, text)
+    assert "/" not in (connect.username or "").partition("/?")[2]
+    token = sas_token.parse((connect.password or b"").decode())
+    assert token.resource == "hub/devices/edge/modules/$edgeHub"
+    assert sas_token.signed_by(token, b"k")
+    assert login.path == path
 
 
 @pytest.mark.parametrize(
