@@ -92,6 +92,8 @@ class Line:
         self._task: asyncio.Task[None] | None = None
         self._flying: set[asyncio.Task[None]] = set()
         self._lost = False
+        self._behind = False
+        self._seen = 0
 
     @property
     def waiting(self) -> int:
@@ -178,6 +180,7 @@ class Line:
             try:
                 # Whatever was on its way when the link was lost goes again.
                 await self._outlet.rewind()
+                self._behind, self._seen = self._outlet.count > 0, self._outlet.accepted
                 await self._send_all()
             except MusterError as error:
                 _log.warning("queue not read", identity=self.ref.text, reason=error.message)
@@ -195,7 +198,7 @@ class Line:
             for message in batch:
                 if len(self._flying) >= MAX_IN_FLIGHT:
                     await asyncio.wait(self._flying, return_when=asyncio.FIRST_COMPLETED)
-                await self._pace.turn(message.enqueued_at)
+                await self._turn()
                 if self._lost:
                     return
                 # Tasks begin in the order in which they were made, so messages keep theirs.
@@ -203,7 +206,22 @@ class Line:
                 self._flying.add(task)
                 task.add_done_callback(self._flying.discard)
             if not batch:
+                self._behind = False
                 await outlet.ready.wait()
+
+    async def _turn(self) -> None:
+        """Return when the next message may go.
+
+        Messages keep their order, so until the line has caught up new ones stand behind those that
+        had to wait. For each new one another one goes beside the pace: what waits becomes less by
+        the pace, whatever comes in.
+        """
+        if not self._behind:
+            return
+        if self._seen < self._outlet.accepted:
+            self._seen += 1
+        else:
+            await self._pace.turn()
 
     async def _send(self, message: Stored) -> None:
         session = self.session

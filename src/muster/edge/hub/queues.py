@@ -71,11 +71,12 @@ class Outlet:
         queues: it belongs to.
 
     Attributes:
-        delivered: messages its sink has, since the start.
+        accepted: messages for its sink, since the start.
+        delivered: messages its sink has, likewise.
         ready: set when something has come; whoever waits for it clears it.
     """
 
-    __slots__ = ("_cursors", "_queues", "_store", "_taken", "delivered", "ready")
+    __slots__ = ("_cursors", "_queues", "_store", "_taken", "accepted", "delivered", "ready")
 
     def __init__(self, queues: Queues) -> None:
         self._store = queues
@@ -83,6 +84,7 @@ class Outlet:
         self._cursors: dict[int, int] = {}
         # What was taken and is not done: nobody else may remove it, or it would count twice.
         self._taken: set[int] = set()
+        self.accepted = 0
         self.delivered = 0
         self.ready = asyncio.Event()
 
@@ -240,6 +242,7 @@ class Queues:
             queue.stored = True
             queue.committed = max(queue.committed, stored.id)
             self._remember(queue, stored)
+            queue.outlet.accepted += 1
             queue.outlet.ready.set()
 
     async def expire(self) -> None:

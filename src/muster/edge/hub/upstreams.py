@@ -21,7 +21,7 @@ from muster.model.pacing import Pace
 from muster.net.tasks import spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from muster.clock import Clock
     from muster.edge.hub.clients import Clients
@@ -38,9 +38,8 @@ LOOK_S: Final = 2.0
 """How often that is looked at."""
 DRAIN_RATE: Final = 5_000.0
 """Messages a second of those that had to wait, of all clients together."""
-BACKLOG_S: Final = 10.0
-"""A message that is older had to wait."""
 
+_BURST_S: Final = 0.1
 _PATIENCE_S: Final = 0.005
 _log = structlog.get_logger(__name__)
 
@@ -50,27 +49,32 @@ OpenSession: TypeAlias = "Callable[[Login, Owner], Session]"
 
 @final
 class DrainPace:
-    """The rate at which what had to wait goes up; what comes in now is not held.
+    """The rate at which what had to wait goes up.
 
     Args:
         clock: for time.
-        rate: messages a second; a second's worth may go at once.
+        rate: messages a second; a tenth of a second's worth may go at once.
+        sleep: waits so many seconds of the clock.
     """
 
-    def __init__(self, clock: Clock, rate: float) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        rate: float,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._clock = clock
-        self._pace = Pace(rate, max(2, int(rate)))
+        self._sleep = sleep
+        self._pace = Pace(rate, max(2, int(rate * _BURST_S)))
         self._arrival = 0.0
 
-    async def turn(self, enqueued_at: float) -> None:
-        """Return when a message may go that was accepted then (unix seconds)."""
-        if self._clock.time() - enqueued_at < BACKLOG_S:
-            return
+    async def turn(self) -> None:
+        """Return when the next message may go."""
         now = self._clock.monotonic()
         wait_s = self._pace.wait_s(self._arrival, now)
         self._arrival = self._pace.after(self._arrival, now)
         if wait_s > _PATIENCE_S:
-            await asyncio.sleep(wait_s)
+            await self._sleep(wait_s)
 
 
 @final
