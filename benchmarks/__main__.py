@@ -9,6 +9,7 @@ from typing import Final
 
 from benchmarks import (
     amqp,
+    backlog,
     connections,
     convergence,
     devicebound,
@@ -40,6 +41,7 @@ _BENCHMARKS: Final[dict[str, Callable[..., list[report.Row]]]] = {
     "transports": transports.transports,
     "jobs": jobs.jobs,
     "edge": edge.edge,
+    "backlog": backlog.backlog,
 }
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import sqlite3
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +22,11 @@ ADDRESS: Final = "127.0.0.2"
 DEVICE: Final = "gateway"
 MODULE: Final = "sender"
 _BIN: Final = Path(sys.executable).parent
+_RUNNING: Final = 2
+_METRICS: Final = "http://127.0.0.1:9600/metrics"
+_LENGTH: Final = "edgehub_queue_length{"
 _PATIENCE_S: Final = 120.0
+_LOOK_S: Final = 0.1
 _ROUTES: Final = {
     "schemaVersion": "1.1",
     "routes": {"up": "FROM /messages/* INTO $upstream"},
@@ -121,15 +124,15 @@ class Edge:
         return sum(row[1:] == ["running"] and row[0].startswith("sleeper") for row in rows)
 
     def waiting(self) -> int:
-        """Return how many messages its disk holds."""
-        database = self._home / "hub" / "edgehub.db"
-        with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as found:
-            return int(found.execute("SELECT count(*) FROM queued").fetchone()[0])
+        """Return how many messages its edge hub holds."""
+        with urllib.request.urlopen(_METRICS, timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+        values = [line.rpartition(" ")[2] for line in lines if line.startswith(_LENGTH)]
+        return int(sum(map(float, values)))
 
-    def resident(self) -> int:
-        """Return its resident memory in bytes."""
-        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    def stored(self) -> int:
+        """Return what the files of its edge hub take on disk, in bytes."""
+        return sum(512 * file.stat().st_blocks for file in (self._home / "hub").iterdir())
 
     def job(self, ca_file: Path, device: Device, **fields: Any) -> Job:
         """Return a job of a module that sends through the edge hub."""
@@ -188,5 +191,26 @@ def until(done: Callable[[], bool], what: str, patience_s: float = _PATIENCE_S) 
     while not done():
         if CLOCK.monotonic() - start > patience_s:
             raise BenchmarkError(f"{what} did not happen in {patience_s:.0f} s")
-        time.sleep(0.05)
+        time.sleep(_LOOK_S)
     return CLOCK.monotonic() - start
+
+
+def provisioned(service: Muster) -> bool:
+    """Tell whether the device has come to the service."""
+    try:
+        service.hub().call("GET", f"/twins/{DEVICE}/modules/$edgeAgent")
+    except BenchmarkError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def sending(work: Path, service: Muster) -> Iterator[tuple[Edge, Device]]:
+    """Run a device that is provisioned, with routes and a module that sends; yield both."""
+    enroll(service)
+    with edge(work, service) as found:
+        until(lambda: provisioned(service), "provisioning")
+        deploy(service, _RUNNING)
+        until(lambda: found.running() == _RUNNING, f"{_RUNNING} running modules")
+        # Not before: a module that the deployment does not name is deleted with it.
+        yield found, sender(service)

@@ -22,7 +22,7 @@ class Peer:
     """A running peer: its processes and its TLS port."""
 
     def __init__(self, pids: list[int], port: int, ca_file: Path) -> None:
-        self._pids = pids
+        self.pids = pids
         self._port = port
         self._ca_file = ca_file
 
@@ -34,7 +34,7 @@ class Peer:
             "port": self._port,
             "host": HOST,
             "ca_file": str(self._ca_file),
-            "pids": self._pids,
+            "pids": self.pids,
         }
         return Job(**(base | fields))
 
@@ -83,38 +83,56 @@ def mosquitto(
         yield Peer(pids, secure, ca / "ca.pem")
 
 
-@contextlib.contextmanager
-def bridge(work: Path, ca: Path) -> Iterator[tuple[Peer, Callable[[], int]]]:
-    """Run mosquitto that keeps messages on disk and passes them on over TLS to another one.
+class Bridge:
+    """A mosquitto that keeps messages on disk and passes them on over TLS to another one.
 
-    Yields:
-        The first one, and what tells how many messages the second one has given out.
+    Args:
+        work: for files.
+        ca: of the service, with its certificate.
     """
-    plain, secure, near = free_port(), free_port(), free_port()
-    keys = f"certfile {ca}/server.pem\nkeyfile {ca}/server.key\n"
-    common = (
-        "user root\nallow_anonymous true\nlog_type error\nmax_queued_messages 0\n"
-        "max_inflight_messages 0\nset_tcp_nodelay true\n"
-    )
-    above, below = work / "above.conf", work / "below.conf"
-    above.write_text(
-        f"{common}persistence false\nlistener {plain} {ADDRESS}\n"
-        f"listener {secure} {ADDRESS}\n{keys}"
-    )
-    below.write_text(
-        f"{common}persistence true\npersistence_location {work}/\nautosave_interval 1\n"
-        f"listener {near} {ADDRESS}\n{keys}"
-        f"connection up\naddress {HOST}:{secure}\nbridge_cafile {ca}/ca.pem\n"
-        "topic # out 1\ncleansession false\nnotifications false\n"
-    )
-    program = find("mosquitto") or "mosquitto"
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(server([program, "-c", above], work / "above.log", listening(secure)))
-        count = stack.enter_context(counter(plain))
-        process = stack.enter_context(
-            server([program, "-c", below], work / "below.log", listening(near))
+
+    def __init__(self, work: Path, ca: Path) -> None:
+        self._work = work
+        self._ca = ca
+        self._plain, self._secure, self._near = free_port(), free_port(), free_port()
+        self._program = find("mosquitto") or "mosquitto"
+        keys = f"certfile {ca}/server.pem\nkeyfile {ca}/server.key\n"
+        common = (
+            "user root\nallow_anonymous true\nlog_type error\nmax_queued_messages 0\n"
+            "max_inflight_messages 0\nset_tcp_nodelay true\n"
         )
-        yield Peer([process.pid], near, ca / "ca.pem"), count
+        (work / "above.conf").write_text(
+            f"{common}persistence false\nlistener {self._plain} {ADDRESS}\n"
+            f"listener {self._secure} {ADDRESS}\n{keys}"
+        )
+        (work / "below.conf").write_text(
+            f"{common}persistence true\npersistence_location {work}/\nautosave_interval 1\n"
+            f"listener {self._near} {ADDRESS}\n{keys}"
+            f"connection up\naddress {HOST}:{self._secure}\nbridge_cafile {ca}/ca.pem\n"
+            "topic # out 1\ncleansession false\nnotifications false\nrestart_timeout 1\n"
+        )
+
+    @property
+    def stored(self) -> Path:
+        """The file in which the first one keeps messages."""
+        return self._work / "mosquitto.db"
+
+    @contextlib.contextmanager
+    def below(self) -> Iterator[Peer]:
+        """Run the first one."""
+        command: list[str | Path] = [self._program, "-c", self._work / "below.conf"]
+        with server(command, self._work / "below.log", listening(self._near)) as process:
+            yield Peer([process.pid], self._near, self._ca / "ca.pem")
+
+    @contextlib.contextmanager
+    def above(self) -> Iterator[Callable[[], int]]:
+        """Run the second one; yield what tells how many messages it has given out."""
+        command: list[str | Path] = [self._program, "-c", self._work / "above.conf"]
+        with (
+            server(command, self._work / "above.log", listening(self._secure)),
+            counter(self._plain) as count,
+        ):
+            yield count
 
 
 @contextlib.contextmanager

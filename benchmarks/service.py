@@ -20,6 +20,8 @@ from muster.auth import connection_string, sas_token, symmetric_keys
 
 HOST: Final = "localhost"
 KEY: Final = base64.b64encode(b"benchmarks only, a secret of nobody.....").decode()
+OFFICIAL: Final = {"https_port": 443, "mqtt_port": 8883}
+"""For devices that know no other ports."""
 _MUSTER: Final = Path(sys.executable).parent / "muster"
 
 

@@ -24,3 +24,10 @@ def cpu_s(pids: Sequence[int]) -> list[float]:
 def memory(pids: Sequence[int]) -> int:
     """Return resident memory of processes in bytes."""
     return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids) * _PAGE
+
+
+def peak(pid: int) -> int:
+    """Return the most resident memory that a process has had, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024

@@ -6,12 +6,13 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import Final, final
 
 from benchmarks.load import meter
 from benchmarks.load.job import Job, Result, percentiles
 from muster.clock import SystemClock
 
+_LOOK_S: Final = 0.05
 _clock = SystemClock()
 
 
@@ -53,7 +54,7 @@ async def measure(
     *,
     latencies_s: Callable[[], list[float]] | None = None,
 ) -> Result:
-    """Watch a crowd that works already for the window of a job.
+    """Watch a crowd that works already for the window of a job, or until so much is done.
 
     Args:
         job: says how long, and after how long.
@@ -66,7 +67,11 @@ async def measure(
     if latencies_s is not None:
         latencies_s()
     window = Window(job.pids)
-    await asyncio.sleep(job.seconds)
+    if job.count:
+        while tally[done] - first < job.count:  # noqa: ASYNC110 - no time for events
+            await asyncio.sleep(_LOOK_S)
+    else:
+        await asyncio.sleep(job.seconds)
     result = window.result(tally[done] - first)
     if latencies_s is not None:
         result.latencies_ms = percentiles(latencies_s())
