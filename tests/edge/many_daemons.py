@@ -2,7 +2,8 @@
 
 A process each would be the real thing, but two hundred of them need more memory and processors than
 test machines have. Everything but the process is each daemon's own: home, sockets, sessions, edge
-hub, modules with their supervisors. Says `started` when all management APIs answer.
+hub, modules with their supervisors. The machine counts as one that has just booted. Says `started`
+when all management APIs answer.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from muster.clock import SystemClock
 from muster.edge.configuration.load import load
 from muster.edge.daemon.daemon import Daemon
 from muster.edge.daemon.own_log import OwnLog
+from muster.edge.upstream.arrival import Arrival
 from muster.ids import Randomness
 from muster.observe.logs import configure
 
@@ -26,7 +28,13 @@ async def main(files: list[Path]) -> None:
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     daemons = [
-        Daemon(load(file).settings, OwnLog(clock), clock=clock, randomness=randomness)
+        Daemon(
+            load(file).settings,
+            OwnLog(clock),
+            Arrival.of_start(up_s=0, randomness=randomness),
+            clock=clock,
+            randomness=randomness,
+        )
         for file in files
     ]
     # One after the other: they do the same in any order, and the first are not held up by the last.

@@ -92,6 +92,8 @@ async def _serve(
 ) -> int:
     # After click has spoken.
     from muster.edge.daemon.daemon import Daemon, InUseError  # noqa: PLC0415
+    from muster.edge.local_api.machine import uptime_s  # noqa: PLC0415
+    from muster.edge.upstream.arrival import Arrival  # noqa: PLC0415
     from muster.net.tasks import spawn  # noqa: PLC0415
 
     loop = asyncio.get_running_loop()
@@ -103,7 +105,9 @@ async def _serve(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ask, number)
-    daemon = Daemon(settings, own_log, clock=clock, randomness=Randomness())
+    randomness = Randomness()
+    arrival = Arrival.of_start(uptime_s(), randomness)
+    daemon = Daemon(settings, own_log, arrival, clock=clock, randomness=randomness)
     _log.info("starting", version=__version__, configuration=str(settings.source), pid=os.getpid())
     try:
         await daemon.start(reprovision=reprovision)

@@ -30,7 +30,7 @@ from muster.edge.local_api.machine import Machine
 from muster.edge.local_api.management import ManagementApi
 from muster.edge.local_api.modules import Modules
 from muster.edge.local_api.sockets import application, path_of, serve
-from muster.edge.provisioning.provisioner import Provisioner
+from muster.edge.provisioning.provisioner import Origin, Provisioner
 from muster.edge.settings import DpsProvisioning
 from muster.edge.state import StateDirectory
 from muster.edge.upstream.base import NoLinkError
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from muster.edge.daemon.own_log import OwnLog
     from muster.edge.provisioning.provisioner import Provisioned
     from muster.edge.settings import Settings
+    from muster.edge.upstream.arrival import Arrival
     from muster.ids import Randomness
     from muster.net.listener import Listener
 
@@ -70,6 +71,7 @@ class Daemon:
     Args:
         settings: of the device.
         own_log: where this process logs.
+        arrival: when a device that has been at work before comes to its services.
         clock: of the machine.
         randomness: for everything.
 
@@ -79,7 +81,13 @@ class Daemon:
     """
 
     def __init__(
-        self, settings: Settings, own_log: OwnLog, *, clock: Clock, randomness: Randomness
+        self,
+        settings: Settings,
+        own_log: OwnLog,
+        arrival: Arrival,
+        *,
+        clock: Clock,
+        randomness: Randomness,
     ) -> None:
         if settings.provisioning is None:
             raise InvalidArgumentError(
@@ -89,6 +97,7 @@ class Daemon:
         settings.home.chmod(_HOME_MODE)
         self._settings = settings
         self._own_log = own_log
+        self._arrival = arrival
         self._clock = clock
         self._randomness = randomness
         self._time = HubTime(clock)
@@ -115,6 +124,7 @@ class Daemon:
             settings.reprovisioning,
             self._state,
             registrar,
+            arrival=arrival,
             owner=self,
             randomness=randomness,
         )
@@ -204,6 +214,8 @@ class Daemon:
                 origin=found.origin.value,
             )
             notify(f"STATUS={found.identity.device_id} of {found.identity.hub_host}")
+            if found.origin is Origin.REGISTERED:
+                self._arrival.now()
             if found.moved and await self._runtimes.remove_modules():
                 _log.info("modules of the identity before are gone")
                 await self._provisioner.settled()
@@ -236,6 +248,7 @@ class Daemon:
                 own_log=self._own_log,
                 bundles=self._bundles,
                 time=self._time,
+                arrival=self._arrival,
                 clock=self._clock,
                 randomness=self._randomness,
             )

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from muster.edge.local_api.modules import Modules
     from muster.edge.settings import Settings
     from muster.edge.state import StateDirectory
+    from muster.edge.upstream.arrival import Arrival
     from muster.edge.upstream.base import Owner
     from muster.edge.upstream.hub_time import HubTime
     from muster.ids import Randomness
@@ -63,6 +64,7 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
         own_log: of this process.
         bundles: for support.
         time: of the hub.
+        arrival: when a device that has been at work before comes to its hub.
         clock: of the machine.
         randomness: for everything.
     """
@@ -75,6 +77,7 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     own_log: OwnLog
     bundles: SupportBundles
     time: HubTime
+    arrival: Arrival
     clock: Clock
     randomness: Randomness
 
@@ -130,6 +133,7 @@ class Device:
             upstream_protocol=settings.agent.env.get("UpstreamProtocol"),
             time=ground.time,
             randomness=ground.randomness,
+            arrival=ground.arrival,
             environment=os.environ,
         )
         self._watcher = watcher
@@ -267,6 +271,8 @@ class Device:
             self._own = agent, hub
             self._check_own()
             return self._own
+        # Without them nothing can run.
+        self._ground.arrival.now()
         failures = 0
         while True:
             try:
@@ -285,6 +291,7 @@ class Device:
             self._checking = spawn(self._check(), "identities of the runtime")
 
     async def _check(self) -> None:
+        await self._ground.arrival.wait()
         with contextlib.suppress(HubError, NoLinkError):
             found = [await self.identities.ensure(each.module_id) for each in self._own]
             if list(map(_proof, found)) != list(map(_proof, self._own)):

@@ -69,7 +69,7 @@ class Machine:
         memory = _memory()
         total = memory.get("MemTotal", 0)
         return {
-            "host_uptime": int(float(_line(Path("/proc/uptime")).partition(" ")[0] or 0)),
+            "host_uptime": int(uptime_s()),
             "process_uptime": int(self._clock.monotonic() - self._began),
             "used_cpu": self._used_cpu(),
             "used_ram": total - memory.get("MemAvailable", total),
@@ -82,6 +82,11 @@ class Machine:
         before, self._cpu = self._cpu, _cpu_times()
         busy, total = (now - then for now, then in zip(self._cpu, before, strict=True))
         return round(100 * busy / total, 2) if total > 0 else 0.0
+
+
+def uptime_s() -> float:
+    """Return the seconds since the machine has booted; 0 where that is not known."""
+    return float(_line(Path("/proc/uptime")).partition(" ")[0] or 0)
 
 
 def _line(path: Path) -> str:

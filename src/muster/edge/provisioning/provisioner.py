@@ -31,6 +31,7 @@ from muster.net.tasks import spawn
 if TYPE_CHECKING:
     from muster.edge.settings import DpsProvisioning
     from muster.edge.state import StateDirectory
+    from muster.edge.upstream.arrival import Arrival
     from muster.ids import Randomness
 
 FIRST_ANSWER_S: Final = 30.0
@@ -90,6 +91,8 @@ class Provisioner:
         mode: when a device that has an identity asks again.
         state: where the backup is.
         registrar: asks the service; `None` for a manual identity.
+        arrival: before which a device that has a backup does not ask by itself; `None` where
+            nothing is to be waited for.
         owner: told what happens.
         randomness: spreads attempts.
         unreachable: pauses while nobody answers.
@@ -109,6 +112,7 @@ class Provisioner:
         *,
         owner: ProvisioningOwner,
         randomness: Randomness,
+        arrival: Arrival | None = None,
         unreachable: Backoff = UNREACHABLE,
         refused: Backoff = REFUSED,
         first_answer_s: float = FIRST_ANSWER_S,
@@ -118,6 +122,7 @@ class Provisioner:
         self._state = state
         self._registrar = registrar
         self._owner = owner
+        self._arrival = arrival
         self._randomness = randomness
         self._unreachable = unreachable
         self._refused = refused
@@ -141,6 +146,8 @@ class Provisioner:
         known = self._provisioned(kept, Origin.BACKUP)
         if not reprovision and self._mode is not Reprovisioning.ALWAYS_ON_STARTUP:
             return known
+        if self._arrival is not None and not reprovision:
+            await self._arrival.wait()
         try:
             async with asyncio.timeout(self._first_answer_s):
                 return await self._register()

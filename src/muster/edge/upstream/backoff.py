@@ -10,7 +10,7 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         first_s: the longest first pause; doubled with each failure.
-        cap_s: the longest pause of all.
+        cap_s: the longest pause of all, of one that tries alone.
         floor_s: the shortest pause of all.
     """
 
@@ -18,7 +18,9 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
     cap_s: float
     floor_s: float = 0.0
 
-    def pause_s(self, failures: int, chance: float, asked_s: float = 0.0) -> float:
+    def pause_s(
+        self, failures: int, chance: float, asked_s: float = 0.0, together: int = 1
+    ) -> float:
         """Return a pause.
 
         Args:
@@ -26,11 +28,13 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
             chance: unpredictable number from 0 to 1.
             asked_s: what the server asked to wait at least; spread by a fifth, since it may have
                 asked many for the same.
+            together: how many try for the same at a time, each with pauses of its own. They are so
+                many times longer: the first of them tries about when one alone would.
         """
         # Beyond this the power is far over any cap, and would overflow in the end.
         doublings = min(max(failures, 1) - 1, 32)
         ceiling = max(min(self.first_s * 2.0**doublings, self.cap_s), self.floor_s)
-        pause = self.floor_s + chance * (ceiling - self.floor_s)
+        pause = self.floor_s + chance * (ceiling - self.floor_s) * together
         return max(pause, asked_s * (1 + chance / 5))
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Mapping
 
+    from muster.edge.upstream.arrival import Arrival
     from muster.edge.upstream.hub_time import HubTime
     from muster.edge.upstream.login import Gateway
 
@@ -82,10 +83,18 @@ class Https:
         gateway: the server.
         context: whom to trust, and the client certificate if there is one.
         time: for tokens; learns from refusals.
+        arrival: before which nothing is asked; `None` where nothing is to be waited for.
     """
 
-    def __init__(self, gateway: Gateway, context: ssl.SSLContext, time: HubTime) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        context: ssl.SSLContext,
+        time: HubTime,
+        arrival: Arrival | None = None,
+    ) -> None:
         self._gateway = gateway
+        self._arrival = arrival
         self._time = time
         server = Server(
             host=gateway.host,
@@ -122,6 +131,11 @@ class Https:
             RefusedError: the service says no.
             NonsenseError: it answers what it should not.
         """
+        if self._arrival is not None and (left_s := self._arrival.left_s):
+            raise UnreachableError(
+                f"this device has just started and comes to {self._gateway.host} in {left_s:.0f} s,"
+                " so that not all devices of a site come at once"
+            )
         sent = {"method": method, "path": path, "body": body, "headers": headers or {}}
         answer, date = await self._once(**sent, token=self._token(proof, token_s))
         if answer.status == _UNAUTHORIZED and date is not None and self._time.learn(date):

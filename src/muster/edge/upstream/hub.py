@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from muster.edge.identity import DeviceIdentity, ModuleIdentity
+    from muster.edge.upstream.arrival import Arrival
     from muster.edge.upstream.base import Feature, Owner
     from muster.edge.upstream.hub_time import HubTime
     from muster.edge.upstream.tuning import Tuning
@@ -47,6 +48,7 @@ class Hub:
         upstream_protocol: see `login.transports`.
         time: for tokens.
         randomness: spreads attempts.
+        arrival: before which nothing is said; `None` where nothing is to be waited for.
         environment: says the proxy, see `Proxy.of`.
         gateway: where it is, where that is not said by the names.
 
@@ -66,6 +68,7 @@ class Hub:
         randomness: Randomness,
         environment: Mapping[str, str],
         gateway: Gateway | None = None,
+        arrival: Arrival | None = None,
     ) -> None:
         self._device = device
         self._gateway = gateway or Gateway.of(device.hub_host, parent_hostname, environment)
@@ -73,15 +76,16 @@ class Hub:
         self._sessions: WeakSet[MqttSession] = WeakSet()
         self._time = time
         self._randomness = randomness
+        self._arrival = arrival
         self._login = Login(hub_host=device.hub_host, device_id=device.device_id, key=device.key)
         # One for all, since the system's certificates take a megabyte each time.
         trusted = trust.context(trust_bundle)
         self._dialler = Dialler(trusted, LIMITS)
-        self._https = self._device_https = Https(self._gateway, trusted, time)
+        self._https = self._device_https = Https(self._gateway, trusted, time, arrival)
         if device.certificate is not None:
             # Modules prove themselves by their keys, whatever the device has.
             own = trust.context(trust_bundle, device.certificate, device.private_key)
-            self._device_https = Https(self._gateway, own, time)
+            self._device_https = Https(self._gateway, own, time, arrival)
 
     def session(
         self,
@@ -99,10 +103,12 @@ class Hub:
             dialler=self._dialler,
             time=self._time,
             randomness=self._randomness,
+            arrival=self._arrival,
             ways=self._ways,
             features=features,
             tuning=tuning,
             reached=self._reached,
+            company=self._company,
         )
         self._sessions.add(made)
         return made
@@ -130,6 +136,10 @@ class Hub:
             if session is not first and session.link is Link.UNREACHABLE:
                 chance = int.from_bytes(self._randomness.token_bytes(4)) / 2**32
                 loop.call_later(chance * _FOLLOW_S, session.hurry)
+
+    def _company(self) -> int:
+        """Count the sessions that look for the hub, the one that asks included."""
+        return sum(each.looks for each in self._sessions)
 
     async def close(self) -> None:
         """Let go of connections; sessions have been closed before."""

@@ -29,6 +29,7 @@ from muster.net.tasks import spawn
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from muster.edge.upstream.arrival import Arrival
     from muster.edge.upstream.base import Owner
     from muster.edge.upstream.hub_time import HubTime
     from muster.edge.upstream.login import Gateway, Login
@@ -76,6 +77,10 @@ class MqttSession:
         features: what the identity takes.
         tuning: see there.
         reached: called each time that the hub has accepted.
+        company: tells how many sessions of the device look for the hub. Each makes its pauses so
+            many times longer, so that together they try as often as one would, and one that gets
+            through has the others follow.
+        arrival: before which it does not try; `None` where nothing is to be waited for.
     """
 
     def __init__(
@@ -91,6 +96,8 @@ class MqttSession:
         features: frozenset[Feature] = ALL,
         tuning: Tuning | None = None,
         reached: Callable[[MqttSession], None] | None = None,
+        company: Callable[[], int] | None = None,
+        arrival: Arrival | None = None,
     ) -> None:
         self._login = login
         self._gateway = gateway
@@ -102,6 +109,9 @@ class MqttSession:
         self._features = features
         self._tuning = tuning or Tuning()
         self._reached = reached
+        self._company = company
+        self._arrival = arrival
+        self._found_before = False
         self._link = Link.UNREACHABLE
         self._told: tuple[Link, str] | None = None
         self._connection: Connection | None = None
@@ -120,6 +130,11 @@ class MqttSession:
     def link(self) -> Link:
         """How it stands."""
         return self._link
+
+    @property
+    def looks(self) -> bool:
+        """Whether it looks for the hub."""
+        return self._task is not None and self._link is Link.UNREACHABLE
 
     def open(self) -> None:
         """Begin; at once and without waiting for the hub."""
@@ -218,9 +233,10 @@ class MqttSession:
     async def _run(self) -> None:
         failures = 0
         try:
+            await self._arrive()
             while True:
                 began = asyncio.get_running_loop().time()
-                failure = await self._connect() or await self._stay()
+                failure = await self._connect(failures) or await self._stay()
                 if failure is None:
                     continue  # the token is renewed
                 if asyncio.get_running_loop().time() - began > self._tuning.stable_s:
@@ -231,14 +247,28 @@ class MqttSession:
         finally:
             self._end()
 
-    async def _connect(self) -> Failure | None:
-        """Connect in the first way that works; `None` where one did."""
+    async def _arrive(self) -> None:
+        """Wait until this device comes to its hub, and say so."""
+        if self._arrival is not None and (left_s := self._arrival.left_s) > 0:
+            detail = f"this device has just started and comes to its hub in {left_s:.0f} s"
+            self._link_is(Link.UNREACHABLE, detail)
+            await self._arrival.wait()
+
+    async def _connect(self, failed: int) -> Failure | None:
+        """Connect in the first way that works; `None` where one did.
+
+        Args:
+            failed: how many attempts have failed in a row. Where a way has worked before, that one
+                is tried alone each other time: mostly it is the hub that is away.
+        """
         failures: dict[Transport, Failure] = {}
-        for way in tuple(self._ways):
+        alone = self._found_before and failed % 2 == 1
+        for way in tuple(self._ways[:1] if alone else self._ways):
             failure = await self._attempt(way)
             if failure is None:
                 # It is the first choice from now on.
                 self._ways.sort(key=lambda each: each is not way)
+                self._found_before = True
                 return None
             failures[way] = failure
             if not failure.unreachable:
@@ -331,7 +361,8 @@ class MqttSession:
         tuning = self._tuning
         pauses = tuning.refused if refused else tuning.unreachable
         chance = int.from_bytes(self._randomness.token_bytes(4)) / 2**32
-        pause_s = pauses.pause_s(failures, chance, failure.wait_s)
+        together = 1 if refused or self._company is None else self._company()
+        pause_s = pauses.pause_s(failures, chance, failure.wait_s, together)
         _log.info(
             "no connection to the hub",
             identity=self._name,

@@ -15,6 +15,7 @@ from muster.edge.daemon.daemon import Daemon, InUseError
 from muster.edge.daemon.own_log import OwnLog
 from muster.edge.daemon.runtimes import Runtimes
 from muster.edge.settings import ContainerEngine, ManualProvisioning, Settings, Sockets
+from muster.edge.upstream.arrival import Arrival
 from muster.errors import InvalidArgumentError
 from muster.ids import Randomness
 from support.edge import PATIENCE_S
@@ -44,7 +45,7 @@ def _settings(directory: Path, **fields: Any) -> Settings:
 
 def _daemon(settings: Settings) -> Daemon:
     clock = SystemClock()
-    return Daemon(settings, OwnLog(clock), clock=clock, randomness=Randomness())
+    return Daemon(settings, OwnLog(clock), Arrival(0), clock=clock, randomness=Randomness())
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from muster.edge.settings import (
     SymmetricKeyAttestation,
 )
 from muster.edge.state import StateDirectory
+from muster.edge.upstream.arrival import Arrival
 from muster.edge.upstream.backoff import Backoff
 from muster.edge.upstream.errors import NonsenseError, RefusedError, UnreachableError, UpstreamError
 from muster.edge.upstream.registration import Assignment
@@ -139,6 +140,20 @@ async def test_always_on_startup_asks_first(device: Callable[..., Subject]) -> N
     assert found.origin is Origin.REGISTERED
     assert found.identity.hub_host == "plant-b.example"
     assert found.moved
+
+
+async def test_always_on_startup_asks_when_the_device_comes(device: Callable[..., Subject]) -> None:
+    mode = Reprovisioning.ALWAYS_ON_STARTUP
+    arrival = Arrival(3600)
+    # Who has no backup, and who is told to, asks at once.
+    await device(HERE, mode=mode, arrival=arrival).start()
+    await device(HERE, mode=mode, arrival=arrival).start(reprovision=True)
+    subject = device(THERE, mode=mode, arrival=arrival)
+    starting = asyncio.ensure_future(subject.start())
+    await asyncio.sleep(0.05)
+    assert subject.service.asked == 0
+    arrival.now()
+    assert (await starting).identity.hub_host == "plant-b.example"
 
 
 @pytest.mark.parametrize("answer", [AWAY, REFUSED, NonsenseError("?"), None])

@@ -56,13 +56,17 @@ async def test_hurry(peer: Peer, begin: Callable[..., Subject]) -> None:
 
 
 class Counted(Backoff, frozen=True, kw_only=True):
-    """Pauses that know for how many failures each was made."""
+    """Pauses that know for how many failures, and for how many sessions, each was made."""
 
     asked: list[int] = msgspec.field(default_factory=list)
+    together: list[int] = msgspec.field(default_factory=list)
 
-    def pause_s(self, failures: int, chance: float, asked_s: float = 0.0) -> float:
+    def pause_s(
+        self, failures: int, chance: float, asked_s: float = 0.0, together: int = 1
+    ) -> float:
         self.asked.append(failures)
-        return super().pause_s(failures, chance, asked_s)
+        self.together.append(together)
+        return super().pause_s(failures, chance, asked_s, together)
 
 
 async def test_attempts_that_others_asked_for_make_no_pause_longer(
@@ -76,6 +80,21 @@ async def test_attempts_that_others_asked_for_make_no_pause_longer(
         subject.session.hurry()
         await asyncio.sleep(0.01)
     assert set(never.asked) == {1}
+
+
+async def test_a_way_that_has_worked_is_tried_alone_each_other_time(
+    peer: Peer, begin: Callable[..., Subject]
+) -> None:
+    subject = begin(ways=[Transport.MQTT, Transport.WEBSOCKET])
+    await subject.connected()
+    owner, session = subject.owner, subject.session
+    session._gateway = Gateway(host="localhost", address=HOST, mqtt_port=9, https_port=9)
+    assert peer.line.transport is not None
+    peer.line.transport.abort()
+    # The first is the loss itself; the same words are told once.
+    await until(lambda: len(owner.links) >= 6)
+    tried = [detail.count("localhost:9") for _, detail in owner.links[2:6]]
+    assert tried == [1, 2, 1, 2]
 
 
 async def test_a_stranger_is_not_trusted(listen: Listen) -> None:
