@@ -88,7 +88,7 @@ def test_a_module_with_the_official_sdk_sends_through_the_device(
     logs = daemon.iotedge("logs", "sender")
     assert "sent" in logs.stdout
     listed = daemon.iotedge("list").stdout.splitlines()
-    assert listed[0] == "NAME           STATUS         DESCRIPTION    Config"
+    assert listed[0] == "NAME             STATUS           DESCRIPTION      Config"
     assert [line.split()[0] for line in listed[1:]] == ["edgeAgent", "edgeHub", "sender"]
     assert daemon.end(signal.SIGTERM) == 0
     assert "Traceback" not in daemon.log_text()
