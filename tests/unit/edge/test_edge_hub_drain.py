@@ -20,6 +20,7 @@ from muster.edge.hub.scope import local
 from muster.edge.hub.twins import Twins
 from muster.edge.hub.upstreams import DrainPace
 from muster.edge.upstream.base import Link, Message, NoLinkError
+from muster.edge.upstream.login import Login
 from muster.ids import Randomness
 from muster.store.sqlite import SqliteEngine
 from support.edge import until
@@ -105,11 +106,13 @@ async def device(tmp_path: Path) -> AsyncIterator[Device]:
     made = Device(queues, clock)
     made.line = Line(
         local("edge", "m"),
+        Login(hub_host="hub", device_id="edge", module_id="m", key=b""),
         queues=queues,
         twins=Twins(engine, clients, broker),
         clients=clients,
         methods=Methods(clients, randomness),
         pace=DrainPace(clock, RATE, made.sleep),
+        refused=lambda _login, _why: None,
     )
     cloud: Any = made.cloud
     made.line.open(cloud)

@@ -27,6 +27,7 @@ from muster.edge.hub.queues import Queues
 from muster.edge.hub.twins import Twins
 from muster.edge.hub.upstreams import DrainPace
 from muster.edge.upstream.base import HubError, Link, Message, NoLinkError
+from muster.edge.upstream.login import Login
 from muster.errors import (
     InvalidArgumentError,
     NotFoundError,
@@ -402,11 +403,13 @@ async def test_methods_of_clients_that_are_not_there_wait_as_long_as_asked(tmp_p
 async def line(made: Parts) -> AsyncIterator[Line]:
     made_line = Line(
         REF,
+        Login(hub_host="hub", device_id=REF.device_id, module_id=REF.module_id or None, key=b""),
         queues=made.queues,
         twins=made.twins,
         clients=made.clients,
         methods=made.methods,
         pace=DrainPace(made.clock, 1e6),
+        refused=lambda _login, _why: None,
     )
     made.cloud.owner = made_line
     made_line.open(made.cloud)
