@@ -43,12 +43,15 @@ class ModuleIdentity(msgspec.Struct, frozen=True, kw_only=True):
         generation_id: of the identity, as the hub says it.
         key: the module's primary key, raw bytes.
         managed_by: who made it, as the hub says it; `IotEdge` where a device did.
+        is_current: False where the hub has said that it has other keys: this device lost the one
+            that it had derived them of, or has never set them.
     """
 
     module_id: str
     generation_id: str
     key: bytes
     managed_by: str = ""
+    is_current: bool = True
 
     def __repr__(self) -> str:
         return (

@@ -7,6 +7,7 @@ aside and counts as not there, for a device must start all the same; the log say
 from __future__ import annotations
 
 import contextlib
+import errno
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 import msgspec
@@ -26,6 +27,8 @@ T = TypeVar("T")
 
 MASTER_KEY_SIZE: Final = 32
 
+_LASTING: Final = frozenset({errno.EIO, errno.EISDIR})
+"""Errors of reading a file that do not pass by themselves, while its name can be given away."""
 _MASTER_KEY: Final = "master.key"
 _FILE_MODE: Final = 0o600
 _DIRECTORY_MODE: Final = 0o700
@@ -77,12 +80,13 @@ class StateDirectory:
             return foreign_json.decode(private_file.read_private(path), kind)
         except FileNotFoundError:
             return None
-        except InvalidArgumentError as error:
-            _log.warning("state file is not used", file=str(path), reason=error.message)
-        except (OSError, ForeignJsonError) as error:
-            _log.warning("state file cannot be read", file=str(path), reason=str(error))
-        with contextlib.suppress(OSError):
-            path.replace(path.with_name(f"{name}.bad"))
+        except (InvalidArgumentError, ForeignJsonError) as error:
+            _put_aside(path, str(error))
+        except OSError as error:
+            if error.errno in _LASTING:
+                _put_aside(path, str(error))
+            else:
+                _log.warning("state file cannot be read", file=str(path), reason=str(error))
         return None
 
     def remove(self, name: str) -> None:
@@ -96,17 +100,31 @@ class StateDirectory:
         modules) is brought up to date at the hub when it can be reached.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: it cannot be written, or not be read for want of something that may come.
         """
         path = self.home / _MASTER_KEY
-        key = b""
         try:
             key = private_file.read_private(path)
+            if len(key) == MASTER_KEY_SIZE and any(key):
+                return key
+            # Zeros are what a file may hold after a power cut, and anybody can guess them.
+            reason = f"it holds no {MASTER_KEY_SIZE} bytes of a key"
         except FileNotFoundError:
-            pass
-        except (OSError, InvalidArgumentError) as error:
-            _log.warning("the master key is not used", file=str(path), reason=str(error))
-        if len(key) != MASTER_KEY_SIZE:
-            key = randomness.token_bytes(MASTER_KEY_SIZE)
-            private_file.replace(path, key, _FILE_MODE)
+            reason = ""
+        except InvalidArgumentError as error:
+            reason = error.message
+        except OSError as error:
+            if error.errno not in _LASTING:
+                raise  # it may be readable again in a moment, and is worth more than a start
+            reason = str(error)
+        if reason:
+            _put_aside(path, reason)
+        key = randomness.token_bytes(MASTER_KEY_SIZE)
+        private_file.replace(path, key, _FILE_MODE)
         return key
+
+
+def _put_aside(path: Path, reason: str) -> None:
+    _log.warning("state file is not used", file=str(path), reason=reason)
+    with contextlib.suppress(OSError):
+        path.replace(path.with_name(f"{path.name}.bad"))

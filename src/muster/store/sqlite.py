@@ -431,7 +431,9 @@ def _unavailable(error: Exception) -> UnavailableError:
 
 def _code(error: Exception) -> str:
     number = getattr(error, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR
-    return "store-damaged" if number & 0xFF in _DAMAGED else "store-unavailable"
+    # A column that is no text: Python's own words, without a number.
+    damaged = number & 0xFF in _DAMAGED or str(error).startswith("Could not decode")
+    return "store-damaged" if damaged else "store-unavailable"
 
 
 def _open(path: Path, profile: Profile) -> list[sqlite3.Connection]:

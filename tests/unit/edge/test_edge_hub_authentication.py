@@ -82,7 +82,7 @@ class Parts:
         self.gone: list[str] = []
         self.clock = clock
         self.scope = Scope("edge", engine, hub, clock, lambda ref: self.gone.append(ref.text))
-        self.authenticator = Authenticator(self.scope, HOSTS, clock)
+        self.authenticator = Authenticator(self.scope, "edge", HOSTS, clock)
 
 
 @contextlib.asynccontextmanager

@@ -85,7 +85,7 @@ async def services(tmp_path: Path) -> AsyncIterator[Services]:
     yield Services(
         device_id="edge",
         hosts=("gateway",),
-        authenticator=Authenticator(scope, ("gateway",), clock),
+        authenticator=Authenticator(scope, "edge", ("gateway",), clock),
         clients=clients,
         broker=broker,
         queues=queues,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,32 @@ def test_a_file_that_says_something_else_is_none(state: StateDirectory, content:
     state.write("note", NOTE)
     (state.home / "note").write_bytes(content)
     assert state.read("note", Note) is None
+
+
+@pytest.mark.parametrize("content", [b"", bytes(MASTER_KEY_SIZE), b"x" * 31, b"x" * 33])
+def test_a_master_key_that_is_none_is_put_aside(state: StateDirectory, content: bytes) -> None:
+    first = state.master_key(Randomness())
+    assert state.master_key(Randomness()) == first
+    (state.home / "master.key").write_bytes(content)
+    second = state.master_key(Randomness())
+    assert second not in (first, content)
+    assert (state.home / "master.key.bad").read_bytes() == content
+    assert state.master_key(Randomness()) == second
+
+
+def test_a_master_key_is_kept_where_it_cannot_be_opened_now(
+    state: StateDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = state.master_key(Randomness())
+
+    def refuse(_: Path) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("muster.auth.private_file.read_private", refuse)
+        with pytest.raises(OSError, match="Too many open files"):
+            state.master_key(Randomness())
+    assert state.master_key(Randomness()) == first
 
 
 def test_a_file_that_others_could_write_is_not_believed(state: StateDirectory) -> None:

@@ -37,10 +37,10 @@ class KnownIdentities:
             NoLinkError: likewise.
         """
         self._known = {one.module_id: one for one in await self._identities.all()}
-        self._ensured &= self._known.keys()
+        self._ensured &= {module_id for module_id, one in self._known.items() if one.is_current}
 
     async def ensure(self, module_id: str) -> bool:
-        """See that there is one, once in a deployment.
+        """See that there is one with this device's keys, once in a deployment.
 
         Returns:
             Whether it is another one than was known.

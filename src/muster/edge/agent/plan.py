@@ -49,6 +49,8 @@ class Kind(enum.IntEnum):
     """The deployment wants it running or stopped, and it is not."""
     HEALTHY = 8
     """It has run for long: its restarts are forgotten."""
+    IDENTITY = 9
+    """The hub has other keys of it than this device: it is told, and the module left alone."""
 
 
 class Act(enum.Enum):
@@ -93,11 +95,13 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         spec: how it is made; `None` while it has no identity. What is found of it is then started
             and stopped, but not replaced.
         fingerprint: of the spec; `None` without one.
+        has_keys: whether the hub has the keys that the module signs with.
     """
 
     wanted: WantedModule
     spec: ModuleSpec | None = None
     fingerprint: str | None = None
+    has_keys: bool = True
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,7 +208,10 @@ class _Planner:
                 return _step(wanted, Kind.START, Act.START)
             replace = (Act.STOP, Act.REMOVE, Act.FORGET, Act.CREATE, *start)
             return _step(wanted, Kind.UPDATE, Act.IDENTIFY, Act.PREPARE, *replace)
-        return self._as_it_is(wanted, module)
+        step = self._as_it_is(wanted, module)
+        if step is None and not target.has_keys:
+            return _step(wanted, Kind.IDENTITY, Act.IDENTIFY)
+        return step
 
     def _as_it_is(self, wanted: WantedModule, module: Module) -> Step | None:
         if wanted.status is DesiredStatus.STOPPED:

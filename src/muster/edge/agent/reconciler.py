@@ -41,7 +41,7 @@ from muster.net.tasks import spawn
 
 _log = structlog.get_logger(__name__)
 
-_IMPATIENT: Final = frozenset({Kind.RESTART, Kind.HEALTHY})
+_IMPATIENT: Final = frozenset({Kind.RESTART, Kind.HEALTHY, Kind.IDENTITY})
 """Steps that wait for nobody and that nobody waits for. They are no part of a deployment's way."""
 _EMPTYING: Final = frozenset({Kind.REMOVE, Kind.DEAD})
 _IDENTITY: Final = "identity of "
@@ -257,12 +257,15 @@ class Reconciler:
         engine = self._engines[wanted.runtime]
         socket = self._workload.socket(wanted.name)
         spec = specification(wanted, identity, socket, deployment.runtime, self._facts)
+        fingerprint = None
         try:
-            return Target(wanted=wanted, spec=spec, fingerprint=engine.fingerprint(spec))
+            fingerprint = engine.fingerprint(spec)
         except Exception as error:  # noqa: BLE001 - one bad module must not hold up the others
             # What runs is left as it is: nobody can tell what it should be.
             self._unfit[wanted.name] = _words(error)
-            return Target(wanted=wanted, spec=spec)
+        return Target(
+            wanted=wanted, spec=spec, fingerprint=fingerprint, has_keys=identity.is_current
+        )
 
     def _observe(self, deployment: Deployment, found: Sequence[Found]) -> None:
         for one in found:

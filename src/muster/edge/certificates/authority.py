@@ -4,6 +4,10 @@ What the device makes has two levels. The root lasts for ever and is what leaf d
 trust. The CA below it signs everything, lives for `EdgeCa.lifetime_days` and is replaced in time,
 also when the clock steps over its end, without anybody having to trust anything anew. A root whose
 dates mean something would end or not have begun on a device whose clock says 1970 (users.md, 23).
+
+A file of these that is damaged is put aside. While there is the root's key, what is made anew is
+trusted by whoever trusted what was there; a root whose key is lost is replaced when the CA below it
+is due, for without one nobody can connect at all.
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ SigningKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 _ROOT_START: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _NO_END: Final = dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.UTC)
 """Of certificates that do not end (RFC 5280, 4.1.2.5)."""
+_UNUSABLE: Final = "invalid-certificate-file"
 _log = structlog.get_logger(__name__)
 
 
@@ -146,21 +151,25 @@ class DeviceAuthority:
     def _kept(self) -> Issuer | None:
         """Return the CA on disk; `None` where there is none that can be used."""
         try:
-            root, _ = self._root()
+            root = self._root()
             certificate = x509.load_pem_x509_certificate(self._path("ca.pem").read_bytes())
             certificate.verify_directly_issued_by(root)
             key = _read_key(self._path("ca.key"))
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, InvalidSignature, InvalidArgumentError) as error:
-            _log.warning("the device's CA cannot be used and is made anew", reason=str(error))
+            _log.warning(
+                "the device's CA cannot be used and is made anew",
+                file=str(self._path("ca.pem")),
+                reason=str(error),
+            )
             return None
         if key.public_key() != certificate.public_key():
             return None  # the power failed between the two files
         return self._made(certificate, key, root)
 
     def _renew(self) -> Issuer:
-        root, root_key = self._root()
+        root, root_key = self._root_with_key()
         key = ec.generate_private_key(ec.SECP256R1())
         start = self._clock.now() - parts.BACKDATED
         certificate = self._sign_ca(
@@ -182,30 +191,54 @@ class DeviceAuthority:
             certificate, key, parts.certificate_pem(certificate), parts.certificate_pem(root)
         )
 
-    def _root(self) -> tuple[x509.Certificate, SigningKey]:
-        """Return the root, made when there is none.
+    def _root(self) -> x509.Certificate:
+        """Return the root's certificate, made when there is none that can be used.
+
+        One that is made anew with the key of before takes its place for whoever trusts that one.
 
         Raises:
-            InvalidArgumentError: it cannot be used. It is not replaced: leaf devices trust it.
+            InvalidArgumentError: others have access to the key's file.
         """
-        path, key_path = self._path("root.pem"), self._path("root.key")
-        if not path.exists():
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # The key goes first: after a crash in between the next start goes on from there.
-            key = _read_key(key_path) if key_path.exists() else self._new_root_key(key_path)
-            name = f"{self._device_id[:48]} edge root"
-            root = self._sign_ca(name, key.public_key(), (_ROOT_START, _NO_END), signing_key=key)
-            private_file.replace(path, parts.certificate_pem(root), 0o644)
-            return root, key
+        path = self._path("root.pem")
         try:
-            root = x509.load_pem_x509_certificate(path.read_bytes())
+            return x509.load_pem_x509_certificate(path.read_bytes())
+        except FileNotFoundError:
+            pass
         except ValueError:
-            raise _unusable(
-                path, "it is no PEM certificate; restore it, or remove it and trust a new one"
-            ) from None
-        return root, _read_key(key_path)
+            _put_aside(path, "it is no PEM certificate")
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self._sign_root(self._root_key())
 
-    def _new_root_key(self, path: Path) -> SigningKey:
+    def _root_with_key(self) -> tuple[x509.Certificate, SigningKey]:
+        """Return the root with its key; another one where the key is lost.
+
+        Raises:
+            InvalidArgumentError: see `_root`.
+        """
+        root, key = self._root(), self._root_key()
+        if root.public_key() != key.public_key():
+            _log.error("the device has a new root, which leaf devices have to trust anew")
+            root = self._sign_root(key)
+        return root, key
+
+    def _sign_root(self, key: SigningKey) -> x509.Certificate:
+        name = f"{self._device_id[:48]} edge root"
+        root = self._sign_ca(name, key.public_key(), (_ROOT_START, _NO_END), signing_key=key)
+        private_file.replace(self._path("root.pem"), parts.certificate_pem(root), 0o644)
+        return root
+
+    def _root_key(self) -> SigningKey:
+        """Return the root's key, made when there is none that can be used."""
+        path = self._path("root.key")
+        try:
+            return _read_key(path)
+        except FileNotFoundError:
+            pass
+        except InvalidArgumentError as error:
+            if error.code != _UNUSABLE:
+                raise
+            _put_aside(path, error.message)
+        # The key goes first: after a crash in between the next start goes on from there.
         key = ec.generate_private_key(ec.SECP256R1())
         private_file.replace(path, parts.key_pem(key), 0o600)
         return key
@@ -268,5 +301,10 @@ def _read_key(path: Path) -> SigningKey:
     return key
 
 
+def _put_aside(path: Path, reason: str) -> None:
+    _log.error("a certificate file is not used", file=str(path), reason=reason)
+    path.replace(path.with_name(f"{path.name}.bad"))
+
+
 def _unusable(path: Path, reason: str) -> InvalidArgumentError:
-    return InvalidArgumentError(f"{path} cannot be used: {reason}", code="invalid-certificate-file")
+    return InvalidArgumentError(f"{path} cannot be used: {reason}", code=_UNUSABLE)

@@ -152,11 +152,13 @@ class HubModule:
         await asyncio.sleep(_AGAIN_S)
         async with self._turn:
             if damaged:
-                _log.error("the edge hub begins without what waited in its database, put aside")
+                home = self._ground.state.directory("hub").home
+                _log.error(
+                    "the edge hub begins without what waited in its database, put aside",
+                    file=str(home / database.FILE_NAME),
+                )
                 try:
-                    await asyncio.to_thread(
-                        database.put_aside, self._ground.state.directory("hub").home
-                    )
+                    await asyncio.to_thread(database.put_aside, home)
                 except OSError as error:
                     _log.error("the database cannot be put aside", reason=str(error))
             await self._begin()

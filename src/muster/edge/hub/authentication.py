@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from muster.auth import audience, sas_token, thumbprints
 from muster.edge.hub.members import local
-from muster.edge.identity import HUB
+from muster.edge.identity import AGENT, HUB
 from muster.errors import ForbiddenError, MusterError, UnauthorizedError, UnavailableError
 
 if TYPE_CHECKING:
@@ -52,6 +52,9 @@ class Authenticator:
 
     Args:
         scope: the identities.
+        device_id: of this device. Its own `$edgeAgent` and `$edgeHub` are parts of this process
+            and connect to nobody here: whoever says to be one of them would take over their
+            sessions with the hub. Those of edge devices below this one are clients like others.
         hosts: what tokens may be for: the hub's name and this device's.
         clock: for expiry.
 
@@ -59,8 +62,9 @@ class Authenticator:
         refused: proofs that were refused, by code of the error, since the start.
     """
 
-    def __init__(self, scope: Scope, hosts: Iterable[str], clock: Clock) -> None:
+    def __init__(self, scope: Scope, device_id: str, hosts: Iterable[str], clock: Clock) -> None:
         self._scope = scope
+        self._own = frozenset([local(device_id, AGENT), local(device_id, HUB)])
         self._hosts = tuple(hosts)
         self._clock = clock
         self.refused: Counter[str] = Counter()
@@ -73,6 +77,8 @@ class Authenticator:
             UnavailableError: it is not known here, and the hub cannot be asked now.
         """
         try:
+            if ref in self._own:
+                raise _refused(f"'{ref.text}' is this process itself.", "runtime-identity")
             return await self._login(ref, proof)
         except MusterError as error:
             self.refused[error.code] += 1

@@ -150,7 +150,7 @@ class EdgeHub:
         self._services = Services(
             device_id=device.device_id,
             hosts=hosts,
-            authenticator=Authenticator(self._scope, hosts, clock),
+            authenticator=Authenticator(self._scope, device.device_id, hosts, clock),
             clients=self._clients,
             broker=self._broker,
             queues=queues,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, cast, final
+from typing import TYPE_CHECKING, NamedTuple, final
 
-from muster.edge.hub.database import SQL
+from muster.edge.hub.database import SQL, decoded
 from muster.store.engine import Statement
 from muster.wire.mqtt import device_filters
 
@@ -36,7 +36,10 @@ class MqttSessions:
     async def load(self, ref: IdentityRef) -> TopicFilters | None:
         """Return a session, `None` when it holds nothing."""
         rows = await self._engine.read(SQL["session"], {"identity": ref.text})
-        return device_filters.decode(cast("str", rows[0][0])) if rows else None
+        filters = (
+            decoded(rows[0][0], dict[str, int], f"the session of {ref.text}") if rows else None
+        )
+        return filters and device_filters.compact(filters)
 
     async def save(self, ref: IdentityRef, filters: TopicFilters) -> None:
         """Keep a session; returns when it would survive a power cut."""

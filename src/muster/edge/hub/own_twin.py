@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 import msgspec
 import structlog
 from msgspec import Struct
 
 from muster.edge.hub import desired
-from muster.edge.hub.database import SQL
+from muster.edge.hub.database import SQL, decoded
 from muster.edge.upstream.base import HubError, Link, NoLinkError
 from muster.errors import InvalidArgumentError, MusterError, UnavailableError
 from muster.model import twin as twin_rules
@@ -88,7 +88,9 @@ class OwnTwin:
         rows = await self._engine.read(SQL["setting"], {"name": _SETTING})
         if not rows:
             return
-        stored = msgspec.json.decode(cast("str", rows[0][0]), type=_Stored)
+        stored = decoded(rows[0][0], _Stored, "the last good configuration")
+        if stored is None:
+            return
         try:
             self._hub.use(desired.parse(stored.desired))
         except InvalidArgumentError as error:

@@ -6,12 +6,12 @@ The copy on disk is what counts while the hub is out of reach, also after a rebo
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, Protocol, cast, final
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 import msgspec
 import structlog
 
-from muster.edge.hub.database import SQL
+from muster.edge.hub.database import SQL, decoded
 from muster.edge.hub.members import Member, Members, local, of_page, page_of
 from muster.edge.upstream.errors import RefusedError, UpstreamError
 from muster.model.pacing import Pace
@@ -84,7 +84,10 @@ class Scope:
     async def load(self) -> None:
         """Read the copy on disk."""
         for (document,) in await self._engine.read(SQL["scope"], {}):
-            self._members.put([_decode(cast("str", document))])
+            # The hub says it again when it can be asked.
+            member = decoded(document, Member, "a member of the scope")
+            if member is not None:
+                self._members.put([member])
 
     def find(self, ref: IdentityRef) -> Member | None:
         """Return a member as it was known last."""
@@ -250,4 +253,3 @@ class Scope:
 
 
 _encode: Final = msgspec.json.Encoder().encode
-_decode: Final = msgspec.json.Decoder(Member).decode

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from muster.edge.hub.database import SQL
+from muster.edge.hub.database import SQL, decoded
 from muster.edge.upstream.base import HubError, NoLinkError
 from muster.errors import MusterError, PreconditionFailedError
 from muster.model import twin as twin_rules
@@ -118,8 +118,9 @@ class Twins:
         """Find out whose reported properties wait for the cloud."""
         known = {ref.text: ref for ref in names}
         for identity, document in await self._engine.read(SQL["twins"], {}):
-            ref = known.get(cast("str", identity))
-            if ref is not None and _decode(cast("str", document)).pending:
+            name = cast("str", identity)
+            ref, copy = known.get(name), decoded(document, Copy, f"the twin of {name}")
+            if ref is not None and copy is not None and copy.pending:
                 self._pending.add(ref)
 
     def waits(self, ref: IdentityRef) -> bool:
@@ -334,7 +335,8 @@ class Twins:
         copy = self._copies.get(ref)
         if copy is None:
             rows = await self._engine.read(SQL["twin"], {"identity": ref.text})
-            copy = _decode(cast("str", rows[0][0])) if rows else Copy()
+            kept = decoded(rows[0][0], Copy, f"the twin of {ref.text}") if rows else None
+            copy = kept or Copy()
             self._make_room()
             self._copies[ref] = copy
         return copy
@@ -381,4 +383,3 @@ def _with(pending: list[JsonObject], patch: JsonObject, reported: JsonObject) ->
 
 
 _encode: Final = msgspec.json.Encoder().encode
-_decode: Final = msgspec.json.Decoder(Copy).decode

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -73,6 +74,7 @@ def on_error(_request: Request, error: Exception) -> Response:
 
 
 GROUP: Final = RouteGroup("local API", on_error)
+_log = structlog.get_logger(__name__)
 
 
 def route(method: str, pattern: str, since: str, operation: Operation) -> Route:
@@ -91,7 +93,12 @@ def _of_version(since: str, operation: Operation) -> Handler:
             )
         if version < since:
             raise NotFoundError(f"there is no such thing before api-version {since}")
-        return await operation(request)
+        try:
+            return await operation(request)
+        except (EngineError, HubError, NoLinkError) as error:
+            # Not ours to mend, so the log needs no trace of where in the code it was met.
+            _log.warning("request failed", path=request.scope["path"][:256], reason=str(error))
+            return on_error(request, error)
 
     return answer
 

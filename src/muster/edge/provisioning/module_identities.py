@@ -93,6 +93,7 @@ class RememberedModules:
         Raises:
             HubError: the hub refuses.
         """
+        others: set[str] = set()
         try:
             found = await self._hub.all()
         except (UnreachableError, NonsenseError) as error:
@@ -100,8 +101,12 @@ class RememberedModules:
         except RefusedError as error:
             raise self._no(error) from None
         else:
+            others = {each.module_id for each in found if each.keys != self._keys(each)}
             await self._remember({module.module_id: _known(module) for module in found})
-        return [self._identity(known) for known in self._known.values()]
+        return [
+            msgspec.structs.replace(self._identity(known), is_current=module_id not in others)
+            for module_id, known in self._known.items()
+        ]
 
     def known(self, module_id: str) -> ModuleIdentity | None:
         """Return the identity last known, without asking anybody; `None` where there was none."""

@@ -107,6 +107,17 @@ def test_an_unchanged_module_is_left_alone() -> None:
     assert steps([target("a")], [found("a")]) == ()
 
 
+def test_a_module_whose_keys_the_hub_has_not_is_left_alone_but_told_of() -> None:
+    lost = msgspec.structs.replace(target("m"), has_keys=False)
+    (step,) = steps([lost], [found("m")])
+    assert (step.kind, step.acts) == (Kind.IDENTITY, (Act.IDENTIFY,))
+    # What has to be done with the module itself sees to its identity, or goes first.
+    (step,) = steps([lost], [found("m", fingerprint="v0")])
+    assert step.kind is Kind.UPDATE
+    (step,) = steps([lost], [found("m", Status.FAILED)])
+    assert step.kind is Kind.START
+
+
 def test_a_stranger_goes() -> None:
     (step,) = steps([], [found("a")])
     assert (step.kind, step.order) == (Kind.REMOVE, 0)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from muster.clock import ManualClock
@@ -396,6 +397,21 @@ async def test_an_identity_made_anew_makes_the_module_anew(device: Device) -> No
     await device.known.look_up()
     await device.settle()
     assert device.docker.specs["a"].env["IOTEDGE_MODULEGENERATIONID"] == "g7"
+
+
+async def test_keys_that_the_hub_has_not_are_set_and_the_module_goes_on(device: Device) -> None:
+    device.deploy(1, a=docker_module())
+    await device.settle()
+    acts, calls = list(device.docker.calls), len(device.identities.calls)
+    mine = device.identities.there["a"]
+    device.identities.cached["a"] = msgspec.structs.replace(mine, is_current=False)
+    device.identities.away = True
+    await device.known.look_up()
+    device.identities.away = False
+    await device.go_on_until(lambda: len(device.identities.calls) > calls)
+    await device.settle()
+    assert device.identities.calls[calls:] == ["ensure a"]
+    assert device.docker.calls == acts
 
 
 # What hangs.

@@ -101,12 +101,42 @@ def test_a_crash_between_the_two_files(tmp_path: Path, clock: ManualClock) -> No
     after.certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(before.anchors))
 
 
-def test_a_damaged_root_is_not_replaced(tmp_path: Path, clock: ManualClock) -> None:
-    authority(tmp_path, clock).issuer()
+def test_a_damaged_root_is_made_anew_with_its_key(tmp_path: Path, clock: ManualClock) -> None:
+    before = authority(tmp_path, clock).issuer()
     (tmp_path / "root.pem").write_text("cut off")
-    with pytest.raises(InvalidArgumentError, match=r"root\.pem cannot be used"):
-        authority(tmp_path, clock).issuer()
-    assert (tmp_path / "root.pem").read_text() == "cut off"
+    after = authority(tmp_path, clock).issuer()
+    assert (tmp_path / "root.pem.bad").read_text() == "cut off"
+    # Whoever trusts the one of before trusts all that is issued.
+    assert after.certificate == before.certificate
+    clock.advance(80 * DAY)
+    renewed = authority(tmp_path, clock).issuer().certificate
+    assert renewed != before.certificate
+    renewed.verify_directly_issued_by(x509.load_pem_x509_certificate(before.anchors))
+
+
+def test_a_lost_root_key_counts_when_the_ca_is_due(tmp_path: Path, clock: ManualClock) -> None:
+    before = authority(tmp_path, clock).issuer()
+    (tmp_path / "root.key").write_text("cut off")
+    made = authority(tmp_path, clock)
+    assert made.issuer().certificate == before.certificate
+    clock.advance(80 * DAY)
+    after = made.issuer()
+    assert (tmp_path / "root.key.bad").read_text() == "cut off"
+    assert after.anchors != before.anchors
+    after.certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(after.anchors))
+    assert authority(tmp_path, clock).issuer().anchors == after.anchors
+
+
+def test_a_root_key_that_others_can_read_is_left_to_people(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    authority(tmp_path, clock).issuer()
+    (tmp_path / "root.key").chmod(0o644)
+    made = authority(tmp_path, clock)
+    clock.advance(80 * DAY)
+    with pytest.raises(InvalidArgumentError, match="chmod 600"):
+        made.issuer()
+    assert (tmp_path / "root.key").exists()
 
 
 def test_a_crash_before_the_first_root(tmp_path: Path, clock: ManualClock) -> None:

@@ -2,6 +2,10 @@
 
 `module.json` says what it was made of, `run` what became of its last run (see `supervisor`),
 `log/` what it wrote, and `work/` is its working directory where it names none.
+
+Either file may be damaged. A module that runs goes on: that it does is told by the lock on its
+record, who watches it by who has that open, and what it was made of, as far as that decides
+whether it is the right one, by the record, too. One that does not run can only be made anew.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ import fcntl
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,11 +22,15 @@ from typing import Final, Self
 
 import msgspec
 
+from muster.edge import foreign_json
 from muster.edge.engine.base import WORKLOAD_URI, EngineError, JsonObject, Module, Status
 from muster.edge.engine.process import supervisor
 from muster.edge.engine.process.settings import Program, User
+from muster.edge.foreign_json import ForeignJsonError
 
 _KILLED: Final = 137
+_NOT_FOUND: Final = 404
+_DAMAGED_RECORD: Final = "the record of its last run is damaged"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -51,6 +60,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         exited_at: when it ended.
         code: what it ended with; `None` where nobody saw that.
         error: why it did not begin.
+        fingerprint: of the specification it was begun with; empty where that is not known.
     """
 
     id: str = ""
@@ -61,6 +71,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     exited_at: datetime | None = None
     code: int | None = None
     error: str = ""
+    fingerprint: str = ""
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -77,11 +88,16 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
                 return cls._parse(alive, data)
             except ValueError:  # read while it was written
                 file.seek(0)
+            try:
                 return cls._parse(alive, file.read())
+            except ValueError:
+                return cls(alive=alive, error=_DAMAGED_RECORD)
 
     @classmethod
     def _parse(cls, alive: bool, data: bytes) -> Self:  # noqa: FBT001 - a field
         values = supervisor.read_record(data)
+        if data.strip() and "run" not in values:
+            raise ValueError("this is no record")
         pid, _, start = values.get("supervisor", "0 ").partition(" ")
         return cls(
             id=values.get("run", ""),
@@ -93,6 +109,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
             exited_at=_moment(values.get("exited")),
             code=int(values["code"]) if "code" in values else None,
             error=values.get("error", "").strip(),
+            fingerprint=values.get("made", "").strip(),
         )
 
 
@@ -160,27 +177,57 @@ class ModuleDirectory:
         """Read what the module was made of.
 
         Raises:
-            EngineError: 404, there is no such module.
+            EngineError: 404, there is no such module; 409, that is damaged, so that it has to be
+                made anew; 500, it cannot be read.
         """
+        path = self.path / "module.json"
         try:
-            return msgspec.json.decode((self.path / "module.json").read_bytes(), type=Made)
+            return foreign_json.decode(path.read_bytes(), Made)
         except FileNotFoundError:
             raise EngineError(f"No such module: {self.path.name}", 404) from None
+        except ForeignJsonError as error:
+            raise EngineError(f"{path} is damaged: {error}", 409) from None
+        except OSError as error:
+            raise EngineError(f"{path} cannot be read: {error.strerror}", 500) from None
 
     def run(self) -> Run:
         """Read what became of its last run.
 
         Raises:
-            EngineError: 404, there is no such module.
+            EngineError: 404, there is no such module; 500, that cannot be read.
         """
+        path = self.path / "run"
         try:
-            return Run.read(self.path / "run")
+            run = Run.read(path)
         except FileNotFoundError:
             raise EngineError(f"No such module: {self.path.name}", 404) from None
+        except OSError as error:
+            raise EngineError(f"{path} cannot be read: {error.strerror}", 500) from None
+        pid, start = run.supervisor
+        if run.alive and supervisor.stat_of(pid)[19:20] != [start]:
+            # The record is damaged, for whoever holds the lock on it lives.
+            return msgspec.structs.replace(run, supervisor=supervisor.holder(str(path)))
+        return run
 
-    def module(self) -> Module:
-        """Return how the module stands."""
-        made, run = self.made(), self.run()
+    def module(self, damaged: Callable[[str], None]) -> Module:
+        """Return how the module stands.
+
+        Args:
+            damaged: told of each file that is damaged, in words.
+
+        Raises:
+            EngineError: 404, there is no such module; 500, its record cannot be read.
+        """
+        run = self.run()
+        if run.error == _DAMAGED_RECORD:
+            damaged(f"{self.path / 'run'} is damaged")
+        try:
+            made = self.made()
+        except EngineError as error:
+            if error.status == _NOT_FOUND:
+                raise
+            damaged(str(error))
+            return self._unmade(run, str(error))
         code = 0 if run.alive or not run.id else _KILLED if run.code is None else run.code
         return Module(
             name=self.path.name,
@@ -193,13 +240,30 @@ class ModuleDirectory:
             fingerprint=made.fingerprint,
         )
 
+    def _unmade(self, run: Run, reason: str) -> Module:
+        """Return how a module stands of which nobody knows any more how to start it."""
+        return Module(
+            name=self.path.name,
+            status=Status.RUNNING if run.alive else Status.DEAD,
+            description=reason,
+            started_at=run.started_at,
+            exited_at=run.exited_at,
+            fingerprint=run.fingerprint,
+        )
+
     def launch(self, run: str) -> bytes:
-        """Return what a supervisor is told to begin a run."""
-        program = self.made().program
+        """Return what a supervisor is told to begin a run.
+
+        Raises:
+            EngineError: see `made`.
+        """
+        made = self.made()
+        program = made.program
         options = {
             "directory": str(self.path),
             "cwd": program.directory or str(self.path / "work"),
             "run": run,
+            "made": made.fingerprint,
             **{key: str(limit) for key, limit in program.limits.items()},
             **({} if program.user is None else _user(program.user)),
         }

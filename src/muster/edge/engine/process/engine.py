@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import structlog
 
 from muster import __version__
 from muster.edge.engine.base import (
@@ -47,6 +48,8 @@ from muster.ids import Randomness
 # How long what was killed may take to be gone (seconds): as long as the disk it waits for.
 _KILL_PATIENCE_S: Final = 60.0
 _FOLLOW_PAUSE_S: Final = 0.2
+_NOT_FOUND: Final = 404
+_log = structlog.get_logger(__name__)
 
 
 class ProcessEngine:
@@ -63,6 +66,7 @@ class ProcessEngine:
         self._home = home
         self._environments = Environments(home.with_name("environments"))
         self._supervisors: dict[int, int] = {}
+        self._damaged: set[str] = set()
 
     def fingerprint(self, spec: ModuleSpec) -> str:
         """Return a text that differs when a module made of the spec would differ."""
@@ -78,10 +82,12 @@ class ProcessEngine:
         self._home.mkdir(mode=0o711, parents=True, exist_ok=True)
         for rest in self._home.glob(".*"):
             shutil.rmtree(rest, ignore_errors=True)
-        for module in self._home.iterdir():  # what is used is kept
-            with suppress(EngineError):
+        try:
+            for module in self._home.iterdir():  # what is used is kept
                 if (packages := ModuleDirectory(module).made().program.packages) is not None:
                     self._environments.is_ready(packages)
+        except EngineError:
+            return  # nobody can tell what this one uses
         self._environments.sweep()
 
     async def close(self) -> None:
@@ -99,10 +105,17 @@ class ProcessEngine:
             if path.name.startswith("."):
                 continue
             try:
-                found.append(ModuleDirectory(path).module())
-            except EngineError:  # removed meanwhile
-                continue
+                found.append(ModuleDirectory(path).module(self._is_damaged))
+            except EngineError as error:
+                if error.status != _NOT_FOUND:  # removed meanwhile
+                    raise
         return found
+
+    def _is_damaged(self, what: str) -> None:
+        """Say it once: modules are looked at every few seconds."""
+        if what not in self._damaged:
+            self._damaged.add(what)
+            _log.error("a file of a module is not used", reason=what)
 
     async def prepare(self, spec: ModuleSpec) -> None:
         """Make its Python environment, and see that the program is here."""
@@ -309,6 +322,8 @@ def _running(directory: ModuleDirectory) -> Run | None:
 def _open(run: Run) -> int | None:
     """Return a file descriptor of the supervisor; `None` if it has ended meanwhile."""
     pid, start = run.supervisor
+    if not pid:
+        return None
     try:
         watched = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -60,9 +60,10 @@ def pack(options: dict[str, str], command: list[str], env: dict[str, str]) -> by
     """Write what a supervisor is to do.
 
     Args:
-        options: `directory` and `cwd` (paths), `run` (ID of this run), `uid`, `gid`, `groups` (with
-            spaces between), `memory` (bytes), `cpu` (seconds), `files`, `processes` (numbers) and
-            `log` (bytes); what is left out is not changed or has no limit.
+        options: `directory` and `cwd` (paths), `run` (ID of this run), `made` (fingerprint of what
+            it was made of, for the record), `uid`, `gid`, `groups` (with spaces between), `memory`
+            (bytes), `cpu` (seconds), `files`, `processes` (numbers) and `log` (bytes); what is left
+            out is not changed or has no limit.
         command: program and arguments.
         env: all of the environment.
     """
@@ -98,8 +99,8 @@ def write_record(fd: int, values: dict[str, object]) -> None:
 def read_record(data: bytes) -> dict[str, str]:
     """Read what `write_record` wrote.
 
-    That is `run`, `supervisor`, `child`, `started`, `error` where it did not begin, and at the end
-    `exited`, `code` and `lost`, the lines that the log has to tell of yet.
+    That is `run`, `made`, `supervisor`, `child`, `started`, `error` where it did not begin, and at
+    the end `exited`, `code` and `lost`, the lines that the log has to tell of yet.
 
     Processes are an ID and, after a space, the time of their start; moments are nanoseconds.
     """
@@ -129,6 +130,24 @@ def living() -> dict[int, list[str]]:
     names = os.listdir("/proc")  # noqa: PTH208 - no pathlib here
     found = {int(name): stat_of(int(name)) for name in names if name.isdecimal()}
     return {pid: stat for pid, stat in found.items() if stat and stat[0] not in "ZX"}
+
+
+def holder(path: str) -> tuple[int, str]:
+    """Return the process, but this one, that has a file open, and the time of its start.
+
+    `(0, "")` for nobody. A record that is locked is open in its supervisor and nowhere else.
+    """
+    wanted = os.stat(path)  # noqa: PTH116 - no pathlib here
+    for pid, stat in living().items():
+        try:
+            names = os.listdir(f"/proc/{pid}/fd") if pid != os.getpid() else []  # noqa: PTH208
+        except OSError:  # gone, or another user's
+            continue
+        for name in names:
+            with suppress(OSError):
+                if os.path.samestat(os.stat(f"/proc/{pid}/fd/{name}"), wanted):  # noqa: PTH116
+                    return pid, stat[19]
+    return 0, ""
 
 
 def descendants(ancestor: int) -> dict[int, str]:
@@ -402,7 +421,11 @@ def main() -> None:
         last = read_record(os.pread(record, RECORD_SIZE, 0))
         log = Log(f"{directory}/log", int(options["log"]), int(last.get("lost", 0)))
         me = f"{os.getpid()} {stat_of(os.getpid())[19]}"
-        values: dict[str, object] = {"run": options["run"], "supervisor": me}
+        values: dict[str, object] = {
+            "run": options["run"],
+            "made": options["made"],
+            "supervisor": me,
+        }
         write_record(record, values)
         out, err, report = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
         values["started"] = time.time_ns()
