@@ -268,11 +268,11 @@ class Authenticator:
         )
 
 
-def chain_of(ref: IdentityRef, text: str) -> AuthChain | None:
+def chain_of(identity: str, text: str) -> AuthChain | None:
     """Read the chain over which an edge hub speaks for an identity, if one is given.
 
     Args:
-        ref: whom it is to be for.
+        identity: whom it is to be for, `device` or `device/module`.
         text: what the client sent, `''` for none.
 
     Returns:
@@ -289,7 +289,7 @@ def chain_of(ref: IdentityRef, text: str) -> AuthChain | None:
         raise RefusedError(
             error.message, "malformed-auth-chain", chain=text[:_SHOWN], reason=error.message
         ) from None
-    if chain.identity != ref.text:
+    if chain.identity != identity:
         raise RefusedError(
             "The authentication chain is for another identity.",
             "wrong-auth-chain",

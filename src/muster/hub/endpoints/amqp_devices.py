@@ -11,7 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final, final
 
 from muster.errors import UnavailableError
-from muster.hub.authentication import RefusedError
+from muster.hub.authentication import RefusedError, chain_of
 from muster.hub.connections import EXPIRY_GRACE_S, TAKEN_OVER, TOKEN_EXPIRED
 from muster.hub.endpoints import amqp_errors, amqp_faults
 from muster.hub.endpoints.amqp_methods import MethodChannel
@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     from muster.hub.endpoints.amqp_grants import Grant
     from muster.hub.endpoints.session_services import SessionServices
     from muster.hub.hubs import Hub
+    from muster.model.auth_chain import AuthChain
     from muster.model.decision import Fact
     from muster.model.fault import Fault
     from muster.model.identity import IdentityRef
     from muster.wire.amqp.addresses import Address
     from muster.wire.amqp.link import Link
 
+_AUTH_CHAIN: Final = "com.microsoft:auth-chain"
 _MODEL_ID: Final = "com.microsoft:model-id"
 _LONGEST_MODEL_ID: Final = 256
 
@@ -68,7 +70,9 @@ class AmqpDevices:
             RefusedError: it may not connect.
         """
         device_id, module_id = self.named(address, tail) or ("", "")
-        grant, ref = client.grants.identity(address, device_id, module_id)
+        identity = f"{device_id}/{module_id}" if module_id else device_id
+        chain = chain_of(identity, str(link.properties.get(_AUTH_CHAIN) or ""))
+        grant, ref = client.grants.identity(address, device_id, module_id, chain)
         if grant.hub.faults is not None:
             await amqp_faults.meet_attach(grant.hub.faults, client, ref, link)
         key = (client, ref)
@@ -80,7 +84,7 @@ class AmqpDevices:
             return await asyncio.shield(coming)
         coming = self._coming[key] = asyncio.get_running_loop().create_future()
         try:
-            device = await self._connect(client, link, grant, ref)
+            device = await self._connect(client, link, grant, ref, chain)
         except Exception as error:
             coming.set_exception(error)
             # Looked at, for the case that nobody else waits.
@@ -98,13 +102,18 @@ class AmqpDevices:
         self._live.pop((device.client, device.ref), None)
 
     async def _connect(
-        self, client: AmqpClient, link: Link, grant: Grant, ref: IdentityRef
+        self,
+        client: AmqpClient,
+        link: Link,
+        grant: Grant,
+        ref: IdentityRef,
+        chain: AuthChain | None,
     ) -> AmqpDevice:
         services = self.services
         connections = services.connections
-        attempt = connections.begin(ref)
+        attempt = connections.begin(ref, chain)
         try:
-            login = await client.grants.login(grant, ref)
+            login = await client.grants.login(grant, ref, chain)
             await connections.wait_turn(ref)
             model_id = str(link.properties.get(_MODEL_ID) or "")[:_LONGEST_MODEL_ID]
             if model_id != login.model_id:
@@ -123,14 +132,14 @@ class AmqpDevices:
             )
             older = connections.get(ref)
             taken_over = older is not None and older.link.alive
-            connection = connections.attach(attempt, device, login.expires_at)
+            connection = connections.attach(attempt, device, login.expires_at, login.chain)
         finally:
             connections.abandon(attempt)
         if connection is None:
             raise RefusedError("The identity was disabled or deleted.", "device-disabled")
         device.connection = connection
         self._live[client, ref] = device
-        client.grants.hold(ref, device)
+        client.grants.hold(ref, device, grant)
         if taken_over:
             device.decide("taken-over", {"remote": client.peer.remote})
         return device

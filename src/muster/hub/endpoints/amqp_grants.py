@@ -15,7 +15,7 @@ from muster.auth.access_policies import Right, authenticate, authorize
 from muster.errors import UnauthorizedError
 from muster.hub.authentication import NEVER_EXPIRES, RefusedError, explained
 from muster.hub.connections import EXPIRY_GRACE_S
-from muster.model.identity import IdentityRef
+from muster.model.identity import EDGE_HUB, IdentityRef
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from muster.hub.authentication import Login
     from muster.hub.endpoints.amqp_services import AmqpServices
     from muster.hub.hubs import Hub
+    from muster.model.auth_chain import AuthChain
     from muster.wire.amqp.addresses import Address
 
 MAX_GRANTS: Final = 2_000
@@ -114,13 +115,14 @@ class Grants:
         host: what the client calls the hub in its open frame, `''` until it did.
     """
 
-    __slots__ = ("_certificate", "_grants", "_holders", "_services", "host")
+    __slots__ = ("_certificate", "_grants", "_holders", "_services", "_spoken_for", "host")
 
     def __init__(self, services: AmqpServices, certificate: bytes | None) -> None:
         self._services = services
         self._certificate = certificate
         self._grants: dict[tuple[int, str, str | None], Grant] = {}
         self._holders: dict[IdentityRef, Holder] = {}
+        self._spoken_for: dict[Grant, set[IdentityRef]] = {}
         self.host = ""
 
     def __len__(self) -> int:
@@ -168,16 +170,18 @@ class Grants:
         return grant
 
     def identity(
-        self, address: Address, device_id: str, module_id: str
+        self, address: Address, device_id: str, module_id: str, chain: AuthChain | None
     ) -> tuple[Grant, IdentityRef]:
         """Return the grant by which a device or module may be logged in, and who that is.
 
-        Whether a certificate is the identity's is known after `login` only.
+        Its own proof goes first, then that of the edge hub that speaks for it (edge.md 6.5).
+        Whether a certificate is the identity's, or the chain holds, is known after `login` only.
 
         Args:
             address: the link's; with several hubs its host tells which.
             device_id: who.
             module_id: likewise, `''` for the device itself.
+            chain: over which an edge hub speaks for it; `None` for none.
 
         Raises:
             RefusedError: there is none.
@@ -185,6 +189,13 @@ class Grants:
         covering = [
             grant for grant in self._preferred(address) if grant.covers(device_id, module_id)
         ]
+        if not covering and chain is not None:
+            edge_hub = (chain.actor, EDGE_HUB)
+            covering = [
+                grant
+                for grant in self._preferred(address)
+                if grant.ref is not None and grant.ref[1:] == edge_hub
+            ]
         if not covering and self._certificate is not None:
             host = address.host or self.host
             hub = self.hub(host)
@@ -193,31 +204,34 @@ class Grants:
             ref = IdentityRef(hub.id, device_id, module_id)
             return Grant(hub, None, None, ref, None), ref
         if not covering:
-            what = f"{device_id}/modules/{module_id}" if module_id else device_id
-            raise self._missing(f"devices/{what}", Right.DEVICE_CONNECT)
+            raise self._missing(_needed(device_id, module_id, chain), Right.DEVICE_CONNECT)
         grant = next((each for each in covering if each.ref is not None), covering[0])
         return grant, IdentityRef(grant.hub.id, device_id, module_id)
 
-    async def login(self, grant: Grant, ref: IdentityRef) -> Login:
+    async def login(self, grant: Grant, ref: IdentityRef, chain: AuthChain | None) -> Login:
         """Check that an identity may connect at this moment; see `Authenticator.login`.
 
         Between `Connections.begin` and `Connections.attach`.
         """
         certificate = self._certificate if grant.token is None else None
         authenticator = self._services.authenticator
-        login = await authenticator.login(grant.hub, ref, grant.text, certificate)
+        login = await authenticator.login(grant.hub, ref, grant.text, certificate, chain)
         if grant.token is None:
             self._add((grant.hub.id, ref.text, None), grant)
         return login
 
-    def hold(self, ref: IdentityRef, holder: Holder) -> None:
-        """Have an identity that is connected told of newer tokens."""
+    def hold(self, ref: IdentityRef, holder: Holder, grant: Grant) -> None:
+        """Have an identity that is connected by a grant told of newer tokens."""
         self._holders[ref] = holder
+        if grant.ref not in {None, ref}:
+            self._spoken_for.setdefault(grant, set()).add(ref)
 
     def let_go(self, ref: IdentityRef, holder: Holder) -> None:
         """Tell it no more."""
         if self._holders.get(ref) is holder:
             del self._holders[ref]
+            for spoken_for in self._spoken_for.values():
+                spoken_for.discard(ref)
 
     def subjects(self) -> set[tuple[str, str]]:
         """Return who is on the connection: host of the hub, and identity or policy.
@@ -268,8 +282,9 @@ class Grants:
             now: unix seconds.
         """
         over = {key: grant for key, grant in self._grants.items() if grant.ends_at <= now}
-        for key in over:
+        for key, grant in over.items():
             del self._grants[key]
+            self._spoken_for.pop(grant, None)
         return list(over.values())
 
     def next_end(self) -> float | None:
@@ -318,9 +333,9 @@ class Grants:
     def _renewed(self, grant: Grant) -> None:
         expires_at = grant.expires_at
         if grant.ref is not None:
-            holder = self._holders.get(grant.ref)
-            if holder is not None:
-                holder.renewed(expires_at)
+            for ref in (grant.ref, *self._spoken_for.get(grant, ())):
+                if ref in self._holders:
+                    self._holders[ref].renewed(expires_at)
             return
         for ref, holder in list(self._holders.items()):
             if ref.hub == grant.hub.id and grant.covers(ref.device_id, ref.module_id):
@@ -356,6 +371,13 @@ def _audience(token: SasToken) -> HubAudience | None:
         return audience.hub_audience(token.resource)
     except UnauthorizedError:
         return None
+
+
+def _needed(device_id: str, module_id: str, chain: AuthChain | None) -> str:
+    """Return what a token is to be for."""
+    if chain is not None:
+        return f"devices/{chain.actor}/modules/{EDGE_HUB}"
+    return f"devices/{device_id}/modules/{module_id}" if module_id else f"devices/{device_id}"
 
 
 def spoken_for(text: str) -> tuple[str, str]:

@@ -108,7 +108,7 @@ class HubMqttEndpoint:
         password = connect.password
         token = None if password is None else password.decode("latin-1")
         connections = self._services.connections
-        chain = chain_of(ref, name.auth_chain)
+        chain = chain_of(ref.text, name.auth_chain)
         attempt = connections.begin(ref, chain)
         try:
             login = await self._authenticator.login(hub, ref, token, peer.certificate, chain)
