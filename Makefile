@@ -55,6 +55,7 @@ $(NODE_CLIENTS)/node_modules/.ready: $(NODE_CLIENTS)/package.json \
 	scripts/setup node
 	@if [ -d $(@D) ]; then touch $@; fi
 
-.venv/.engine: .venv/.ready tests/support/base_image.py tests/support/docker.py
+.venv/.engine: .venv/.ready tests/support/base_image.py tests/support/docker.py \
+		tests/support/debian.py tests/support/machine.py
 	scripts/setup engine
 	@touch $@

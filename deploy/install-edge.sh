@@ -6,7 +6,7 @@
 # On a machine with internet, of the same architecture and version of Python, the directory is made
 # by: pip download --dest WHEELS 'muster-iot[edge]'
 # or in a checkout: pip wheel --wheel-dir WHEELS '.[edge]'
-# Running it again upgrades; the configuration and all state stay.
+# Running it again upgrades; the configuration and all state stay. uninstall-edge.sh removes it.
 set -eu
 
 PREFIX=${PREFIX:-/opt/muster-edge}
@@ -29,7 +29,8 @@ ls "$wheels"/muster_iot-*.whl >/dev/null 2>&1 || fail "$wheels has no wheel of m
 "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || fail "apt install python3-venv is needed first"
 
 getent group iotedge >/dev/null || groupadd --system iotedge
-[ -x "$PREFIX/bin/python" ] || "$PYTHON" -m venv "$PREFIX"
+# Also when the machine has another Python since, or was switched off while this ran.
+"$PREFIX/bin/python" -m pip --version >/dev/null 2>&1 || "$PYTHON" -m venv --clear "$PREFIX"
 "$PREFIX/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade \
     --no-index --find-links "$wheels" 'muster-iot[edge]'
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["support.engines"]
 
-NEEDS_SHARED = ("tests/conformance/", "tests/edge/", "tests/wire/")
+NEEDS_SHARED = ("tests/conformance/", "tests/edge/", "tests/install/", "tests/wire/")
 LOG_LINES = 150
 
 _run = pytest.StashKey[Run]()

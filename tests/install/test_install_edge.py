@@ -14,7 +14,7 @@ from muster.edge.daemon.command import BAD_SETTINGS
 from muster.edge.daemon.runtimes import STOP_S
 from muster.edge.local_api.sockets import path_of
 from muster.edge.settings import Sockets
-from support.wheels import ROOT, closure, pack
+from support.wheels import ROOT, closure
 
 SCRIPT = ROOT / "deploy" / "install-edge.sh"
 IMPORT_ALL = """
@@ -22,14 +22,6 @@ import importlib, pkgutil, muster.edge
 for found in pkgutil.walk_packages(muster.edge.__path__, "muster.edge."):
     importlib.import_module(found.name)
 """
-
-
-@pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("wheels")
-    for one in closure("muster-iot", "edge").values():
-        pack(one, directory)
-    return directory
 
 
 def _install(wheels: Path, root: Path) -> subprocess.CompletedProcess[str]:

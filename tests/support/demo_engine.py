@@ -11,7 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support.base_image import NoBaseImageError, base_registry
+from support.base_image import base_registry
+from support.debian import NoTreeError
 from support.docker import DockerHost, EngineTroubleError, Registry, why_none
 from support.run import Run
 
@@ -30,7 +31,7 @@ def main() -> int:
                     host = stack.enter_context(DockerHost())
                     host.pull(registry.base)
                     options = ["--engine", host.uri, "--image", registry.base]
-                except (NoBaseImageError, EngineTroubleError, OSError) as error:
+                except (NoTreeError, EngineTroubleError, OSError) as error:
                     reason = str(error)
             if not options:
                 print(f"demo: no Docker Engine can be started here ({reason})", flush=True)

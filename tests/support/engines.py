@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.base_image import NoBaseImageError, base_registry
+from support.base_image import base_registry
+from support.debian import NoTreeError
 from support.docker import DockerHost, EngineTroubleError, Registry, why_none
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def registry() -> Iterator[Registry]:
     with ExitStack() as stack:
         try:
             running = stack.enter_context(Registry(base_registry()))
-        except (NoBaseImageError, EngineTroubleError) as error:
+        except (NoTreeError, EngineTroubleError) as error:
             pytest.skip(str(error))
         yield running
 

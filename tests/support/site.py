@@ -97,6 +97,11 @@ class Site:
         self.lost = 0
         self.attempts: list[Attempt] = []
 
+    @property
+    def hosts(self) -> Path:
+        """The names that are known inside, as `/etc/hosts`."""
+        return self._etc / "hosts"
+
     # What a test does to the link.
 
     def cut(self) -> None:
@@ -160,7 +165,7 @@ class Site:
         here, there = self._devices
         self._etc.mkdir(parents=True)
         names = " ".join(self._place.names)
-        (self._etc / "hosts").write_text(f"127.0.0.1 localhost\n{self._here} {names}\n")
+        self.hosts.write_text(f"127.0.0.1 localhost\n{self._here} {names}\n")
         _run("ip", "netns", "add", self.name)
         ends = _tun(here), _tun(there)
         _run("ip", "link", "set", there, "netns", self.name)

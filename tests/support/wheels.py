@@ -59,3 +59,18 @@ def pack(one: Distribution, directory: Path) -> Path:
         record = "".join(f"{where},,\n" for where in files if where not in unwanted)
         archive.writestr(f"{information}/RECORD", record)
     return wheel
+
+
+def renumbered(wheel: Path, version: str, directory: Path) -> Path:
+    """Write a copy of a wheel that is of another version."""
+    name, old, *tags = wheel.name.split("-")
+    new = directory / "-".join((name, version, *tags))
+    with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(new, "w") as target:
+        for where in source.namelist():
+            content = source.read(where)
+            if where.endswith((".dist-info/METADATA", f"{name.split('_')[0]}/__init__.py")):
+                content = content.replace(old.encode(), version.encode(), 1)
+            target.writestr(
+                where.replace(f"{name}-{old}.dist-info", f"{name}-{version}.dist-info"), content
+            )
+    return new

@@ -1,12 +1,20 @@
-"""Structured logs on stderr: readable on a terminal, JSON lines otherwise."""
+"""Structured logs on stderr: readable on a terminal, JSON lines otherwise.
+
+In systemd's journal a line has its level in front as sd-daemon(3) says, so that `journalctl -p` and
+its colours work.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 import structlog
+
+SEVERITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+"""Levels by the numbers of syslog."""
 
 
 def configure(
@@ -32,6 +40,10 @@ def configure(
         ]
     else:
         processors.append(structlog.dev.ConsoleRenderer())
+    libraries = "%(levelname)s %(name)s %(message)s"
+    if _is_journal(sys.stderr):
+        processors.append(_Prefixed(processors.pop()))
+        libraries = f"<{SEVERITIES['warning']}>{libraries}"
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(
@@ -41,4 +53,28 @@ def configure(
         cache_logger_on_first_use=True,
     )
     # Libraries that use the standard module speak only when something is wrong.
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    logging.basicConfig(level=logging.WARNING, format=libraries)
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """Tell whether a stream leads to the journal (`JOURNAL_STREAM`, systemd.exec(5))."""
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # it is no file
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
+class _Prefixed:
+    """A renderer whose lines begin with their level.
+
+    Args:
+        render: makes the line.
+    """
+
+    def __init__(self, render: Any) -> None:
+        self._render = render
+
+    def __call__(self, logger: Any, name: str, event: Any) -> str:
+        severity = SEVERITIES.get(event.get("level", ""), SEVERITIES["info"])
+        return f"<{severity}>{self._render(logger, name, event)}"

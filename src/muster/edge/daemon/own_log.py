@@ -10,6 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from muster.edge.engine.base import LogChunk
+from muster.observe.logs import SEVERITIES
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -24,7 +25,6 @@ _LEVEL: Final = re.compile(
     r'(?:"level": ?"|\[(?:\x1b\[\d+m)*)(debug|info|warning|error|critical)\b'
 )
 """Where a line says its level: JSON, or text for people. A line without one goes on another."""
-_SEVERITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 _STDERR: Final = 2
 _LOOK_S: Final = 0.5
 
@@ -50,7 +50,7 @@ class OwnLog(io.StringIO):
         self._size = 0
         self._number = 0
         self._part = ""
-        self._severity = _SEVERITIES["info"]
+        self._severity = SEVERITIES["info"]
 
     def write(self, text: str, /) -> int:
         """Pass a text on to stderr, and keep its whole lines."""
@@ -60,7 +60,9 @@ class OwnLog(io.StringIO):
             self._number += 1
             found = _LEVEL.search(line)
             if found is not None:
-                self._severity = _SEVERITIES[found[1]]
+                self._severity = SEVERITIES[found[1]]
+            # In the journal a line has it already.
+            line = line.removeprefix(f"<{self._severity}>")  # noqa: PLW2901 - it is the same line
             kept = _Line(self._number, self._clock.now(), f"<{self._severity}> {line}")
             self._lines.append(kept)
             self._size += len(kept.text)

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import structlog
@@ -79,3 +82,31 @@ def test_it_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     OwnLog(ManualClock()).write("a\nb")
     assert capsys.readouterr().err == "a\nb"
     assert sys.stderr
+
+
+def test_in_the_journal_a_line_has_its_level_once(tmp_path: Path) -> None:
+    script = (
+        "import logging, structlog\n"
+        "from muster.clock import ManualClock\n"
+        "from muster.edge.daemon.own_log import OwnLog\n"
+        "from muster.observe.logs import configure\n"
+        "log = OwnLog(ManualClock())\n"
+        "configure('info', file=log)\n"
+        "structlog.get_logger().error('second')\n"
+        "logging.getLogger('library').warning('third')\n"
+        "print(log._lines[0].text)\n"
+    )
+    for level in ("<3>", ""):
+        with (tmp_path / f"stderr{level}").open("w") as stderr:
+            found = os.fstat(stderr.fileno())
+            journal = f"{found.st_dev}:{found.st_ino}" if level else "1:2"
+            kept = subprocess.check_output(
+                [sys.executable, "-c", script],
+                stderr=stderr,
+                env={**os.environ, "JOURNAL_STREAM": journal},
+                text=True,
+            )
+        assert kept.startswith('<3> {"event')
+        written = (tmp_path / f"stderr{level}").read_text().splitlines()
+        assert written[0].startswith(f'{level}{{"event": "second"')
+        assert written[1] == f"{'<4>' if level else ''}WARNING library third"
