@@ -131,7 +131,7 @@ class Parts:
         self.clock = clock
         clients = Clients(clock)
         self.scope = Scope("edge", engine, self.source, clock, self.gone)
-        self.authenticator = Authenticator(self.scope, HOSTS, clock)
+        self.authenticator = Authenticator(self.scope, "edge", HOSTS, clock)
         self.sessions: dict[str, list[FakeSession]] = {}
         edge_hub = Login(
             hub_host="hub.example", device_id="edge", module_id="$edgeHub", key=EDGE_HUB
