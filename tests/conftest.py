@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import signal
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -155,6 +156,20 @@ def shared_instance() -> Instance:
     if not (instance.data_dir / "instance.json").exists():
         pytest.fail(f"the shared instance is not running; its log:\n{instance.tail()}")
     return instance
+
+
+@pytest.fixture
+def consumer_group(shared_instance: Instance) -> Iterator[str]:
+    """Return a consumer group of the first hub for this test alone.
+
+    Tests share `$Default`, of which no partition has more than five readers, and none but one when
+    it has an epoch.
+    """
+    name = f"group-{uuid.uuid4().hex[:12]}"
+    place = f"/admin/v1/consumer-groups/hubs/{shared_instance.place.hubs[0]}/{name}"
+    shared_instance.dps.must("PUT", place)
+    yield name
+    shared_instance.dps.must("DELETE", place)
 
 
 @pytest.fixture

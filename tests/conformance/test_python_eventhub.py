@@ -258,15 +258,18 @@ def test_all_partitions_and_many_events(instance: Instance) -> None:
         assert [int(event.body_as_str()) for event in own] == list(range(count))
 
 
-def test_the_higher_epoch_takes_over(instance: Instance) -> None:
+def test_the_higher_epoch_takes_over(instance: Instance, consumer_group: str) -> None:
+    def client() -> EventHubConsumerClient:
+        return consumer(instance, consumer_group=consumer_group)
+
     options = {"partition_id": "0", "starting_position": "@latest"}
-    with reading(consumer(instance), owner_level=1, **options) as first:
+    with reading(client(), owner_level=1, **options) as first:
         # Once it is refused, the first one is there.
-        with reading(consumer(instance), owner_level=0, **options) as lower:
+        with reading(client(), owner_level=0, **options) as lower:
             assert "epoch 1" in str(lower.errors.get(timeout=PATIENCE_S))
-        with reading(consumer(instance), **options) as without:
+        with reading(client(), **options) as without:
             assert "epoch 1" in str(without.errors.get(timeout=PATIENCE_S))
-        with reading(consumer(instance), owner_level=2, **options):
+        with reading(client(), owner_level=2, **options):
             assert "epoch 2" in str(first.errors.get(timeout=PATIENCE_S))
             assert first.closed.get(timeout=PATIENCE_S) == CloseReason.OWNERSHIP_LOST
 

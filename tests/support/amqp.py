@@ -169,9 +169,7 @@ class AmqpClient:
         """Return the next performative of this kind that `which` likes; others stay in order."""
         return self._find(kind, which, timeout_s).performative  # type: ignore[no-any-return]
 
-    def _find(
-        self, kind: type[T], which: Callable[[T], bool] = lambda _: True, timeout_s: float = 20
-    ) -> Said:
+    def _find(self, kind: Any, which: Callable[[Any], bool], timeout_s: float) -> Said:
         for said in self._inbox:
             if isinstance(said.performative, kind) and which(said.performative):
                 self._inbox.remove(said)
@@ -291,13 +289,18 @@ class AmqpClient:
         )
 
     def message(self, handle: int, *, timeout_s: float = PATIENCE_S) -> Received:
-        """Return the next message on a link, whole."""
-        said = self._find(Transfer, lambda one: one.handle == handle, timeout_s)
+        """Return the next message on a link, whole; the link must not be detached before."""
+        said = self._part(handle, timeout_s)
         first, payload = said.performative, said.payload
         while said.performative.more:
-            said = self._find(Transfer, lambda one: one.handle == handle, timeout_s)
+            said = self._part(handle, timeout_s)
             payload += said.payload
         return Received(first, messages.decode(payload), payload)
+
+    def _part(self, handle: int, timeout_s: float) -> Said:
+        said = self._find(Transfer | Detach, lambda one: one.handle == handle, timeout_s)
+        assert isinstance(said.performative, Transfer), said.performative
+        return said
 
     def settle(self, transfer: Transfer, state: Any, *, settled: bool = True) -> None:
         number = transfer.delivery_id

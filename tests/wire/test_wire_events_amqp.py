@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from support.instance import Instance
 
 SELECTOR = "apache.org:selector-filter:string"
-GROUP = "ConsumerGroups/$Default/Partitions"
+PARTITIONS = "ConsumerGroups/{group}/Partitions"
+DEFAULT = PARTITIONS.format(group="$Default")
 
 
 def stream_token(instance: Instance, resource: str, policy: str = "service") -> str:
@@ -47,10 +48,12 @@ def reader_client(instance: Instance) -> AmqpClient:
     return client
 
 
-def source(instance: Instance, partition: int, selector: str | None = None) -> Source:
+def source(
+    instance: Instance, partition: int, selector: str | None = None, group: str = "$Default"
+) -> Source:
     host = instance.place.hubs[0]
     return Source(
-        f"amqps://{host}/{host}/{GROUP}/{partition}",
+        f"amqps://{host}/{host}/{PARTITIONS.format(group=group)}/{partition}",
         filter=None
         if selector is None
         else {Symbol(SELECTOR): Described(Symbol(SELECTOR), f"amqp.annotation.{selector}")},
@@ -61,11 +64,11 @@ def attach_reader(
     client: AmqpClient, instance: Instance, partition: int, selector: str | None = None, **more: Any
 ) -> int:
     """Attach a reader without credit and return its handle."""
-    epoch = more.pop("epoch", None)
+    epoch, group = more.pop("epoch", None), more.pop("group", "$Default")
     properties = {Symbol("com.microsoft:timeout"): ULong(0)}
     if epoch is not None:
         properties[Symbol("com.microsoft:epoch")] = epoch
-    asked = source(instance, partition, selector)
+    asked = source(instance, partition, selector, group)
     answer = client.attach(
         sends=False,
         address="",
@@ -118,32 +121,44 @@ def management(
     return answer
 
 
-def test_credit_is_never_exceeded_and_every_event_comes_settled(instance: Instance) -> None:
+def test_credit_is_never_exceeded_and_every_event_comes_settled(
+    instance: Instance, consumer_group: str
+) -> None:
     device_id, partition = sent(instance, b"1", b"2", b"3")
     with reader_client(instance) as client:
-        handle = attach_reader(client, instance, partition, "x-opt-offset > '-1'")
+        handle = attach_reader(
+            client, instance, partition, "x-opt-offset > '-1'", group=consumer_group
+        )
         found = read(client, handle, device_id, b"3")
         assert [message.data for message in found] == [b"1", b"2", b"3"]
         # Whoever grants one gets one; whoever asks for the rest to be used up is told of it.
         begin = found[0].message_annotations["x-opt-sequence-number"]
-        again = attach_reader(client, instance, partition, f"x-opt-sequence-number > '{begin - 1}'")
+        again = attach_reader(
+            client,
+            instance,
+            partition,
+            f"x-opt-sequence-number > '{begin - 1}'",
+            group=consumer_group,
+        )
         client.grant(again, 2)
         assert client.message(again).message.data == b"1"
         client.message(again)
         client.send(Flow(2_048, 0, 2_048, 0, again, delivery_count=2, echo=True, link_credit=0))
         assert client.find(Flow, lambda flow: flow.handle == again).delivery_count == 2
-        latest = attach_reader(client, instance, partition, "x-opt-offset > '@latest'")
+        latest = attach_reader(
+            client, instance, partition, "x-opt-offset > '@latest'", group=consumer_group
+        )
         client.send(Flow(2_048, 0, 2_048, 0, latest, delivery_count=0, link_credit=100, drain=True))
         drained = client.find(Flow, lambda flow: flow.handle == latest)
         assert (drained.delivery_count, drained.link_credit, drained.drain) == (100, 0, True)
 
 
-def test_every_filter_leads_to_the_same_event(instance: Instance) -> None:
+def test_every_filter_leads_to_the_same_event(instance: Instance, consumer_group: str) -> None:
     before = int(CLOCK.time() * 1000) - 1
     device_id, partition = sent(instance, b"1", b"2")
     with reader_client(instance) as client:
         begin = f"x-opt-enqueuedtimeutc > {before}"
-        handle = attach_reader(client, instance, partition, begin)
+        handle = attach_reader(client, instance, partition, begin, group=consumer_group)
         _, second = read(client, handle, device_id, b"2")
         said = second.message_annotations
         assert type(said["x-opt-enqueued-time"]) is Timestamp
@@ -152,14 +167,16 @@ def test_every_filter_leads_to_the_same_event(instance: Instance) -> None:
             f"x-opt-sequence-number >= '{said['x-opt-sequence-number']}'",
             f"x-opt-sequence-number > '{said['x-opt-sequence-number'] - 1}'",
         ):
-            other = attach_reader(client, instance, partition, selector)
+            other = attach_reader(client, instance, partition, selector, group=consumer_group)
             client.grant(other, 1)
             assert client.message(other).message.message_annotations == said
             client.send(Detach(other, closed=True))
             client.find(Detach, lambda detach, own=other: detach.handle == own)
         # As the Azure CLI writes it; several events may be of one millisecond.
         moment = said["x-opt-enqueued-time"] - 1
-        other = attach_reader(client, instance, partition, f"x-opt-enqueuedtimeutc > {moment}")
+        other = attach_reader(
+            client, instance, partition, f"x-opt-enqueuedtimeutc > {moment}", group=consumer_group
+        )
         assert read(client, other, device_id, b"2")
 
 
@@ -168,9 +185,9 @@ def test_refused_readers(instance: Instance) -> None:
     with reader_client(instance) as client:
         for address, condition in (
             (f"{host}/ConsumerGroups/nobody/Partitions/0", "amqp:not-found"),
-            (f"{host}/{GROUP}/99", "amqp:not-found"),
-            (f"no-{host}/{GROUP}/0", "amqp:not-found"),
-            (f"{instance.place.hubs[1]}/{GROUP}/0", "amqp:unauthorized-access"),
+            (f"{host}/{DEFAULT}/99", "amqp:not-found"),
+            (f"no-{host}/{DEFAULT}/0", "amqp:not-found"),
+            (f"{instance.place.hubs[1]}/{DEFAULT}/0", "amqp:unauthorized-access"),
         ):
             error = client.refusal(sends=False, address=address).error
             assert error is not None
@@ -183,23 +200,21 @@ def test_refused_readers(instance: Instance) -> None:
             assert error.condition == "com.microsoft:argument-error"
 
 
-def test_epochs_and_the_number_of_readers(instance: Instance) -> None:
-    # Of the last partition; the tests of this file may run at the same time.
-    partition = DEFAULT_PARTITIONS - 1
-    group = f"$default/Partitions/{partition}"
+def test_epochs_and_the_number_of_readers(instance: Instance, consumer_group: str) -> None:
+    partition = 3
     with reader_client(instance) as client:
         host = instance.place.hubs[0]
-        address = f"amqps://{host}/{host}/consumergroups/{group}"
-        latest = source(instance, partition, "x-opt-offset > '@latest'")
+        address = f"amqps://{host}/{host}/consumergroups/{consumer_group}/Partitions/{partition}"
+        latest = source(instance, partition, "x-opt-offset > '@latest'", consumer_group)
         negative = {Symbol("com.microsoft:epoch"): -1}
         error = client.refusal(sends=False, address=address, properties=negative).error
         assert error is not None
         assert error.condition == "com.microsoft:argument-error"
-        first = attach_reader(client, instance, partition, epoch=5)
+        first = attach_reader(client, instance, partition, epoch=5, group=consumer_group)
         error = client.refusal(sends=False, address=address).error
         assert error is not None
         assert error.condition == "amqp:link:stolen"
-        attach_reader(client, instance, partition, epoch=5)
+        attach_reader(client, instance, partition, epoch=5, group=consumer_group)
         displaced = client.find(Detach, lambda detach: detach.handle == first)
         assert displaced.closed
         assert displaced.error is not None
@@ -245,7 +260,7 @@ def test_nobody_reads_without_a_right(instance: Instance) -> None:
     key = remember(policy["primaryKey"])
     with AmqpClient(instance, host) as client:
         client.log_in(token(host, key, key_name="device"))
-        for address in (f"{host}/{GROUP}/0", "$management", "messages/events/$management"):
+        for address in (f"{host}/{DEFAULT}/0", "$management", "messages/events/$management"):
             error = client.refusal(sends=False, address=address).error
             assert error is not None
             assert error.condition == "amqp:unauthorized-access", address
@@ -296,7 +311,7 @@ def test_monitor_events(instance: Instance) -> None:
                 sends=False,
                 address="",
                 source=Source(
-                    f"amqps://{host}/{entity}/{GROUP}/{partition}",
+                    f"amqps://{host}/{entity}/{DEFAULT}/{partition}",
                     filter={Symbol(SELECTOR): Described(Symbol(SELECTOR), selector)},
                 ),
             ).handle
@@ -312,14 +327,20 @@ def test_monitor_events(instance: Instance) -> None:
 
 
 @pytest.mark.parametrize("window", [1, 7])
-def test_a_small_window_is_no_obstacle(instance: Instance, window: int) -> None:
+def test_a_small_window_is_no_obstacle(
+    instance: Instance, consumer_group: str, window: int
+) -> None:
     bodies = [b"%d" % number for number in range(20)]
     device_id, partition = sent(instance, *bodies)
     with reader_client(instance) as client:
-        first = attach_reader(client, instance, partition)
+        first = attach_reader(client, instance, partition, group=consumer_group)
         begin = read(client, first, device_id, b"0")[0].message_annotations
         handle = attach_reader(
-            client, instance, partition, f"x-opt-offset >= '{begin['x-opt-offset']}'"
+            client,
+            instance,
+            partition,
+            f"x-opt-offset >= '{begin['x-opt-offset']}'",
+            group=consumer_group,
         )
         arrived, found = client.transfers, []
         client.send(Flow(window, 0, 2_048, arrived, handle, delivery_count=0, link_credit=1 << 31))

@@ -159,17 +159,20 @@ def find_time(segments: Sequence[Segment], partition: int, unix_s: float) -> int
     Raises:
         OSError: a file cannot be read.
     """
+    following = _following(segments, partition)
     for segment in segments:
         if segment.newest >= unix_s and segment.readable:
             found = _find_time(segment, partition, unix_s)
             if found is not None:
                 return found
-    return segments[-1].next[partition] if segments else 0
+    return following
 
 
 def _find_time(segment: Segment, partition: int, unix_s: float) -> int | None:
+    index = index_of(segment)
     # All frames up to and with this entry's are older.
-    entry = bisect_left(index_of(segment).newest[partition], unix_s) - 1
+    whole = len(index.sequences[partition])
+    entry = bisect_left(index.newest[partition], unix_s, hi=whole) - 1
     for frame, section in _sections(segment, partition, entry):
         if frame.enqueued_at >= unix_s:
             return section.first
@@ -184,11 +187,20 @@ def find_offset(segments: Sequence[Segment], partition: int, offset: int) -> int
     Raises:
         OSError: a file cannot be read.
     """
+    following = _following(segments, partition)
     for segment in segments:
         if segment.header.base_offset + segment.end >= offset and segment.readable:
             found = _find_offset(segment, partition, offset)
             if found is not None:
                 return found
+    return following
+
+
+def _following(segments: Sequence[Segment], partition: int) -> int:
+    """Return the number that comes next, from before a search.
+
+    What is written during a search, perhaps to where it has looked already, is then behind it.
+    """
     return segments[-1].next[partition] if segments else 0
 
 
