@@ -14,9 +14,12 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from azure.iot.device import IoTHubModuleClient, Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LEDGER: Final = Path(os.environ["LEDGER"])
 PAUSE_S: Final = 0.04
@@ -27,12 +30,12 @@ def note(name: str, number: int) -> None:
         file.write(f"{number}\n")
 
 
-def client() -> IoTHubModuleClient:
+def client(make: Callable[[], Any]) -> Any:
     """Return a connected client; the device may be starting."""
     while True:
         made = None
         try:
-            made = IoTHubModuleClient.create_from_edge_environment(connection_retry_interval=1)
+            made = make()
             made.connect()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
             print(f"no connection: {error!r}", flush=True)
@@ -44,10 +47,16 @@ def client() -> IoTHubModuleClient:
             return made
 
 
-def main() -> None:
+def run(make: Callable[[], Any], send: Callable[[Any, Message, str], None]) -> None:
+    """Send until there is a file `stop`.
+
+    Args:
+        make: makes a client of the SDK.
+        send: has one send a message, urgent or not, to an output where it has some.
+    """
     tried = LEDGER / "tried"
     number = int(tried.read_text().split()[-1]) if tried.exists() else 0
-    connected = client()
+    connected = client(make)
     while not (LEDGER / "stop").exists():
         number += 1
         note("tried", number)
@@ -55,7 +64,7 @@ def main() -> None:
             message = Message(json.dumps(number))
             output = "urgent" if number % 5 == 0 else "up"
             try:
-                connected.send_message_to_output(message, output)
+                send(connected, message, output)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
                 print(f"not sent: {error!r}", flush=True)
                 note("again", number)
@@ -66,6 +75,13 @@ def main() -> None:
         time.sleep(PAUSE_S)
     (LEDGER / "stopped").touch()
     time.sleep(3600)
+
+
+def main() -> None:
+    run(
+        lambda: IoTHubModuleClient.create_from_edge_environment(connection_retry_interval=1),
+        IoTHubModuleClient.send_message_to_output,
+    )
 
 
 if __name__ == "__main__":

@@ -103,6 +103,28 @@ class EdgeDaemon:
         text = self.config.read_text()
         self.config.write_text(f'homedir = "{self.home}"\n{text}{self._tables()}{more}')
 
+    def configure_below(self, connection_string: str, parent: EdgeDaemon) -> None:
+        """Write the configuration of a device below another one, which is up."""
+        done = subprocess.run(
+            [
+                *(IOTEDGE, "config", "mp", "-c", "-", "--parent-hostname", parent.hostname),
+                *("--trust", parent.root, "--hostname", self.hostname),
+                *("-o", self.config, "--force"),
+            ],
+            input=f"{connection_string}\n",
+            text=True,
+            capture_output=True,
+            check=True,
+        )
+        assert connection_string not in done.stdout + done.stderr
+        text = self.config.read_text()
+        self.config.write_text(f'homedir = "{self.home}"\n{text}{self._tables()}')
+
+    @property
+    def root(self) -> Path:
+        """The certificate that leaf devices, and devices below this one, are to trust."""
+        return self.home / "certificates" / "root.pem"
+
     def _tables(self) -> str:
         return (
             f'\n[listen]\nmanagement_uri = "{self.management}"\n'
@@ -200,7 +222,21 @@ def deploy(
         hub_env: environment of the edge hub.
         hub: desired properties of the edge hub, in place of the usual ones.
     """
-    content = {
+    content = manifest(modules, registries=registries, hub_env=hub_env, **hub)
+    path = f"/devices/{device_id}/applyConfigurationContent"
+    reply = instance.hub().call("POST", path, content)
+    assert reply.status in (200, 204), reply.body
+
+
+def manifest(
+    modules: dict[str, Any],
+    *,
+    registries: dict[str, Any] | None = None,
+    hub_env: dict[str, str] | None = None,
+    **hub: Any,
+) -> dict[str, Any]:
+    """Return the content of a deployment; see `deploy`."""
+    return {
         "modulesContent": {
             "$edgeAgent": {
                 "properties.desired": {
@@ -234,9 +270,6 @@ def deploy(
             },
         }
     }
-    path = f"/devices/{device_id}/applyConfigurationContent"
-    reply = instance.hub().call("POST", path, content)
-    assert reply.status in (200, 204), reply.body
 
 
 def process(*command: str, **fields: Any) -> dict[str, Any]:

@@ -33,39 +33,47 @@ ROUTES = {
 
 
 class DeviceLedger:
-    """What the modules of one device have noted.
+    """What the modules of one device, or one leaf device, have noted.
 
     Args:
         directory: to note it in.
 
     Attributes:
+        directory: likewise.
         seen: numbers in the hub's events, as they came, once it was settled.
     """
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(exist_ok=True)
-        self._directory = directory
+        self.directory = directory
         self.seen: list[int] = []
 
     def deploy(self, instance: Instance, device_id: str, **hub: Any) -> None:
         """Deploy the two modules and their routes."""
-        env = {"LEDGER": {"value": str(self._directory)}}
-        modules = {
-            name: process(sys.executable, str(MODULES / f"{name}.py"), env=env)
+        deploy(instance, device_id, self.modules(), **{"routes": ROUTES, **hub})
+
+    def modules(self) -> dict[str, Any]:
+        """Return the two modules of a deployment."""
+        return {
+            name: process(sys.executable, str(MODULES / f"{name}.py"), env=self.env)
             for name in ("sender", "receiver")
         }
-        deploy(instance, device_id, modules, **{"routes": ROUTES, **hub})
+
+    @property
+    def env(self) -> dict[str, Any]:
+        """Environment of such a module."""
+        return {"LEDGER": {"value": str(self.directory)}}
 
     def numbers(self, name: str) -> list[int]:
         """Return what stands in one of the files so far."""
-        file = self._directory / name
+        file = self.directory / name
         text = file.read_text() if file.exists() else ""
         # The last line may be in the middle of being written.
         return [int(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
     def wish(self) -> str:
         """Return the last desired property that the receiver knows of."""
-        file = self._directory / "desired"
+        file = self.directory / "desired"
         return file.read_text().split()[-1] if file.exists() else ""
 
     def wait_accepted(self, more: int) -> None:
@@ -80,8 +88,8 @@ class DeviceLedger:
 
     def stop(self) -> None:
         """Have the sender send no more."""
-        (self._directory / "stop").touch()
-        wait_for((self._directory / "stopped").exists, PATIENCE_S)
+        (self.directory / "stop").touch()
+        wait_for((self.directory / "stopped").exists, PATIENCE_S)
 
     # The reckoning.
 
@@ -94,6 +102,21 @@ class DeviceLedger:
             losses: how often something was cut or killed. Each may bring messages again, from
                 some point on, as at-least-once says; without one none may come twice.
         """
+        counted = self.settle_upward(instance, device_id, losses)
+        accepted, again = self.numbers("accepted"), self.numbers("again")
+        wait_for(lambda: accepted[-1] in self.numbers("received"), PATIENCE_S)
+        received = self.numbers("received")
+        gone = set(accepted) - set(received)
+        assert not (unseen := sorted(gone - self._taken_along(received))), f"lost: {unseen[:20]}"
+        return {
+            **counted,
+            "received": len(set(received)),
+            "twice at the receiver": in_order(received, losses + len(again)),
+            "died with the receiver": len(gone),
+        }
+
+    def settle_upward(self, instance: Instance, device_id: str, losses: int = 0) -> dict[str, int]:
+        """Do so for the way to the hub alone; see `settle`."""
         accepted, tried = self.numbers("accepted"), set(self.numbers("tried"))
         again = self.numbers("again")
         assert accepted == sorted(set(accepted)), "the sender's own notes"
@@ -104,16 +127,9 @@ class DeviceLedger:
         for urgent in (False, True):
             route = [number for number in seen if (number % URGENT == 0) is urgent]
             duplicates += in_order(route, losses + len(again))
-        wait_for(lambda: accepted[-1] in self.numbers("received"), PATIENCE_S)
-        received = self.numbers("received")
-        gone = set(accepted) - set(received)
-        assert not (unseen := sorted(gone - self._taken_along(received))), f"lost: {unseen[:20]}"
         return {
             "accepted": len(accepted),
             "twice in the hub": duplicates,
-            "received": len(set(received)),
-            "twice at the receiver": in_order(received, losses + len(again)),
-            "died with the receiver": len(gone),
             "sent again by the sender": len(again),
         }
 

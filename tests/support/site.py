@@ -6,7 +6,9 @@ with (`tc netem` is missing in many). The TCP at both ends is the kernel's own, 
 a connection over it is what happens to one over a bad line.
 
 Inside, the names of an instance lead to this end of the link, and from there by address
-translation to where the instance listens. Needs root, `/dev/net/tun`, iproute2 and iptables.
+translation to where the instance listens. A site can be behind another one instead: then its link
+ends there, and only that site's own name leads out of it. Needs root, `/dev/net/tun`, iproute2 and
+iptables.
 """
 
 from __future__ import annotations
@@ -69,7 +71,9 @@ class Site:
     """A place behind a link. Use it as a context manager.
 
     Args:
-        place: the instance that its devices are to reach.
+        place: the instance that its devices are to reach; not from behind another site.
+        hostname: what the edge device in it is called there.
+        above: the site it is behind; `None` for none.
 
     Attributes:
         name: of the network namespace.
@@ -77,12 +81,14 @@ class Site:
         attempts: connections that the instance was asked for, each once, the oldest first.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, hostname: str = "", above: Site | None = None) -> None:
         run = Run.current()
         number = run.next_number()
         # Names of devices are short, and both numbers small.
         self.name = f"muster{run.slot}-{number}"
         self._place = place
+        self.hostname = hostname
+        self._above = above
         self._here = f"10.{200 + run.slot % 50}.{number % 250}.1"
         self._there = self._here[:-1] + "2"
         self._devices = f"ms{run.slot}n{number}", f"mt{run.slot}n{number}"
@@ -113,6 +119,11 @@ class Site:
         """Carry packets again; with a number, the link is cut after so many."""
         with self._link:
             self._cut, self._left = packets == 0, packets
+
+    @property
+    def gateway(self) -> str:
+        """Address of the other end of the link."""
+        return self._here
 
     @property
     def is_cut(self) -> bool:
@@ -163,24 +174,32 @@ class Site:
 
     def _make(self) -> None:
         here, there = self._devices
+        above = self._above
         self._etc.mkdir(parents=True)
-        names = " ".join(self._place.names)
-        self.hosts.write_text(f"127.0.0.1 localhost\n{self._here} {names}\n")
+        names = " ".join(self._place.names) if above is None else above.hostname
+        own_names = f"localhost {self.hostname}".strip()
+        self.hosts.write_text(f"127.0.0.1 {own_names}\n{self._here} {names}\n")
         _run("ip", "netns", "add", self.name)
         ends = _tun(here), _tun(there)
         _run("ip", "link", "set", there, "netns", self.name)
-        for inside, device, own, other in (
-            (False, here, self._here, self._there),
-            (True, there, self._there, self._here),
+        if above is not None:
+            _run("ip", "link", "set", here, "netns", above.name)
+        for space, device, own, other in (
+            (None if above is None else above.name, here, self._here, self._there),
+            (self.name, there, self._there, self._here),
         ):
-            ip = ["ip", *(["-n", self.name] if inside else [])]
+            ip = ["ip", *(["-n", space] if space else [])]
             _run(*ip, "addr", "add", own, "peer", other, "dev", device)
             _run(*ip, "link", "set", device, "up", "mtu", str(_MTU))
         _run("ip", "-n", self.name, "link", "set", "lo", "up")
         _run("ip", "-n", self.name, "route", "add", "default", "via", self._here)
-        # The instance listens on a loopback address, which packets from outside may reach only so.
-        _run("sysctl", "-qw", f"net.ipv4.conf.{here}.route_localnet=1")
-        _run("iptables", "-w", "-t", "nat", "-A", *self._rule)
+        if above is None:
+            # The instance listens on a loopback address, which packets from outside reach only so.
+            _run("sysctl", "-qw", f"net.ipv4.conf.{here}.route_localnet=1")
+            _run("iptables", "-w", "-t", "nat", "-A", *self._rule)
+        else:
+            # Whoever is behind a device reaches nobody else.
+            _run(*above.command("sysctl", "-qw", "net.ipv4.ip_forward=0"))
         self._carrier = threading.Thread(target=self._carry, args=ends, daemon=True)
         self._carrier.start()
 
@@ -196,8 +215,9 @@ class Site:
         if self._carrier is not None:
             self._carrier.join()
         os.close(self._end)
-        with contextlib.suppress(subprocess.CalledProcessError):
-            _run("iptables", "-w", "-t", "nat", "-D", *self._rule)
+        if self._above is None:
+            with contextlib.suppress(subprocess.CalledProcessError):
+                _run("iptables", "-w", "-t", "nat", "-D", *self._rule)
         with contextlib.suppress(subprocess.CalledProcessError):
             _run("ip", "netns", "del", self.name)
         shutil.rmtree(self._etc, ignore_errors=True)

@@ -154,15 +154,19 @@ def hub_authentication(around: Surroundings) -> Outcome:
     said = _said(answer)
     if answer.status == 200:
         return Outcome(result=Result.OK, facts={"device_id": device_id})
+    parent = around.settings.parent_hostname
+    who = f"the hub {hub}" if parent is None else f"{parent}, the device above,"
     if answer.status in (401, 403, 404):
+        fix = "a device that was moved is let in after: sudo iotedge system reprovision"
+        if parent is not None:
+            fix = f"it must be below {parent}: muster device update {device_id} --parent ID"
         raise Problem(
-            f"the hub {hub} does not let {device_id} in: HTTP {answer.status} {said}",
+            f"{who} does not let {device_id} in: HTTP {answer.status} {said}",
             "see that the device is there and enabled in the hub, and is an IoT Edge device "
-            f"(muster device show {device_id}); a device that was moved is let in after: sudo "
-            "iotedge system reprovision" + _clock_hint(around),
+            f"(muster device show {device_id}); {fix}" + _clock_hint(around),
         )
     raise Problem(
-        f"the hub {hub} answers with HTTP {answer.status}: {said}",
+        f"{who} answers with HTTP {answer.status}: {said}",
         "try again later; if it stays so, its log has the reason",
     )
 
@@ -287,7 +291,8 @@ def _clock_hint(around: Surroundings) -> str:
 def _said(answer: Answer) -> str:
     with contextlib.suppress(ValueError, AttributeError):
         found = json.loads(answer.body)
-        return str(found.get("message") or found.get("Message") or "")[:300]
+        said = (found.get(name) for name in ("message", "Message", "errorMessage"))
+        return str(next((each for each in said if each), ""))[:300]
     return ""
 
 

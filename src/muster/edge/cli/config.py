@@ -159,19 +159,33 @@ def dps(  # noqa: PLR0917 - click passes options by name
     metavar="STRING",
     help="Connection string of the device; - reads it from stdin.",
 )
+@click.option(
+    "--parent-hostname",
+    metavar="NAME",
+    help="The edge device above this one, which it reaches the hub through; for nested devices.",
+)
 @_trust_option
 @_out_options
 @examples(
     "iotedge config mp -c - --trust /etc/ssl/muster-ca.pem",
     "iotedge config mp -c - --force < connection-string",
+    "iotedge config mp -c - --parent-hostname gateway-01 --trust gateway-01-root.pem",
 )
 def mp(
-    connection_string: str, trust: Path | None, hostname: str | None, out: Path, *, force: bool
+    connection_string: str,
+    parent_hostname: str | None,
+    trust: Path | None,
+    hostname: str | None,
+    out: Path,
+    *,
+    force: bool,
 ) -> None:
     """Write a configuration with the device's connection string.
 
     It is for devices that are provisioned by hand.
     """
+    with _checking("--parent-hostname"):
+        parent = None if parent_hostname is None else values.read_host_name(parent_hostname)
     try:
         provisioning = values.read_connection_string(connection_string)
     except InvalidArgumentError as error:  # exit code 1, as the official command's (edge.md 4.3)
@@ -181,6 +195,7 @@ def mp(
             source=out,
             hostname=hostname or socket.gethostname(),
             provisioning=provisioning,
+            parent_hostname=parent,
             reprovisioning=Reprovisioning.ON_ERROR_ONLY,
         ),
         out,

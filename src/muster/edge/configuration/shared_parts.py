@@ -17,6 +17,10 @@ from muster.edge.settings import (
 if TYPE_CHECKING:
     from muster.edge.configuration.section import Section
 
+NO_DPS_BELOW: Final = (
+    "a device below another cannot use DPS, which its parent does not pass on to: provision it by "
+    'hand, with source = "manual" (edge.md 2.3)'
+)
 _BUILT_IN: Final = "has no effect: the agent is part of this runtime, not a container"
 
 

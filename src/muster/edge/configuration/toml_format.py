@@ -88,8 +88,10 @@ def read(top: Section, hostname: str) -> Settings:
         "additional_info": top.texts("additional_info"),
         **({} if home is None else {"home": _home(top, home)}),
     }
-    if parent is not None and isinstance(settings["provisioning"], DpsProvisioning):
-        raise top.error("parent_hostname", "a device below another cannot use DPS (edge.md 2.3)")
+    if isinstance(settings["provisioning"], DpsProvisioning):
+        for key, name in (("parent_hostname", parent), ("local_gateway_hostname", alias)):
+            if name is not None:
+                raise top.error(key, shared_parts.NO_DPS_BELOW)
     top.finish()
     return Settings(source=top.source, **settings)
 

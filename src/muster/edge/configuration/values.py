@@ -98,10 +98,22 @@ def host_name(section: Section, key: str) -> str | None:
     text = section.text(key)
     if text is None:
         return None
+    try:
+        return read_host_name(text)
+    except InvalidArgumentError as error:
+        raise section.error(key, error.message) from None
+
+
+def read_host_name(text: str) -> str:
+    """Return the name of an edge device.
+
+    Raises:
+        InvalidArgumentError: it is none, or too long.
+    """
     if len(text) > MAX_HOSTNAME:
-        raise section.error(key, f"must be at most {MAX_HOSTNAME} characters, is {len(text)}")
+        raise InvalidArgumentError(f"must be at most {MAX_HOSTNAME} characters, is {len(text)}")
     if not _HOST.fullmatch(text):
-        raise section.error(key, "must be a host name or an IP address")
+        raise InvalidArgumentError("must be a host name or an IP address")
     return text
 
 

@@ -65,6 +65,8 @@ def read(top: Section, hostname: str) -> Settings:
         sockets=shared_parts.sockets(top.section("connect"), top.section("listen")),
         edge_ca=edge_ca,
     )
+    if settings.parent_hostname is not None and isinstance(provisioning, DpsProvisioning):
+        raise top.error("parent_hostname", shared_parts.NO_DPS_BELOW)
     top.finish()
     return settings
 

@@ -153,6 +153,18 @@ def test_where_nothing_can_be_written(run: Run, tmp_path: Path) -> None:
     assert "the file is TOML" in done.stderr
 
 
+def test_mp_below_another_device(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "config.toml"
+    command = ("config", "mp", "-c", STRING, "-o", str(out), "--parent-hostname")
+    for wrong in ("a b", "x" * 65):
+        done = run(*command, wrong)
+        assert done.exit_code == 2
+        assert "--parent-hostname" in done.stderr
+    done = run(*command, "gateway-01")
+    assert done.exit_code == 0, done.output
+    assert load(out).settings.parent_hostname == "gateway-01"
+
+
 def test_import(run: Run, tmp_path: Path) -> None:
     old, out = tmp_path / "config.yaml", tmp_path / "config.toml"
     old.write_text(YAML + "watchdog:\n  max_retries: 2\n")

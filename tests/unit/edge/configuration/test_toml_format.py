@@ -333,6 +333,10 @@ def test_keys_with_nothing_to_act_on_are_told(key: str, line: str) -> None:
             "1: parent_hostname: a device below another cannot use DPS",
         ),
         (
+            "local_gateway_hostname = 'a'\n" + DPS,
+            "1: local_gateway_hostname: a device below another cannot use DPS",
+        ),
+        (
             DPS + "[iotedge_max_requests]\nmanagement = 0",
             "11: iotedge_max_requests.management: must",
         ),

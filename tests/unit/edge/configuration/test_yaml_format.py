@@ -162,6 +162,7 @@ moby_runtime:
     [
         ("", ":1: provisioning is missing"),
         ("- a", ":1: must be keys with values"),
+        (DPS + "parent_hostname: a\n", "parent_hostname: a device below another cannot use DPS"),
         ("a: [", ":1: not YAML"),
         ("a: {\n\n\tb", ":3: not YAML"),
         ("provisioning:\n  source: external\n", ":2: provisioning.source: external provisioning"),
