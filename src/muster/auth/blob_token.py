@@ -30,6 +30,8 @@ CREATE: Final = "c"
 WRITE: Final = "w"
 DELETE: Final = "d"
 LIST: Final = "l"
+PERMISSIONS: Final = READ + ADD + CREATE + WRITE + DELETE + LIST
+"""All of them, in the order in which they stand in a URL."""
 
 
 class Target(NamedTuple):

@@ -35,9 +35,13 @@ if TYPE_CHECKING:
 
 DEVICE_FILES: Final = "device-files"
 """Container of what devices upload; names begin with the device's ID."""
+EDGE_FILES: Final = "edge-files"
+"""Container of what edge devices upload when they are asked to: logs and support bundles.
+
+Names begin with the hub's and the device's (edge.md 5.4)."""
 IDENTITY_FILES: Final = "identity-files"
 """Container of lists of identities."""
-CONTAINERS: Final = (DEVICE_FILES, IDENTITY_FILES)
+CONTAINERS: Final = (DEVICE_FILES, EDGE_FILES, IDENTITY_FILES)
 
 MAX_NAME: Final = 1024
 MAX_PIECE: Final = 256 << 20

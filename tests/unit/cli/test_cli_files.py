@@ -23,7 +23,7 @@ PLACE = "/admin/v1/files/d1/a/log.txt"
 def test_list(run: Run, service: CliService) -> None:
     service.on("GET", "/admin/v1/files", [FILE])
     text = run("file", "list", "--device", "d1").stdout
-    assert service.calls[-1].query["prefix"] == "d1/"
+    assert service.calls[-1].query["deviceId"] == "d1"
     assert text.splitlines()[1].split() == [
         "d1/a/log.txt",
         "1234",
@@ -31,7 +31,21 @@ def test_list(run: Run, service: CliService) -> None:
         "2026-01-01T00:00:00Z",
     ]
     assert parsed(run("file", "list", "--json")) == [FILE]
-    assert "prefix" not in service.calls[-1].query
+    assert "deviceId" not in service.calls[-1].query
+    assert service.calls[-1].query["container"] == "device-files"
+    run("file", "list", "--container", "edge-files")
+    assert service.calls[-1].query["container"] == "edge-files"
+
+
+def test_container_sas(run: Run, service: CliService) -> None:
+    told = {"sasUrl": "https://hub.example/edge-files?sig=x"}
+    service.on("POST", "/admin/v1/file-sas", told)
+    assert run("file", "container-sas").stdout.strip() == told["sasUrl"]
+    assert service.calls[-1].body == {"permissions": "cw", "validForS": 3600}
+    command = ("file", "container-sas", "--permissions", "rl", "--valid-for", "2d", "--json")
+    assert parsed(run(*command)) == told
+    assert service.calls[-1].body == {"permissions": "rl", "validForS": 172_800}
+    run("file", "container-sas", "--valid-for", "soon", code=2)
 
 
 def test_download(run: Run, service: CliService, tmp_path: Path) -> None:

@@ -418,14 +418,14 @@ async def test_back_ends_list_download_and_delete(parts: Parts, rest: Rest) -> N
     reply = await rest.call(
         "GET",
         path,
-        query="api-version=2021-04-12&prefix=d1/",
+        query="api-version=2021-04-12&deviceId=d1",
         policy="service",
         headers={"x-ms-max-item-count": "2"},
     )
     assert [each["name"] for each in reply.json] == ["d1/a.txt", "d1/b &<.txt"]
     more = {"x-ms-continuation": reply.headers["x-ms-continuation"]}
     reply = await rest.call(
-        "GET", path, query="api-version=2021-04-12&prefix=d1/", policy="service", headers=more
+        "GET", path, query="api-version=2021-04-12&deviceId=d1", policy="service", headers=more
     )
     assert [each["name"] for each in reply.json] == ["d1/c.txt"]
     assert "x-ms-continuation" not in reply.headers
@@ -442,3 +442,67 @@ async def test_back_ends_list_download_and_delete(parts: Parts, rest: Rest) -> N
     )
     assert b"<Name>d1/b &amp;&lt;.txt</Name>" in listing.body
     assert b"<NextMarker>d1/c.txt</NextMarker>" in listing.body
+
+
+async def test_the_url_of_a_container(parts: Parts, rest: Rest) -> None:
+    async def ask(**wanted: Any) -> Reply:
+        return await rest.call("POST", "/admin/v1/file-sas", wanted, policy="service")
+
+    async def use(method: str, name: str, url: str, query: str = "", body: bytes = b"") -> Reply:
+        return await rest.call(
+            method,
+            f"/edge-files{name}",
+            body,
+            query=f"{query}&{url.partition('?')[2]}".strip("&"),
+            authorization="",
+            headers=BLOCK_BLOB,
+        )
+
+    writing = (await ask()).json["sasUrl"]
+    assert writing.startswith(f"https://{HOST}/edge-files?sv=")
+    granted = parse_qs(writing.partition("?")[2])
+    assert (granted["sr"], granted["sp"]) == (["c"], ["cw"])
+    name = f"/{HOST}/d1/counter-2026-01-01--00-00-00.log"
+    assert (await use("PUT", name, writing, body=b"count 1")).status == 201
+    assert error(await use("GET", name, writing)) == (403, "AuthorizationPermissionMismatch")
+    # For that container alone, and not for long.
+    other = await rest.call(
+        "PUT",
+        f"/{DEVICE_FILES}/d1/a",
+        b"x",
+        query=writing.partition("?")[2],
+        authorization="",
+        headers=BLOCK_BLOB,
+    )
+    assert error(other) == (403, "AuthenticationFailed")
+    reading = (await ask(permissions="lr", validForS=60)).json["sasUrl"]
+    assert parse_qs(reading.partition("?")[2])["sp"] == ["rl"]
+    listing = await use("GET", "", reading, "restype=container&comp=list")
+    assert f"<Name>{name[1:]}</Name>".encode() in listing.body
+    assert (await use("GET", name, reading)).body == b"count 1"
+    parts.clock.advance(60)
+    assert error(await use("GET", name, reading)) == (403, "AuthenticationFailed")
+
+    listed = "api-version=2021-04-12&container=edge-files&deviceId="
+    for device, count in (("d1", 1), ("d", 0)):
+        reply = await rest.call(
+            "GET", "/admin/v1/files", query=f"{listed}{device}", policy="service"
+        )
+        assert len(reply.json) == count
+    stored = f"/admin/v1/files{name}"
+    query = "api-version=2021-04-12&container=edge-files"
+    assert (await rest.call("GET", stored, query=query, policy="service")).body == b"count 1"
+    assert (await rest.call("GET", stored, policy="service")).status == 404
+    assert (await rest.call("DELETE", stored, query=query, policy="service")).status == 204
+
+    refused: list[dict[str, Any]] = [
+        {"permissions": ""},
+        {"permissions": "rx"},
+        {"validForS": 0},
+        {"validForS": 8 * 86_400},
+        {"container": "identity-files"},
+    ]
+    for wanted in refused:
+        assert (await ask(**wanted)).status == 400
+    query = "api-version=2021-04-12&container=identity-files"
+    assert (await rest.call("GET", "/admin/v1/files", query=query)).status == 400
