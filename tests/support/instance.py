@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from support.run import Place
 
 MUSTER = Path(sys.executable).parent / "muster"
-START_S = 30.0
+START_S = 120.0
 STOP_S = 30.0
 
 

@@ -78,6 +78,8 @@ from muster.local_hub import LocalHubs
 from muster.model.job import JobType
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from muster.app.message_places import MessagePlaces
     from muster.auth.keyring import Keyring
     from muster.clock import Clock
@@ -267,8 +269,13 @@ class HubPlane:
             )
         )
 
-    async def open(self) -> None:
-        """Load what is stored; the first run makes nothing, `Instance` decides which hubs."""
+    async def open(self, step: Callable[[str], None]) -> None:
+        """Load what is stored; the first run makes nothing, `Instance` decides which hubs.
+
+        Args:
+            step: told what is done from there on.
+        """
+        step("hubs")
         await self.hubs.open()
         await self.faults.open()
         await self.twin_catch_up.open()
@@ -276,8 +283,11 @@ class HubPlane:
         await self._query_indexes.open()
         self._method_calls.open()
         await self.messaging.open()
+        step("files")
         await self.blobs.open()
+        step("telemetry")
         await self.local.open()
+        step("configurations and routes")
         await self.configurations.open()
         await self.consumer_groups.open()
         await self.routing.open()

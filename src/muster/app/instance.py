@@ -24,6 +24,7 @@ from muster.app.hub_plane import HubPlane
 from muster.app.listeners import Listeners
 from muster.app.message_places import MessagePlaces
 from muster.app.provisioning_plane import ProvisioningPlane
+from muster.app.start_progress import StartProgress
 from muster.auth import private_file
 from muster.auth.access_policies import HUB_RIGHTS, AccessPolicy, Right
 from muster.auth.certificate_authority import CertificateAuthority
@@ -110,7 +111,8 @@ class Instance:
         """
         instance = cls(settings, clock or SystemClock(), randomness or Randomness())
         try:
-            await instance._start()
+            async with StartProgress(instance._clock) as progress:
+                await instance._start(progress.step)
         except BaseException:
             await instance.stop()
             raise
@@ -121,13 +123,15 @@ class Instance:
         self._ready = False
         await self._open.aclose()
 
-    async def _start(self) -> None:
+    async def _start(self, step: Callable[[str], None]) -> None:
+        step("the data directory")
         settings, clock, randomness = self._settings, self._clock, self._randomness
         directory = self._open.enter_context(DataDirectory.open(settings.data_dir))
         keyring = Keyring.load_or_create(directory.master_key, randomness=randomness)
         self._certificates = CertificateAuthority.load_or_create(
             directory.ca, clock=clock, randomness=randomness
         )
+        step("the database")
         engine = await SqliteEngine.open(directory.database)
         self._open.push_async_callback(engine.close)
         decisions = DecisionLog(engine, clock, self.metrics)
@@ -151,7 +155,7 @@ class Instance:
         self._open.push_async_callback(hubs.telemetry.close)
         self._open.push_async_callback(hubs.endpoint_consumers.close)
         self._measure(hubs)
-        await hubs.open()
+        await hubs.open(step)
         self._open.callback(hubs.messaging.close)
         self._open.push_async_callback(hubs.twin_catch_up.write_down)
         self._open.push_async_callback(hubs.connections.close)
@@ -164,6 +168,7 @@ class Instance:
             local=hubs.local,
             trust=trust,
         )
+        step("provisioning")
         await provisioning.open()
         self._open.push_async_callback(provisioning.links.close)
         await self._make_hubs(hubs, provisioning)
@@ -176,6 +181,7 @@ class Instance:
             ("blob upkeep", hubs.blobs.run()),
         ):
             self._open.callback(spawn(upkeep, name).cancel)
+        step("listeners")
         self._try_client_certificates()
         self._open.push_async_callback(self._listeners.close)
         self._ports = await self._listen(hubs, provisioning)
