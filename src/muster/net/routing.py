@@ -115,6 +115,17 @@ class _Node:
     leaves: dict[str, _Leaf] = field(default_factory=dict)
 
 
+class CasedName(bytes):
+    """The name of a header field of a response that goes out in its own case.
+
+    Names have no case (RFC 9110 5.1), so uvicorn lowers them. The C SDK compares them byte by byte.
+    """
+
+    def lower(self) -> bytes:
+        """Return the name as it is: this is what uvicorn calls."""
+        return self
+
+
 class Router:
     """An ASGI application that finds the handler of a request.
 

@@ -170,15 +170,15 @@ async def test_what_a_message_looks_like(parts: Parts, rest: Rest) -> None:
     token = reply.headers.pop("ETag")
     assert token[0] == token[-1] == '"'
     wanted = {
-        "IoTHub-MessageId": "m1",
-        "IoTHub-CorrelationId": "c%0D%0AX: 1",
-        "IoTHub-UserId": "u",
-        "IoTHub-To": "/devices/d1/messages/devicebound",
-        "IoTHub-Expiry": "2023-11-14T22:14:20Z",
-        "IoTHub-Ack": "full",
-        "IoTHub-SequenceNumber": "1",
-        "IoTHub-EnqueuedTime": "2023-11-14T22:13:20Z",
-        "IoTHub-DeliveryCount": "0",
+        "iothub-messageid": "m1",
+        "iothub-correlationid": "c%0D%0AX: 1",
+        "iothub-userid": "u",
+        "iothub-to": "/devices/d1/messages/devicebound",
+        "iothub-expiry": "2023-11-14T22:14:20Z",
+        "iothub-ack": "full",
+        "iothub-sequencenumber": "1",
+        "iothub-enqueuedtime": "2023-11-14T22:13:20Z",
+        "iothub-deliverycount": "0",
         "ContentType": "text/plain",
         "ContentEncoding": "utf-8",
         "iothub-app-Plain": "value %41",
@@ -207,7 +207,7 @@ async def test_settling(parts: Parts, rest: Rest) -> None:
     reply = await call(rest, "POST", f"{INBOX}/{token}/abandon", if_match=token)
     assert (reply.status, reply.body) == (204, b"")
     reply = await call(rest, "GET", INBOX)
-    assert (reply.body, reply.headers["IoTHub-DeliveryCount"]) == (b"1", "1")
+    assert (reply.body, reply.headers["iothub-deliverycount"]) == (b"1", "1")
     token = reply.headers["ETag"].strip('"')
     reply = await call(rest, "DELETE", f"{INBOX}/{token}", query="reject&api-version=2021-04-12")
     assert reply.status == 204

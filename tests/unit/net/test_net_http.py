@@ -9,13 +9,17 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from starlette.responses import Response
 
 from muster.clock import ManualClock
 from muster.net.http import HttpLimits, http_protocol_factory
+from muster.net.routing import CasedName
 from unit.net.http_peers import DATE, NOW, app, read_response
 from unit.net.loopback import HOST, Certificate, connect, hang_up, read, read_all, until
 
 if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
     from unit.net.net_fixtures import Listen
 
 
@@ -75,6 +79,21 @@ async def test_header_and_body_leave_as_one_record(
     response = await asyncio.to_thread(talk)
     assert response.startswith(b"HTTP/1.1 200")
     assert b'"path": "/one"' in response
+
+
+async def test_names_that_some_clients_compare_with_their_case(listen: Listen) -> None:
+    async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+        response = Response(headers={"Plain": "1"})
+        response.raw_headers.append((CasedName(b"ETag"), b'"x"'))
+        await response(scope, receive, send)
+
+    listener = await listen(http_protocol_factory(respond, ManualClock(NOW)), tls=False)
+    reader, writer = await connect(listener.port, None)
+    writer.write(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
+    head = await read_all(reader)
+    assert b'\r\nETag: "x"\r\n' in head
+    assert b"\r\nplain: 1\r\n" in head
+    await hang_up(writer)
 
 
 async def test_keep_alive_and_pipelining(server: Server) -> None:

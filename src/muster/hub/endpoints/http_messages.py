@@ -14,6 +14,7 @@ from muster.errors import InvalidArgumentError, TooLargeError
 from muster.model.identity import wire_time
 from muster.model.message import MAX_BAG_SIZE, MAX_MESSAGE_SIZE, encode_head
 from muster.model.queued_message import Ack
+from muster.net.routing import CasedName
 from muster.wire.mqtt import property_bag
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def batch(entries: Batch) -> list[bytes]:
 def delivery_headers(delivery: Delivery, to: str) -> list[tuple[bytes, bytes]]:
     """Return the headers of a cloud-to-device message.
 
-    What a header cannot hold is percent-encoded.
+    What a header cannot hold is percent-encoded. Names are in the case that the C SDK looks for.
 
     Args:
         delivery: the message.
@@ -109,15 +110,15 @@ def delivery_headers(delivery: Delivery, to: str) -> list[tuple[bytes, bytes]]:
     expires_at = message.expires_at
     headers = [
         ("ETag", f'"{delivery.lock_token}"'),
-        ("IoTHub-MessageId", message.message_id),
-        ("IoTHub-CorrelationId", message.correlation_id),
-        ("IoTHub-UserId", message.user_id),
-        ("IoTHub-To", message.to or to),
-        ("IoTHub-Expiry", None if expires_at is None else wire_time(expires_at)),
-        ("IoTHub-Ack", None if message.ack is Ack.NONE else message.ack.value),
-        ("IoTHub-SequenceNumber", str(delivery.sequence_number)),
-        ("IoTHub-EnqueuedTime", wire_time(delivery.enqueued_at)),
-        ("IoTHub-DeliveryCount", str(delivery.delivery_count)),
+        ("iothub-messageid", message.message_id),
+        ("iothub-correlationid", message.correlation_id),
+        ("iothub-userid", message.user_id),
+        ("iothub-to", message.to or to),
+        ("iothub-expiry", None if expires_at is None else wire_time(expires_at)),
+        ("iothub-ack", None if message.ack is Ack.NONE else message.ack.value),
+        ("iothub-sequencenumber", str(delivery.sequence_number)),
+        ("iothub-enqueuedtime", wire_time(delivery.enqueued_at)),
+        ("iothub-deliverycount", str(delivery.delivery_count)),
         ("ContentType", message.content_type),
         ("ContentEncoding", message.content_encoding),
     ]
@@ -126,7 +127,7 @@ def delivery_headers(delivery: Delivery, to: str) -> list[tuple[bytes, bytes]]:
         for name, value in message.properties.items()
     ]
     return [
-        (name.encode(), _escape(_NOT_PRINTABLE, value).encode())
+        (CasedName(name.encode()), _escape(_NOT_PRINTABLE, value).encode())
         for name, value in headers
         if value is not None
     ]
