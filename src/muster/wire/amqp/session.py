@@ -245,8 +245,14 @@ class Session:
         self.connection.write(head + tail)
 
     def pump(self, link: SendingLink) -> None:
-        """Send what waits at a link, as far as credit and window allow."""
+        """Send what waits at a link, as far as credit and window allow.
+
+        What was accepted before is said before: uamqp, below the C SDK, takes an answer to a request
+        that is not settled yet for a mistake.
+        """
         waiting = link.waiting
+        if waiting and self._accepted:
+            self._write_accepted()
         while waiting:
             sent = waiting[0]
             if sent.delivery_id is None:

@@ -542,6 +542,16 @@ class TestSending:
         assert (channel, payload) == (0, PAYLOAD)
         assert transfer == Transfer(1, 0, bytes(16), 0, settled=False)
 
+    def test_what_was_accepted_before_is_said_before(self) -> None:
+        client = Client()
+        client.sender()
+        answers = client.receiver(handle=1)
+        (request,) = client.transfer(7)
+        assert isinstance(request, Delivery)
+        request.accept()
+        answers.send(b"answer", settled=True)
+        assert [type(one) for one in client.said()] == [Disposition, Transfer]
+
     def test_what_waits_for_credit_is_bounded(self) -> None:
         client = Client(waiting_size=10_000)
         links = [client.receiver(0, handle) for handle in (1, 2)]
