@@ -247,8 +247,8 @@ class Session:
     def pump(self, link: SendingLink) -> None:
         """Send what waits at a link, as far as credit and window allow.
 
-        What was accepted before is said before: uamqp, below the C SDK, takes an answer to a request
-        that is not settled yet for a mistake.
+        What was accepted before is said before: uamqp, below the C SDK, takes an answer to a
+        request that is not settled yet for a mistake.
         """
         waiting = link.waiting
         if waiting and self._accepted:
