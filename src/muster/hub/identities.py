@@ -8,12 +8,11 @@ Sources: hub-service.md 1.1, 1.2; hub-device.md 6.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Final, cast, final
 
 from msgspec import UNSET
 
-from muster.errors import AlreadyExistsError
-from muster.hub import credentials, edge_devices, module_rows, twin_rows
+from muster.hub import credentials, device_rows, edge_devices, module_rows, twin_rows
 from muster.hub.changes import IdentityChanged, IdentityEvent
 from muster.hub.credentials import Credentials
 from muster.hub.module_rows import Module
@@ -33,13 +32,11 @@ from muster.model import twin as twin_rules
 from muster.model.identity import (
     MANAGED_BY_EDGE,
     SYSTEM_MODULES,
-    AuthenticationType,
     DeviceIdentity,
     DeviceRequest,
     IdentityRef,
     RegistryStatistics,
     Status,
-    Thumbprints,
     check_status_reason,
     matches,
     new_etag,
@@ -55,19 +52,12 @@ if TYPE_CHECKING:
     from muster.hub.changes import Changes
     from muster.hub.connections import Connections
     from muster.hub.module_rows import ArrivingModule
-    from muster.hub.presence import Presence
     from muster.ids import Randomness
     from muster.model.twin import JsonObject, Twin
     from muster.store.engine import Engine, Row
 
 MAX_LIST: Final = 1000
 """Devices in one answer of GET /devices (hub-service.md 1.1 row 1)."""
-
-_PresenceColumns: TypeAlias = tuple[int | None, float | None, float | None, float | None]
-_ThumbprintColumns: TypeAlias = tuple[str | None, str | None]
-_DeviceColumns: TypeAlias = tuple[
-    str, str, str, int, str | None, float, str, bytes | None, int, str | None
-]
 
 
 @final
@@ -150,7 +140,7 @@ class Identities:
     async def find(self, hub: int, device_id: str) -> Device | None:
         """Return a device as it is stored, or `None`."""
         rows = await self._engine.read(SQL["get_device"], {"hub": hub, "device_id": device_id})
-        return self._stored(hub, rows[0]) if rows else None
+        return device_rows.stored(self._keyring, hub, rows[0]) if rows else None
 
     async def statistics(self, hub: int) -> RegistryStatistics:
         """Count the devices."""
@@ -187,7 +177,7 @@ class Identities:
         device = self._new(IdentityRef(hub, device_id), request)
         twin = twin_rules.new(tags, desired, self._clock.now())
         statements = edge_devices.parent_checks(device)
-        statements += self._insertion(device, twin)
+        statements += device_rows.insertion(self._keyring, device, twin)
         if device.iot_edge:
             statements += self._system_modules(device.ref)
         await self._engine.write(*statements, *also)
@@ -222,7 +212,7 @@ class Identities:
         statements = [
             Statement(SQL["delete_device_if_present"], names),
             *removal(names),
-            *self._insertion(device, twin),
+            *device_rows.insertion(self._keyring, device, twin),
         ]
         brought = {module.module_id: module for module in modules}
         for module_id, module in brought.items():
@@ -257,22 +247,6 @@ class Identities:
         device.parent_scope = edge_devices.wanted_parent(device, request)
         return device
 
-    def _insertion(self, device: Device, twin: Twin) -> list[Statement]:
-        device_id = device.ref.device_id
-        return [
-            Statement(
-                SQL["insert_device"],
-                self._params(device),
-                expect=1,
-                otherwise=AlreadyExistsError(
-                    f"A device with ID '{device_id}' is already registered.",
-                    code="device-exists",
-                    subject=device_id,
-                ),
-            ),
-            twin_rows.insert(device.ref, twin),
-        ]
-
     async def update(
         self, hub: int, device_id: str, request: DeviceRequest, if_match: str
     ) -> DeviceIdentity:
@@ -290,7 +264,7 @@ class Identities:
         """
         for _ in range(ATTEMPTS):
             row = await self._row(hub, device_id)
-            before = self._stored(hub, row)
+            before = device_rows.stored(self._keyring, hub, row)
             if not matches(if_match, before.etag):
                 raise etag_mismatch(device_id)
             after = self._changed(before, request)
@@ -308,7 +282,7 @@ class Identities:
             if after.parent_scope != before.parent_scope:
                 self._connections.announce_parent_changed(after.ref)
             self._changes.publish(IdentityChanged(after.ref, IdentityEvent.UPDATED))
-            return after.to_wire(self._presence(after.ref, row), cast("int", row[14]))
+            return self._to_wire(after, row)
         raise LostRaceError("The device is being changed by others.", subject=device_id)
 
     async def delete(self, hub: int, device_id: str, if_match: str) -> None:
@@ -320,7 +294,7 @@ class Identities:
             ConflictError: too many others change it; code `concurrent-update`.
         """
         for _ in range(ATTEMPTS):
-            device = self._stored(hub, await self._row(hub, device_id))
+            device = device_rows.stored(self._keyring, hub, await self._row(hub, device_id))
             if not matches(if_match, device.etag):
                 raise etag_mismatch(device_id)
             twin = await twin_rows.read(self._engine, device.ref)
@@ -353,54 +327,13 @@ class Identities:
             raise device_not_found(device_id)
         return rows[0]
 
-    def _stored(self, hub: int, row: Row) -> Device:
-        (
-            device_id,
-            generation_id,
-            etag,
-            enabled,
-            status_reason,
-            status_updated_at,
-            kind,
-            sealed,
-            iot_edge,
-            parent_scope,
-        ) = cast("_DeviceColumns", row[:10])
-        ref = IdentityRef(hub, device_id)
-        keys = credentials.unseal(self._keyring, ref, sealed)
-        primary, secondary = cast("_ThumbprintColumns", row[15:17])
-        return Device(
-            ref,
-            generation_id,
-            etag,
-            bool(enabled),
-            status_reason,
-            status_updated_at,
-            Credentials(AuthenticationType(kind), keys, Thumbprints(primary, secondary)),
-            bool(iot_edge),
-            parent_scope,
-        )
-
     def _shown(self, hub: int, row: Row) -> DeviceIdentity:
-        device = self._stored(hub, row)
-        return device.to_wire(self._presence(device.ref, row), cast("int", row[14]))
+        return self._to_wire(device_rows.stored(self._keyring, hub, row), row)
 
-    def _presence(self, ref: IdentityRef, row: Row) -> Presence:
-        return self._connections.presence(ref, *cast("_PresenceColumns", row[10:14]))
-
-    def _params(self, device: Device) -> dict[str, str | bytes | int | float | None]:
-        return {
-            "hub": device.ref.hub,
-            "device_id": device.ref.device_id,
-            "generation_id": device.generation_id,
-            "etag": device.etag,
-            "enabled": int(device.enabled),
-            "status_reason": device.status_reason,
-            "status_updated_at": device.status_updated_at,
-            "iot_edge": int(device.iot_edge),
-            "parent_scope": device.parent_scope,
-            **device.credentials.to_params(self._keyring, device.ref),
-        }
+    def _to_wire(self, device: Device, row: Row) -> DeviceIdentity:
+        """Return what is shown of a device, with what its row says besides."""
+        presence = self._connections.presence(device.ref, *device_rows.presence(row))
+        return device.to_wire(presence, device_rows.messages(row))
 
     def _changed(self, before: Device, request: DeviceRequest) -> Device:
         enabled, reason, changed_at = (
@@ -439,7 +372,7 @@ class Identities:
         statements.append(
             Statement(
                 SQL["update_device"],
-                {**self._params(after), "expected": before.etag},
+                {**device_rows.to_params(self._keyring, after), "expected": before.etag},
                 expect=1,
                 otherwise=LostRaceError("The device was changed by another."),
             )

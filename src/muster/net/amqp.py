@@ -26,8 +26,9 @@ from muster.net.peer import (
 )
 from muster.net.stream import reset
 from muster.net.timers import NO_SLOT, running_wheel
-from muster.wire.amqp.connection import ConnectionLimits, ServerConnection
+from muster.wire.amqp.connection import ServerConnection
 from muster.wire.amqp.errors import CONNECTION_FORCED, FRAMING_ERROR, RemoteProtocolError
+from muster.wire.amqp.limits import ConnectionLimits
 from muster.wire.amqp.performatives import Close, Error
 from muster.wire.amqp.sasl import MECHANISMS
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from muster.net.amqp import SERVICE_STOPS, AmqpLimits, amqp_protocol_factory
-from muster.wire.amqp.connection import ConnectionLimits
 from muster.wire.amqp.deliveries import Delivery
 from muster.wire.amqp.events import CreditChanged, LinkAttached
 from muster.wire.amqp.frames import AMQP_HEADER, EMPTY_FRAME, SASL_HEADER, frame
+from muster.wire.amqp.limits import ConnectionLimits
 from muster.wire.amqp.performatives import (
     Accepted,
     Attach,

@@ -17,9 +17,10 @@ from azure.eventhub._pyamqp.message import Properties as TheirProperties
 
 from muster.net.amqp import AmqpLimits, AmqpPeer, amqp_protocol_factory
 from muster.wire.amqp import messages
-from muster.wire.amqp.connection import ConnectionLimits, ServerConnection
+from muster.wire.amqp.connection import ServerConnection
 from muster.wire.amqp.deliveries import Delivery
 from muster.wire.amqp.events import CreditChanged, LinkAttached, LinkDetached, OutcomeReceived
+from muster.wire.amqp.limits import ConnectionLimits
 from muster.wire.amqp.link import ReceivingLink, SendingLink
 from muster.wire.amqp.messages import Data, Message, Properties
 from muster.wire.amqp.performatives import Accepted, Close, Error, Open, SaslInit

@@ -16,7 +16,6 @@ Section numbers are those of the OASIS standard "AMQP Version 1.0".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NoReturn, TypeAlias, final
 
 from muster.wire.amqp import bodies, decoder
@@ -37,6 +36,7 @@ from muster.wire.amqp.frames import (
     FrameBuffer,
     frame,
 )
+from muster.wire.amqp.limits import ConnectionLimits, Held
 from muster.wire.amqp.performatives import (
     Close,
     Error,
@@ -82,40 +82,6 @@ _SASL_RESPONSE_CODE: Final = 0x43
 
 
 @final
-@dataclass(slots=True, kw_only=True)
-class ConnectionLimits:
-    """What one connection may take. Sizes in bytes.
-
-    Attributes:
-        max_frame_size: of a frame (hub-device.md 3.1).
-        channel_max: highest channel, so one less than there may be sessions. The C# SDK puts 995
-            devices on a connection.
-        handle_max: highest handle in a session (hub-device.md 3.1).
-        links: attached at a time, in all sessions.
-        attach_size: of the attach frames of those links together.
-        incoming_window: transfers a client may send in a session before it hears of more.
-        outgoing_window: what clients are told of ours; nobody uses it.
-        max_message_size: of a message, unless a link is accepted with less.
-        partial_size: of all messages together of which only the first parts are there.
-        waiting_size: of all messages together that wait for the client's credit or window.
-        idle_time_out: milliseconds of silence that clients are told to keep below; a half more is
-            granted, as MQTT does.
-    """
-
-    max_frame_size: int = 65_536
-    channel_max: int = 1_023
-    handle_max: int = 262_143
-    links: int = 8_192
-    attach_size: int = 4 * 1024 * 1024
-    incoming_window: int = 2_048
-    outgoing_window: int = 5_000
-    max_message_size: int = 1024 * 1024
-    partial_size: int = 8 * 1024 * 1024
-    waiting_size: int = 64 * 1024 * 1024
-    idle_time_out: int = 240_000
-
-
-@final
 class ServerConnection:
     """One client's connection.
 
@@ -133,31 +99,29 @@ class ServerConnection:
 
     Attributes:
         limits: what the client may take.
+        held: what it has taken of them.
         mechanism: the SASL mechanism that the client was let in by; None without SASL.
         remote: the client's open frame, once it is there.
         peer_max_frame_size: what the client takes.
     """
 
     __slots__ = (
-        "_attach_size",
         "_buffer",
         "_container_id",
         "_dirty",
         "_heard",
         "_last_heard",
         "_limit",
-        "_links",
         "_mechanisms",
         "_out",
-        "_partial_size",
         "_said",
         "_sessions",
         "_state",
         "_suspended",
         "_unsent",
-        "_waiting_size",
         "_wake",
         "_woken",
+        "held",
         "limits",
         "mechanism",
         "peer_max_frame_size",
@@ -188,10 +152,7 @@ class ServerConnection:
         self._unsent = 0
         self._sessions: dict[int, Session] = {}
         self._dirty: list[Session] = []
-        self._links = 0
-        self._attach_size = 0
-        self._partial_size = 0
-        self._waiting_size = 0
+        self.held = Held(self.limits)
         # For `tick`: whether anything came or went since the last one, and when something came.
         self._heard = True
         self._said = True
@@ -217,7 +178,7 @@ class ServerConnection:
     @property
     def buffered(self) -> int:
         """Bytes held of what the client sent."""
-        return self._buffer.buffered + self._partial_size
+        return self._buffer.buffered + self.held.partial_size
 
     @property
     def unsent(self) -> int:
@@ -375,38 +336,9 @@ class ServerConnection:
         """Forget a session that both sides have ended."""
         self._sessions.pop(session.channel, None)
 
-    def hold_link(self, size: int) -> None:
-        """Account for a link.
-
-        Raises:
-            RemoteProtocolError: there are more, or larger ones, than the client may take.
-        """
-        self._links += 1
-        self._attach_size += size
-        limits = self.limits
-        if self._links > limits.links or self._attach_size > limits.attach_size:
-            _fail("too many links", RESOURCE_LIMIT_EXCEEDED)
-
-    def forget_link(self, size: int) -> None:
-        """Account for a link that is gone."""
-        self._links -= 1
-        self._attach_size -= size
-
-    def hold(self, size: int) -> None:
-        """Account for parts of messages.
-
-        Raises:
-            RemoteProtocolError: there are more than the client may take.
-        """
-        held = self._partial_size + size
-        if held > self.limits.partial_size:
-            _fail("too many unfinished messages", RESOURCE_LIMIT_EXCEEDED)
-        self._partial_size = held
-
     def hold_waiting(self, size: int) -> None:
         """Account for messages that wait for the client; close when they are too many."""
-        self._waiting_size += size
-        if self._waiting_size > self.limits.waiting_size:
+        if not self.held.add_waiting(size):
             self.close(Error(RESOURCE_LIMIT_EXCEEDED, "Too many messages wait for the client."))
 
     # Within.

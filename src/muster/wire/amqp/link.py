@@ -324,14 +324,14 @@ class ReceivingLink(_Link):
         if size > self.max_message_size:
             self._too_large(events)
             return False
-        self.session.connection.hold(len(payload))
+        self.session.connection.held.add_parts(len(payload))
         self._size = size
         if self._parts is not None and payload:
             self._parts.append(payload)
         return True
 
     def _drop(self) -> None:
-        self.session.connection.hold(-self._size)
+        self.session.connection.held.add_parts(-self._size)
         self._size = 0
         self._parts = None
         self._first = cast("Delivery", None)

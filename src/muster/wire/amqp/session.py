@@ -423,7 +423,7 @@ class Session:
         if handle in self.links:
             self._violated(HANDLE_IN_USE, "The handle is in use.", events)
             return
-        self.connection.hold_link(size)
+        self.connection.held.add_link(size)
         link: Link = (
             ReceivingLink(self, attach, size)
             if attach.role is CLIENT_SENDS
@@ -438,7 +438,7 @@ class Session:
             self._violated(UNATTACHED_HANDLE, "There is no such link.", events)
             return
         del self.links[detach.handle]
-        self.connection.forget_link(link.size)
+        self.connection.held.remove_link(link.size)
         if link.state != DETACH_SENT:
             self.flush()
             link.detached()
@@ -467,7 +467,7 @@ class Session:
         self._flowing.clear()
         alive = [link for link in links if link.state <= ATTACHED]
         for link in links:
-            self.connection.forget_link(link.size)
+            self.connection.held.remove_link(link.size)
         for link in alive:
             link.ended()
         self.unsettled.clear()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from muster.wire.amqp import bodies, messages
-from muster.wire.amqp.connection import ConnectionLimits, ServerConnection
+from muster.wire.amqp.connection import ServerConnection
 from muster.wire.amqp.frames import AMQP_HEADER, EMPTY_FRAME, FrameBuffer, frame
+from muster.wire.amqp.limits import ConnectionLimits
 from muster.wire.amqp.link import ReceivingLink, SendingLink
 from muster.wire.amqp.messages import Data, Message
 from muster.wire.amqp.performatives import (

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muster.wire.amqp import bodies, performatives, sasl
-from muster.wire.amqp.connection import MAX_FIRST_FRAME_SIZE, ConnectionLimits, ServerConnection
+from muster.wire.amqp.connection import MAX_FIRST_FRAME_SIZE, ServerConnection
 from muster.wire.amqp.errors import RemoteProtocolError
 from muster.wire.amqp.events import LinkAttached
 from muster.wire.amqp.frames import AMQP_HEADER, EMPTY_FRAME, SASL_HEADER, FrameBuffer, frame
+from muster.wire.amqp.limits import ConnectionLimits
 from muster.wire.amqp.link import ReceivingLink, SendingLink
 from muster.wire.amqp.performatives import (
     Attach,
