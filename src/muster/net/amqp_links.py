@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, final
 
 from muster.wire.amqp.deliveries import Delivery
 from muster.wire.amqp.events import CreditChanged, LinkDetached, OutcomeReceived
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from muster.net.peer import Peer
     from muster.wire.amqp.events import Event
     from muster.wire.amqp.link import Link
+
+_AUTH_CHAIN: Final = "com.microsoft:auth-chain"
 
 
 class LinkHandler:
@@ -125,3 +127,11 @@ class Reading:
         self._count -= 1
         if not self._count:
             self._peer.resume_reading()
+
+
+def auth_chain_of(link: Link) -> str:
+    """Return the chain over which an edge hub speaks for the identity of a link, `''` for none.
+
+    A property of the attach (hub-device.md 3.3).
+    """
+    return str(link.properties.get(_AUTH_CHAIN) or "")

@@ -11,7 +11,7 @@ import pytest
 
 from muster.auth import sas_token
 from muster.clock import ManualClock
-from muster.edge.hub.authentication import NEVER_EXPIRES, Authenticator, Proof
+from muster.edge.hub.authentication import NEVER_EXPIRES, Admission, Authenticator, Proof
 from muster.edge.hub.database import FILE_NAME, PROFILE
 from muster.edge.hub.members import local
 from muster.edge.hub.scope import Scope
@@ -129,7 +129,7 @@ async def test_tokens_are_for_the_identity_and_by_its_keys(tmp_path, ref, resour
         await made.scope.refresh()
         login = made.authenticator.login(ref, token(resource, key, clock))
         if allowed:
-            assert await login == int(clock.time()) + 60
+            assert await login == Admission(int(clock.time()) + 60)
         else:
             with pytest.raises(UnauthorizedError):
                 await login
@@ -225,7 +225,7 @@ async def test_certificates_count_by_their_thumbprint(tmp_path):
     async with parts(tmp_path, hub, clock) as made:
         await made.scope.refresh()
         found = await made.authenticator.login(local("cert"), Proof(certificate=b"der"))
-        assert found == NEVER_EXPIRES
+        assert found == Admission(NEVER_EXPIRES)
         for proof in (Proof(certificate=b"other"), Proof()):
             with pytest.raises(UnauthorizedError):
                 await made.authenticator.login(local("cert"), proof)

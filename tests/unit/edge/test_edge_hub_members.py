@@ -266,3 +266,20 @@ async def test_pages_of_a_scope(parts):
     assert [each.module_id for each in one.modules] == ["y"]
     nobody = scope.one(local("nobody"))
     assert (nobody.devices, nobody.modules) == ([], [])
+
+
+async def test_who_asks_for_somebody_elses_takes_nothing_away(parts):
+    hub, scope = parts.hub, parts.scope
+    known = [edge("p"), edge("c", "p"), edge("d", "p"), leaf("l", "c")]
+    hub.page = ScopePage(devices=known, modules=[module("c", "x")])
+    await scope.refresh()
+    hub.page = ScopePage(devices=known[:3])
+    for ref, others in ((local("l"), "dp"), (local("c", "x"), "d")):
+        for other in others:
+            parts.clock.advance(ASK_AGAIN_S)
+            assert await scope.ask(ref, other)
+            assert scope.find(ref) is not None
+        parts.clock.advance(ASK_AGAIN_S)
+        assert await scope.ask(ref, "c")
+        assert scope.find(ref) is None
+    assert parts.gone == ["l", "c/x"]

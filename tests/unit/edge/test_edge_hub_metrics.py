@@ -47,6 +47,7 @@ class Link:
     """A client that answers each method."""
 
     expires_at = 1 << 40
+    over = ()
 
     def __init__(self, services: Services) -> None:
         self.ref = M

@@ -10,7 +10,8 @@ import structlog
 
 from muster.auth import sas_token
 from muster.clock import ManualClock
-from muster.edge.hub.authentication import Authenticator, Proof
+from muster.edge.hub import upstreams
+from muster.edge.hub.authentication import Admission, Authenticator, Proof
 from muster.edge.hub.broker import Broker
 from muster.edge.hub.clients import Clients
 from muster.edge.hub.database import FILE_NAME, PROFILE
@@ -33,13 +34,16 @@ from muster.edge.upstream.login import Login
 from muster.errors import ForbiddenError, MusterError, UnauthorizedError
 from muster.ids import Randomness
 from muster.store.sqlite import SqliteEngine
+from support.edge import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from muster.model.identity import IdentityRef
+
 HOSTS = ("hub.example", "gateway")
-EDGE_HUB, LOW_HUB, LEAF = (name * 32 for name in (b"e", b"l", b"f"))
+EDGE_HUB, LOW_HUB, BELOW_HUB, LEAF = (name * 32 for name in (b"e", b"l", b"b", b"f"))
 CERTIFIED = Authentication(type="selfSigned", x509_thumbprint=Thumbprints("AB" * 20))
 
 
@@ -79,6 +83,8 @@ class Source:
                 edge_device("low", "edge"),
                 leaf_device("near", "edge"),
                 leaf_device("far", "low", parents=[scope_of("low")]),
+                edge_device("below", "low"),
+                leaf_device("deep", "below"),
                 leaf_device("lost", "nowhere"),
                 ScopeDevice(
                     device_id="keyed", device_scope=scope_of("edge"), authentication=sas(LEAF)
@@ -90,6 +96,7 @@ class Source:
             ScopeModule(device_id="edge", module_id="m", authentication=CERTIFIED),
             ScopeModule(device_id="low", module_id="$edgeHub", authentication=sas(LOW_HUB)),
             ScopeModule(device_id="low", module_id="m", authentication=CERTIFIED),
+            ScopeModule(device_id="below", module_id="$edgeHub", authentication=sas(BELOW_HUB)),
             ScopeModule(device_id="far", module_id="m", authentication=CERTIFIED),
         ]
 
@@ -101,6 +108,19 @@ class Source:
         self, device_id: str, module_id: str | None = None, auth_chain: str | None = None
     ) -> ScopePage:
         raise RefusedError("not asked for here", status=500)
+
+
+class Connected:
+    """A client, as far as anybody asks here."""
+
+    expires_at = 1 << 40
+    over = ()
+
+    def __init__(self, ref: IdentityRef) -> None:
+        self.ref = ref
+
+    def takes_desired(self) -> bool:
+        return False
 
 
 @final
@@ -129,7 +149,7 @@ class Parts:
     def __init__(self, engine: SqliteEngine, queues: Queues, clock: ManualClock) -> None:
         self.source = Source()
         self.clock = clock
-        clients = Clients(clock)
+        clients = self.clients = Clients(clock)
         self.scope = Scope("edge", engine, self.source, clock, self.gone)
         self.authenticator = Authenticator(self.scope, "edge", HOSTS, clock)
         self.sessions: dict[str, list[FakeSession]] = {}
@@ -147,7 +167,7 @@ class Parts:
             clock=clock,
         )
 
-    def gone(self, ref: Any) -> None:
+    def gone(self, ref: IdentityRef) -> None:
         self.upstreams.reset(ref)
 
     def open_session(self, login: Login, owner: Any) -> FakeSession:
@@ -230,7 +250,8 @@ async def test_a_hub_that_does_not_let_it_speak_is_told_of_once(parts: Parts) ->
 async def test_another_chain_is_another_session(parts: Parts) -> None:
     for name in ("far", "near", "keyed"):
         parts.upstreams.came(local(name))
-    parts.source.devices["low"] = edge_device("low", "edge", status="disabled")
+    parts.source.devices["low"] = edge_device("low", "edge", generation_id="2")
+    parts.source.devices["below"] = edge_device("below", "low", generation_id="2")
     await parts.scope.refresh()
     await asyncio.sleep(0.01)
     assert parts.sessions["far"][0].closed
@@ -238,20 +259,48 @@ async def test_another_chain_is_another_session(parts: Parts) -> None:
     assert not parts.sessions["keyed"][0].closed
 
 
+async def test_who_is_connected_has_a_way_up_again(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody tells it that an edge device in between was changed; methods are to reach it still."""
+    monkeypatch.setattr(upstreams, "LOOK_S", 0.01)
+    parts.clients.attach(Connected(local("far")))
+    parts.clients.attach(Connected(local("lost")))
+    assert list(parts.sessions) == ["far"]
+    parts.upstreams.reset(local("low"))
+    parts.source.devices["lost"] = leaf_device("lost", "edge")
+    await parts.scope.refresh()
+    await until(lambda: len(parts.sessions["far"]) == 2 and "lost" in parts.sessions)
+    assert parts.sessions["far"][0].closed
+
+
 # From below.
 
 
-@pytest.mark.parametrize("chain", ["far;low", "far/m;far;low", "low/m;low", "far;low;edge"])
-async def test_an_edge_hub_below_speaks_for_those_below_it(parts: Parts, chain: str) -> None:
-    key = EDGE_HUB if chain.endswith("edge") else LOW_HUB
-    assert await parts.login(chain, key) == int(parts.clock.time()) + 60
-    assert await parts.login(chain, key, host="gateway") == int(parts.clock.time()) + 60
+@pytest.mark.parametrize(
+    ("chain", "over"),
+    [
+        ("far;low", ("far", "low")),
+        ("far/m;far;low", ("far", "low")),
+        ("low/m;low", ("low",)),
+        ("deep;below;low", ("deep", "below", "low")),
+        ("deep;below", ("deep", "below", "low")),
+    ],
+)
+async def test_an_edge_hub_below_speaks_for_those_below_it(
+    parts: Parts, chain: str, over: tuple[str, ...]
+) -> None:
+    key = BELOW_HUB if chain.endswith("below") else LOW_HUB
+    expected = Admission(int(parts.clock.time()) + 60, over)
+    assert await parts.login(chain, key) == expected
+    assert await parts.login(chain, key, host="gateway") == expected
 
 
 async def test_it_proves_itself_as_anybody_does(parts: Parts) -> None:
-    await parts.login("low/$edgeHub;low")
+    own = Admission(int(parts.clock.time()) + 60)
+    assert await parts.login("low/$edgeHub;low") == own
     # Its own token counts, whatever chain comes with it.
-    await parts.login("low/$edgeHub;low;nowhere", actor="low/modules/$edgeHub")
+    assert await parts.login("low/$edgeHub;low;nowhere", actor="low/modules/$edgeHub") == own
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,7 @@ class Client:
     def __init__(self, *, desired: bool = True, methods: bool = True) -> None:
         self.ref = REF
         self.expires_at = 1 << 40
+        self.over = ()
         self.closed: list[str] = []
         self.patches: list[dict[str, Any]] = []
         self.calls: list[tuple[int, str, bytes]] = []

@@ -17,8 +17,9 @@ from muster.edge.hub.amqp_errors import UNAUTHORIZED, error_of
 from muster.edge.hub.amqp_identity import AmqpIdentity
 from muster.edge.hub.authentication import NEVER_EXPIRES, Proof
 from muster.edge.hub.members import local
+from muster.edge.identity import HUB
 from muster.errors import MusterError, UnauthorizedError, UnavailableError
-from muster.net.amqp_links import Links, Reading
+from muster.net.amqp_links import Links, Reading, auth_chain_of
 from muster.net.tasks import spawn
 from muster.wire.amqp import addresses
 from muster.wire.amqp.events import LinkAttached
@@ -112,18 +113,15 @@ class AmqpClient:
         if resource.device_id is None:
             raise UnauthorizedError("The token names no device.", code="wrong-resource")
         ref = local(resource.device_id, resource.module_id or "")
-        expires_at = await self._services.authenticator.login(ref, Proof(text))
+        admission = await self._services.authenticator.login(ref, Proof(text))
         if ref not in self._tokens and len(self._tokens) >= MAX_TOKENS:
             raise UnavailableError("The connection has too many tokens.", code="too-many-tokens")
-        self._tokens[ref] = (text, expires_at)
+        self._tokens[ref] = (text, admission.expires_at)
         return ref
 
-    def expires_at(self, ref: IdentityRef) -> int:
-        """Return when the proof of an identity expires, unix seconds."""
-        for each in (ref, local(ref.device_id)):
-            if each in self._tokens:
-                return self._tokens[each][1]
-        return NEVER_EXPIRES
+    def expires_at(self, prover: IdentityRef | None) -> int:
+        """Return when the token of an identity expires, unix seconds; `None` for a certificate."""
+        return NEVER_EXPIRES if prover is None else self._tokens[prover][1]
 
     def detach(self, link: Link, error: Error | None = None) -> None:
         """Detach a link from this side; its handler is told."""
@@ -234,25 +232,41 @@ class AmqpClient:
         if address.match("$cbs") is not None:
             return amqp_links.cbs(self, link)
         purpose = amqp_links.purpose(link, address)
-        identity = await self._identity(local(purpose.device_id, purpose.module_id))
+        ref = local(purpose.device_id, purpose.module_id)
+        identity = await self._identity(ref, auth_chain_of(link))
         return purpose.attach(identity, link)
 
-    async def _identity(self, ref: IdentityRef) -> AmqpIdentity:
-        """Return an identity of this connection, logged in."""
+    async def _identity(self, ref: IdentityRef, chain: str) -> AmqpIdentity:
+        """Return an identity of this connection, logged in.
+
+        Args:
+            ref: who it is.
+            chain: over which an edge hub below this device speaks for it, `''` for none.
+        """
         async with self.turn:
             known = self._identities.get(ref)
             if known is not None:
                 return known
-            token = self._tokens.get(ref) or self._tokens.get(local(ref.device_id))
-            proof = Proof(None if token is None else token[0], self._peer.certificate)
+            prover = self._prover(ref, chain)
+            token = None if prover is None else self._tokens[prover][0]
+            spoken_for = prover is not None and prover.module_id == HUB
+            proof = Proof(token, self._peer.certificate, chain if spoken_for else "")
             services = self._services
-            await services.authenticator.login(ref, proof)
+            admission = await services.authenticator.login(ref, proof)
             if services.clients.full and services.clients.get(ref) is None:
                 raise UnavailableError("The edge hub has as many clients as it takes.")
             if self.over:
                 # It did not wait; it must not take over the connection that is there.
                 raise UnavailableError("The client is gone.")
-            identity = self._identities[ref] = AmqpIdentity(services, self, ref)
+            identity = self._identities[ref] = AmqpIdentity(
+                services, self, ref, prover=prover, over=admission.over
+            )
             services.clients.attach(identity)
             _log.info("client connected", identity=ref.text, transport=self._peer.transport)
             return identity
+
+    def _prover(self, ref: IdentityRef, chain: str) -> IdentityRef | None:
+        """Return whose token stands for an identity: its own, its device's, its edge hub's."""
+        speaker = local(chain.rpartition(";")[2], HUB)
+        known = (ref, local(ref.device_id), speaker)
+        return next((each for each in known if each in self._tokens), None)

@@ -27,6 +27,8 @@ class AmqpIdentity:
         services: of the edge hub.
         client: the connection.
         ref: who it is.
+        prover: whose token stands for it; `None` for a certificate.
+        over: over which edge devices it is spoken for.
 
     Attributes:
         methods: its links for methods.
@@ -35,10 +37,20 @@ class AmqpIdentity:
         devicebound: takes cloud-to-device messages; `None` for nobody.
     """
 
-    def __init__(self, services: Services, client: AmqpClient, ref: IdentityRef) -> None:
+    def __init__(
+        self,
+        services: Services,
+        client: AmqpClient,
+        ref: IdentityRef,
+        *,
+        prover: IdentityRef | None,
+        over: tuple[str, ...],
+    ) -> None:
         self.services = services
         self.client = client
         self._ref = ref
+        self._prover = prover
+        self._over_devices = over
         self._links: set[Link] = set()
         self._over = False
         self.methods = Pairs()
@@ -79,7 +91,12 @@ class AmqpIdentity:
     @property
     def expires_at(self) -> int:
         """When its token expires."""
-        return self.client.expires_at(self._ref)
+        return self.client.expires_at(self._prover)
+
+    @property
+    def over(self) -> tuple[str, ...]:
+        """Over which edge devices it is spoken for."""
+        return self._over_devices
 
     def close(self, reason: str) -> None:
         """End its links, and the connection if nobody else is on it."""

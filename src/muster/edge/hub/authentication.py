@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from msgspec import Struct
 
@@ -46,6 +46,18 @@ class Proof(Struct, frozen=True):
         return "Proof(***)"
 
 
+class Admission(NamedTuple):
+    """That a client may connect.
+
+    Attributes:
+        expires_at: when its token expires, unix seconds.
+        over: edge devices below this one over which it is spoken for; none when it proved itself.
+    """
+
+    expires_at: int
+    over: tuple[str, ...] = ()
+
+
 @final
 class Authenticator:
     """Checks clients against the scope, which is asked again when they do not fit what is known.
@@ -69,8 +81,8 @@ class Authenticator:
         self._clock = clock
         self.refused: Counter[str] = Counter()
 
-    async def login(self, ref: IdentityRef, proof: Proof) -> int:
-        """Check a client; return when its token expires, unix seconds.
+    async def login(self, ref: IdentityRef, proof: Proof) -> Admission:
+        """Check a client.
 
         Raises:
             UnauthorizedError, ForbiddenError: it may not connect.
@@ -84,29 +96,12 @@ class Authenticator:
             self.refused[error.code] += 1
             raise
 
-    async def _login(self, ref: IdentityRef, proof: Proof) -> int:
-        try:
-            return self._check(ref, proof)
-        except (UnauthorizedError, ForbiddenError):
-            # It may be new, have new keys, or have been enabled meanwhile.
-            speaker = proof.auth_chain.rpartition(";")[2] or None
-            asked = await self._scope.ask(ref, speaker)
-            if asked and ref.module_id:
-                await self._scope.ask(local(ref.device_id), speaker)
-            if asked and speaker is not None:
-                await self._scope.ask(local(speaker, HUB))
-            try:
-                return self._check(ref, proof)
-            except UnauthorizedError as error:
-                if error.code == "unknown-identity" and not asked:
-                    raise UnavailableError(
-                        f"'{ref.text}' is not known, and the hub did not say who that is.",
-                        code="scope-unknown",
-                        subject=ref.text,
-                    ) from None
-                raise
+    def check(self, ref: IdentityRef, proof: Proof) -> Admission:
+        """Check a client by what is known; whoever had to wait since `login` is checked again.
 
-    def _check(self, ref: IdentityRef, proof: Proof) -> int:
+        Raises:
+            UnauthorizedError, ForbiddenError: it may not connect.
+        """
         member = self._scope.find(ref)
         device = self._scope.find(local(ref.device_id))
         if member is None or device is None:
@@ -120,11 +115,33 @@ class Authenticator:
         if not resource.at(self._hosts):
             raise _refused("The token is for another hub.", "wrong-resource")
         if proof.auth_chain and not resource.names(ref.device_id, ref.module_id or None):
-            keys = self._speaker_keys(ref, resource, proof.auth_chain)
-        else:
-            keys = self._own_keys(ref, resource, member, device)
-        self._check_token(token, keys)
-        return token.expiry
+            self._check_token(token, self._speaker_keys(ref, resource, proof.auth_chain))
+            over = [name for name in self._scope.lineage(ref)[:-1] if "/" not in name]
+            return Admission(token.expiry, tuple(over))
+        self._check_token(token, self._own_keys(ref, resource, member, device))
+        return Admission(token.expiry)
+
+    async def _login(self, ref: IdentityRef, proof: Proof) -> Admission:
+        try:
+            return self.check(ref, proof)
+        except (UnauthorizedError, ForbiddenError):
+            # It may be new, have new keys, or have been enabled meanwhile.
+            speaker = proof.auth_chain.rpartition(";")[2] or None
+            asked = await self._scope.ask(ref, speaker)
+            if asked and ref.module_id:
+                await self._scope.ask(local(ref.device_id), speaker)
+            if asked and speaker is not None:
+                await self._scope.ask(local(speaker, HUB))
+            try:
+                return self.check(ref, proof)
+            except UnauthorizedError as error:
+                if error.code == "unknown-identity" and not asked:
+                    raise UnavailableError(
+                        f"'{ref.text}' is not known, and the hub did not say who that is.",
+                        code="scope-unknown",
+                        subject=ref.text,
+                    ) from None
+                raise
 
     def _speaker_keys(self, ref: IdentityRef, resource: HubAudience, text: str) -> list[bytes]:
         """Return the keys of the edge hub below this one that may speak for an identity.
@@ -171,14 +188,14 @@ class Authenticator:
             )
 
 
-def _check_certificate(member: Member, certificate: bytes | None) -> int:
+def _check_certificate(member: Member, certificate: bytes | None) -> Admission:
     if certificate is None:
         raise _refused("Neither a token nor a client certificate was given.", "token-missing")
     if member.kind != _SELF_SIGNED or not thumbprints.match(
         thumbprints.of(certificate), member.thumbprints
     ):
         raise _refused("The certificate is not one of the identity.", "wrong-certificate")
-    return NEVER_EXPIRES
+    return Admission(NEVER_EXPIRES)
 
 
 def _refused(message: str, code: str) -> UnauthorizedError:

@@ -32,6 +32,10 @@ class Link(Protocol):
     def expires_at(self) -> int:
         """When its token expires, unix seconds."""
 
+    @property
+    def over(self) -> tuple[str, ...]:
+        """Edge devices below this one over which it is spoken for; none when it proved itself."""
+
     def close(self, reason: str) -> None:
         """End it."""
 

@@ -34,6 +34,7 @@ from muster.edge.hub.queues import Queues
 from muster.edge.hub.scope import REFRESH_S, Scope
 from muster.edge.hub.twins import Twins
 from muster.edge.hub.upstreams import DRAIN_RATE, Upstreams
+from muster.edge.identity import HUB
 from muster.edge.upstream.errors import UpstreamError
 from muster.edge.upstream.login import Login
 from muster.errors import MusterError
@@ -336,10 +337,11 @@ class EdgeHub:
     def _identity_changed(self, ref: IdentityRef) -> None:
         """End what was allowed before its keys, or whether it is there, changed."""
         self._clients.close(ref, "the identity was changed or deleted")
-        if not ref.module_id:
-            for link in self._clients.all():
-                if link.ref.device_id == ref.device_id:
-                    link.close("the device was changed or deleted")
+        for link in self._clients.all():
+            if not ref.module_id and link.ref.device_id == ref.device_id:
+                link.close("the device was changed or deleted")
+            elif ref.module_id in {"", HUB} and ref.device_id in link.over:
+                link.close("an edge device in between was changed or deleted")
         self._upstreams.reset(ref)
         if self._scope.find(ref) is None:
             spawn(self._twins.forget(ref), "twin of a deleted identity")

@@ -74,7 +74,7 @@ class MqttHead:
         ref = local(name.device_id, name.module_id)
         token = None if connect.password is None else connect.password.decode("latin-1")
         proof = Proof(token, peer.certificate, name.auth_chain)
-        expires_at = await services.authenticator.login(ref, proof)
+        await services.authenticator.login(ref, proof)
         _check_will(ref, connect)
         if services.clients.full and services.clients.get(ref) is None:
             raise UnavailableError("The edge hub has as many clients as it takes.")
@@ -95,7 +95,8 @@ class MqttHead:
             services,
             ref,
             peer,
-            expires_at=expires_at,
+            # What is known of it may have changed while it waited.
+            admission=services.authenticator.check(ref, proof),
             filters=filters,
             clean=connect.clean_session,
             will=connect.will,

@@ -26,6 +26,7 @@ from muster.wire.mqtt.device_names import TWIN_GET, TWIN_PATCH
 from muster.wire.mqtt.packets import Puback, Publish, Subscribe, Unsubscribe
 
 if TYPE_CHECKING:
+    from muster.edge.hub.authentication import Admission
     from muster.edge.hub.heads import Services
     from muster.model.identity import IdentityRef
     from muster.net.mqtt import MqttPeer
@@ -54,7 +55,7 @@ class ClientSession:
         services: of the edge hub.
         ref: who it is.
         peer: the connection.
-        expires_at: of its token, unix seconds.
+        admission: that it may connect.
         filters: what a session of the last time has subscribed to, `None` for nothing.
         clean: the client asked for CleanSession 1: nothing is kept.
         will: its last words, already checked.
@@ -66,7 +67,7 @@ class ClientSession:
         ref: IdentityRef,
         peer: MqttPeer,
         *,
-        expires_at: int,
+        admission: Admission,
         filters: TopicFilters | None,
         clean: bool,
         will: Will | None,
@@ -74,7 +75,7 @@ class ClientSession:
         self._services = services
         self._ref = ref
         self._peer = peer
-        self._expires_at = expires_at
+        self._admission = admission
         self._filters = filters
         self._clean = clean
         self._will = will
@@ -104,7 +105,12 @@ class ClientSession:
     @property
     def expires_at(self) -> int:
         """When its token expires."""
-        return self._expires_at
+        return self._admission.expires_at
+
+    @property
+    def over(self) -> tuple[str, ...]:
+        """Over which edge devices it is spoken for."""
+        return self._admission.over
 
     def close(self, reason: str) -> None:
         """End it."""

@@ -178,7 +178,9 @@ class Scope:
         except RefusedError as error:
             if error.status not in _NOT_THERE:
                 return False
-            await self.drop(ref)
+            # Whoever says that somebody is below it is not believed about those who are not.
+            if edge is None or edge in (ref.device_id, self._above(ref)):
+                await self.drop(ref)
         except (UpstreamError, TimeoutError) as error:
             _log.info("identity not asked for", identity=ref.text, reason=str(error))
             return False
@@ -194,6 +196,10 @@ class Scope:
             await self._put({}, dropped={ref} if self._members.find(ref) is not None else set())
 
     # Within.
+
+    def _above(self, ref: IdentityRef) -> str | None:
+        """Return the edge device above the device of an identity."""
+        return next(iter(self._members.lineage(local(ref.device_id))[1:]), None)
 
     async def _ask(self, ref: IdentityRef, lineage: list[str]) -> None:
         chain = ";".join(lineage) or None

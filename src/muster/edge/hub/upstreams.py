@@ -225,7 +225,8 @@ class Upstreams:
             for ref in self._scope.names():
                 if ref.text in waiting:
                     self._ensure(ref)
-            for ref in self._twins.waiting:
+            # Whoever is connected may have lost its way up, or not had one before.
+            for ref in {*self._twins.waiting, *(link.ref for link in self._clients.all())}:
                 self._ensure(ref)
             for ref, line in list(self._lines.items()):
                 if self._needed(ref, line):

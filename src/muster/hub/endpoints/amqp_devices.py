@@ -19,6 +19,7 @@ from muster.hub.endpoints.amqp_twin import TwinChannel
 from muster.model.fault import FaultTransport
 from muster.model.identity import wire_time
 from muster.model.message import Stamp, encode_stamp
+from muster.net.amqp_links import auth_chain_of
 from muster.net.peer import SLOW_READER
 from muster.wire.amqp.performatives import Error
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from muster.wire.amqp.addresses import Address
     from muster.wire.amqp.link import Link
 
-_AUTH_CHAIN: Final = "com.microsoft:auth-chain"
 _MODEL_ID: Final = "com.microsoft:model-id"
 _LONGEST_MODEL_ID: Final = 256
 
@@ -71,7 +71,7 @@ class AmqpDevices:
         """
         device_id, module_id = self.named(address, tail) or ("", "")
         identity = f"{device_id}/{module_id}" if module_id else device_id
-        chain = chain_of(identity, str(link.properties.get(_AUTH_CHAIN) or ""))
+        chain = chain_of(identity, auth_chain_of(link))
         grant, ref = client.grants.identity(address, device_id, module_id, chain)
         if grant.hub.faults is not None:
             await amqp_faults.meet_attach(grant.hub.faults, client, ref, link)
