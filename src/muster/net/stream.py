@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from functools import partial
+from pathlib import Path
 from socket import AF_UNIX, SO_LINGER, SO_PEERCRED, SOL_SOCKET
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
@@ -50,11 +51,32 @@ _CREDENTIALS: Final = struct.Struct("iII")
 
 
 class PeerProcess(NamedTuple):
-    """Who connected to a Unix socket, as the kernel says it (`SO_PEERCRED`, unix(7))."""
+    """Who connected to a Unix socket, as the kernel says it (`SO_PEERCRED`, unix(7)).
+
+    Attributes:
+        pid: of the process that connected; it may have ended since, and its ID be another's.
+        user: it ran as.
+        group: likewise.
+        started: when it was started, as `start_of` says it; empty if it was gone at once.
+    """
 
     pid: int
     user: int
     group: int
+    started: str
+
+
+def start_of(pid: int) -> str:
+    """Return when a process was started, which no other process of its ID has (proc(5)).
+
+    Empty where there is none, or no `/proc`.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return ""
+    # The name of its program is in brackets, and may have any character.
+    return stat.rpartition(b")")[2].split()[19].decode()
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,6 +157,7 @@ class Stream(asyncio.Transport, asyncio.Protocol):
         "_heard",
         "_inner",
         "_mark",
+        "_peer",
         "_phase",
         "_raw",
         "_shared",
@@ -173,6 +196,7 @@ class Stream(asyncio.Transport, asyncio.Protocol):
         shared = self._shared
         self._raw = cast("asyncio.Transport", transport)
         self.address = _address(transport.get_extra_info("peername"))
+        self._peer = _peer_process(self._raw)
         if len(shared.streams) >= shared.limits.connections:
             shared.refused.add("too many connections", self.remote)
             self._phase = CLOSING
@@ -337,7 +361,7 @@ class Stream(asyncio.Transport, asyncio.Protocol):
         if name == "sockname":
             return _address(self._raw.get_extra_info(name))
         if name == PEER_PROCESS:
-            return _peer_process(self._raw, default)
+            return self._peer or default
         return self._raw.get_extra_info(name, default)
 
     # Within.
@@ -434,13 +458,15 @@ class Stream(asyncio.Transport, asyncio.Protocol):
             return None
 
 
-def _peer_process(raw: asyncio.Transport, default: Any) -> Any:
-    connected: TransportSocket = raw.get_extra_info("socket")
-    if connected.family != AF_UNIX:
-        return default
-    return PeerProcess(
-        *_CREDENTIALS.unpack(connected.getsockopt(SOL_SOCKET, SO_PEERCRED, _CREDENTIALS.size))
+def _peer_process(raw: asyncio.Transport) -> PeerProcess | None:
+    """Return who has just connected: later its ID may be another's."""
+    connected: TransportSocket | None = raw.get_extra_info("socket")
+    if connected is None or connected.family != AF_UNIX:
+        return None
+    pid, user, group = _CREDENTIALS.unpack(
+        connected.getsockopt(SOL_SOCKET, SO_PEERCRED, _CREDENTIALS.size)
     )
+    return PeerProcess(pid, user, group, start_of(pid))
 
 
 def _address(name: object) -> tuple[str, int]:

@@ -10,7 +10,7 @@ from muster.edge.engine.base import EngineError
 from muster.edge.identity import AGENT, HUB, container_name
 from muster.errors import ForbiddenError
 from muster.net.routing import TRANSPORT
-from muster.net.stream import PEER_PROCESS, PeerProcess
+from muster.net.stream import PEER_PROCESS, PeerProcess, start_of
 from muster.net.summary import Summary
 
 if TYPE_CHECKING:
@@ -41,7 +41,12 @@ class Callers:
             ForbiddenError: the caller is none of them.
         """
         peer = _peer(request)
-        if peer is not None and peer.pid in await self._processes(module_id):
+        if (
+            peer is not None
+            and peer.pid in await self._processes(module_id)
+            # Asked last: the module's process must be the very one that connected.
+            and start_of(peer.pid) == peer.started != ""
+        ):
             return
         who = "nobody" if peer is None else f"process {peer.pid}, user {peer.user}"
         self._refused.add("it is no process of the module it speaks for", who)

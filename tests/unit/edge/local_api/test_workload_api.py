@@ -6,7 +6,9 @@ import hmac
 import json
 import os
 import stat
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -162,6 +164,61 @@ async def test_a_process_that_ended_in_between_is_refused(apis: Apis) -> None:
     apis.runtime.running.clear()
     answer = await apis.workload("POST", f"{KEYED}/sign", json.dumps({"data": DATA}))
     assert answer.status == 403
+
+
+NEXT_PID = Path("/proc/sys/kernel/ns_last_pid")
+HEIR = """\
+import json, os, socket, sys
+path, target, body = sys.argv[1:]
+connection = socket.socket(socket.AF_UNIX)
+connection.connect(path)
+if os.fork():
+    os._exit(0)  # whoever connected is gone, and its connection is not
+os.setsid()
+sys.stdin.readline()
+head = f"POST {target} HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\n"
+head += f"content-type: application/json\\r\\ncontent-length: {len(body)}\\r\\n\\r\\n"
+connection.sendall(head.encode() + body.encode())
+while data := connection.recv(65536):
+    sys.stdout.buffer.write(data)
+"""
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not NEXT_PID.exists(), reason="to choose a process ID needs root"
+)
+async def test_a_process_id_that_a_module_got_later_lets_nobody_in(apis: Apis) -> None:
+    stranger = await asyncio.to_thread(_stranger, apis.sockets.socket("temperature"))
+    await asyncio.to_thread(stranger.wait)
+    module = await asyncio.to_thread(_process_with, stranger.pid)
+    try:
+        apis.runtime.running["temperature"] = frozenset([module.pid])
+        out, _ = await asyncio.to_thread(stranger.communicate, b"go\n")
+        assert out.startswith(b"HTTP/1.1 403 ")
+    finally:
+        module.kill()
+        module.wait()
+
+
+def _stranger(path: Path) -> subprocess.Popen[bytes]:
+    body = json.dumps({"data": DATA})
+    return subprocess.Popen(
+        [sys.executable, "-c", HEIR, path, f"{KEYED}/sign?api-version=2022-08-03", body],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+
+
+def _process_with(pid: int) -> subprocess.Popen[bytes]:
+    """Start a process that has a certain ID, which is free."""
+    while True:
+        NEXT_PID.write_text(str(pid - 1))
+        process = subprocess.Popen(["sleep", "600"])
+        if process.pid == pid:
+            return process
+        # Another process was quicker.
+        process.kill()
+        process.wait()
 
 
 # Sockets.
