@@ -178,6 +178,7 @@ class EdgeDevice:
                 own_logs=parts,
                 bundles=parts,
                 connect=lambda owner: hub.module_session(own, owner),
+                restart=lambda: None,
                 refused=self.refusals.append,
                 clock=clock,
                 randomness=randomness,

@@ -23,7 +23,7 @@ class Device:
     def __init__(self, instance: Instance, daemon: EdgeDaemon) -> None:
         self.device_id = unique("edge")
         self.daemon = daemon
-        self._hub = instance.hub()
+        self.hub = instance.hub()
         key, _ = instance.dps.enroll(
             self.device_id,
             capabilities={"iotEdge": True},
@@ -45,7 +45,7 @@ class Device:
             return str(answer.read().decode())
 
     def call(self, name: str, payload: Any) -> tuple[int, Any]:
-        answer = self._hub.must(
+        answer = self.hub.must(
             "POST",
             f"/twins/{self.device_id}/modules/$edgeAgent/methods",
             {"methodName": name, "payload": payload, "responseTimeoutInSeconds": 60},
@@ -92,6 +92,22 @@ def test_restarts(device: Device) -> None:
     for name in ("sleeper", "edgeHub"):
         assert device.call("RestartModule", {"schemaVersion": "1.0", "id": name}) == (200, None)
         device.daemon.wait(lambda name=name: device.daemon.status(name) == "running", name)
-    status, answer = device.call("RestartModule", {"schemaVersion": "1.0", "id": "edgeAgent"})
-    assert status == 500
-    assert "iotedge system restart" in answer["message"]
+
+
+def test_a_restart_of_the_agent(device: Device) -> None:
+    def started() -> str:
+        twin = device.hub.must("GET", f"/twins/{device.device_id}/modules/$edgeAgent")
+        reported = twin["properties"]["reported"]
+        if reported["lastDesiredStatus"]["code"] != 200:
+            return ""
+        return str(reported["systemModules"]["edgeAgent"]["lastStartTimeUtc"])
+
+    device.daemon.wait(started, "the deployment")
+    before, hub = started(), device.daemon.log_text().count('"event": "listening"')
+    call = {"schemaVersion": "1.0", "id": "edgeAgent"}
+    assert device.call("RestartModule", call) == (200, None)
+    device.daemon.wait(lambda: started() not in {"", before}, "another agent")
+    assert device.call("ping", None) == (200, None)
+    # Nobody else was touched.
+    assert device.daemon.log_text().count('"event": "listening"') == hub
+    assert '"step": "restart"' not in device.daemon.log_text()

@@ -67,6 +67,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
         own_logs: what this process has written.
         bundles: makes support bundles.
         connect: makes the session of `$edgeAgent`, not yet open, for its owner.
+        restart: has this agent closed and another one made; returns at once.
         refused: called when the hub does not accept the device any more, with the reason.
         clock: tells the time.
         randomness: makes IDs of tasks.
@@ -80,6 +81,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     own_logs: OwnLogs
     bundles: SupportBundles
     connect: Callable[[Owner], Session]
+    restart: Callable[[], None]
     refused: Callable[[str], None]
     clock: Clock
     randomness: Randomness
@@ -131,6 +133,7 @@ class Agent:
             self._reconciler,
             inventory,
             hub=around.hub,
+            restart=around.restart,
             own_logs=around.own_logs,
             bundles=around.bundles,
             errands=Errands(around.randomness),

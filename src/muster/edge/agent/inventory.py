@@ -53,10 +53,10 @@ class Inventory:
         Raises:
             LookupError: there is no such module.
         """
-        return self.engines[await self.runtime_of(name)].logs(name, wanted)
+        return self.engines[(await self.the(name)).runtime].logs(name, wanted)
 
-    async def runtime_of(self, name: str) -> str:
-        """Return which engine has a module.
+    async def the(self, name: str) -> Found:
+        """Return a module.
 
         Raises:
             LookupError: there is no such module.
@@ -64,5 +64,5 @@ class Inventory:
         found, _ = await self.find()
         for one in found:
             if one.module.name == name:
-                return one.runtime
+                return one
         raise LookupError(f"there is no module {name}")

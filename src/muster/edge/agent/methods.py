@@ -53,6 +53,7 @@ class Methods:
         inventory: Inventory,
         *,
         hub: EdgeHub,
+        restart: Callable[[], None],
         own_logs: OwnLogs,
         bundles: SupportBundles,
         errands: Errands,
@@ -69,6 +70,7 @@ class Methods:
             reconciler: restarts modules.
             inventory: of the modules.
             hub: the edge hub, one module more.
+            restart: begins anew with the agent itself; its answer goes out before.
             own_logs: of the two modules that are this process.
             bundles: makes support bundles.
             errands: what takes longer than an answer may.
@@ -82,6 +84,7 @@ class Methods:
         self._reconciler: Final = reconciler
         self._inventory: Final = inventory
         self._hub: Final = hub
+        self._restart_agent: Final = restart
         self._own_logs: Final = own_logs
         self._bundles: Final = bundles
         self._errands: Final = errands
@@ -136,9 +139,7 @@ class Methods:
         if name == _HUB:
             await self._hub.restart()
         elif name == _AGENT:
-            raise StepError(
-                "edgeAgent is the daemon itself on this device: iotedge system restart restarts it"
-            )
+            self._restart_agent()
         else:
             try:
                 await self._reconciler.restart(name)

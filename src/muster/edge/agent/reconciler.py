@@ -355,17 +355,20 @@ class Reconciler:
                 self._gone.add(step.name)
 
     async def restart(self, name: str) -> None:
-        """Stop a module and start it, whatever its deployment says.
+        """Stop a module that runs and start it, whatever its deployment says.
 
         Raises:
             LookupError: there is no such module.
-            StepError: it could not be done.
+            StepError: it does not run, or it could not be done.
         """
-        runtime = await self._inventory.runtime_of(name)
+        found = await self._inventory.the(name)
+        if found.module.status is not Status.RUNNING:
+            # As the official agent has it: what is down is the restart policy's to lift.
+            raise StepError(f"Module {name} cannot be restarted since it is not running")
         if name in self._doing:
             raise StepError("the module is being changed; try again in a moment")
         step = Step(
-            name=name, runtime=runtime, order=0, kind=Kind.RESTART, acts=(Act.STOP, Act.START)
+            name=name, runtime=found.runtime, order=0, kind=Kind.RESTART, acts=(Act.STOP, Act.START)
         )
         doing = Doing(step, None, self._clock.monotonic())
         self._doing[name] = doing

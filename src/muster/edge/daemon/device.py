@@ -179,6 +179,7 @@ class Device:
         self._agent: Agent | None = None
         self._own: tuple[ModuleIdentity, ...] = ()
         self._checking: asyncio.Task[None] | None = None
+        self._restarting: asyncio.Task[None] | None = None
 
     @classmethod
     async def start(cls, ground: Ground, identity: DeviceIdentity, watcher: Watcher) -> Self:
@@ -203,6 +204,8 @@ class Device:
     async def close_agent(self) -> None:
         """End the agent, so that nothing is started or stopped any more."""
         agent, self._agent = self._agent, None
+        if self._restarting is not None:
+            await asyncio.wait([self._restarting])
         if agent is not None:
             await agent.close()
 
@@ -233,36 +236,58 @@ class Device:
             most=settings.sockets.workload_requests,
             clock=clock,
         )
-        agent, hub = await self._own_identities()
+        _, hub = await self._own_identities()
         hub_module = self.hub_module = await HubModule.start(
             self._ground, self.identity, hub, self._hub, self.certificates
         )
-        device_agent = self._agent = Agent(
-            settings,
-            self.identity,
-            Surroundings(
-                engines=self._ground.engines,
-                locks=self._ground.locks,
-                identities=self.identities,
-                workload=self._sockets,
-                hub=self.hub_module,
-                own_logs=self._ground.own_log,
-                bundles=self._ground.bundles,
-                connect=lambda owner: self._hub.module_session(
-                    agent, _Listener(owner, self._watcher)
-                ),
-                refused=self._hub_refused,
-                clock=clock,
-                randomness=self._ground.randomness,
-            ),
-        )
+        self._agent = self._make_agent(hub_module)
         await self._agent.start()
         self._metrics = await serve_metrics(
-            lambda: device_agent.metrics.exposition() + hub_module.metrics(),
+            lambda: self._agent_metrics() + hub_module.metrics(),
             settings.agent.env,
             clock=clock,
             randomness=self._ground.randomness,
         )
+
+    def _make_agent(self, hub_module: HubModule) -> Agent:
+        ground, identity = self._ground, self._own[0]
+        return Agent(
+            ground.settings,
+            self.identity,
+            Surroundings(
+                engines=ground.engines,
+                locks=ground.locks,
+                identities=self.identities,
+                workload=self._sockets,
+                hub=hub_module,
+                own_logs=ground.own_log,
+                bundles=ground.bundles,
+                connect=lambda owner: self._hub.module_session(
+                    identity, _Listener(owner, self._watcher)
+                ),
+                restart=lambda: self._restart(hub_module),
+                refused=self._hub_refused,
+                clock=ground.clock,
+                randomness=ground.randomness,
+            ),
+        )
+
+    def _agent_metrics(self) -> bytes:
+        return b"" if self._agent is None else self._agent.metrics.exposition()
+
+    def _restart(self, hub_module: HubModule) -> None:
+        if self._restarting is None or self._restarting.done():
+            self._restarting = spawn(self._restart_agent(hub_module), "restart of the agent")
+
+    async def _restart_agent(self, hub_module: HubModule) -> None:
+        """Begin anew with the agent; whoever asked for it has the answer by then."""
+        agent = self._agent
+        if agent is None:
+            return
+        await agent.close()
+        if self._agent is agent:  # the device is not being closed
+            self._agent = self._make_agent(hub_module)
+            await self._agent.start()
 
     async def _own_identities(self) -> tuple[ModuleIdentity, ...]:
         """Return those of agent and hub: those known at once, else those that the hub makes."""

@@ -68,6 +68,7 @@ class Device:
                 bundles=MemoryBundles(self.home),
                 randomness=Randomness(),
                 connect=self._connect,
+                restart=lambda: None,
                 refused=self.refusals.append,
                 clock=self.clock,
             ),

@@ -53,6 +53,7 @@ class Device:
         for name in ("temperature", "humidity"):
             self.engine.present[name] = Module(name=name, status=Status.RUNNING)
         self.hub = MemoryHub()
+        self.restarts: list[str] = []
         self.bundles = MemoryBundles(home)
         inventory = Inventory([self.engine])
         reconciler = Reconciler(
@@ -70,6 +71,7 @@ class Device:
             reconciler,
             inventory,
             hub=self.hub,
+            restart=lambda: self.restarts.append("agent"),
             own_logs=MemoryLogs(),
             bundles=self.bundles,
             errands=Errands(Randomness()),
@@ -168,13 +170,21 @@ async def test_the_edge_hub_is_restarted(device: Device) -> None:
     assert device.hub.restarts == 1
 
 
+async def test_the_agent_itself_is_restarted(device: Device) -> None:
+    assert await device.call("RestartModule", **VERSION, id="edgeAgent") == (200, None)
+    assert device.restarts == ["agent"]
+
+
 async def test_restarts_that_cannot_be(device: Device) -> None:
     assert await device.call("RestartModule", **VERSION, id="pressure") == (
         500,
         {"message": "Module pressure not found in the current environment"},
     )
-    status, answer = await device.call("RestartModule", **VERSION, id="edgeAgent")
-    assert (status, "iotedge system restart" in answer["message"]) == (500, True)
+    device.engine.present["fallen"] = Module(name="fallen", status=Status.FAILED)
+    assert await device.call("RestartModule", **VERSION, id="fallen") == (
+        500,
+        {"message": "Module fallen cannot be restarted since it is not running"},
+    )
     device.engine.failing["start humidity"] = EngineError("port is already allocated")
     assert await device.call("RestartModule", **VERSION, id="humidity") == (
         500,
