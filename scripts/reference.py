@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from muster.decisions.explain import EXPLANATIONS
-from muster.edge.check.run import SECTIONS
+from muster.edge.check.causes import Cause
+from muster.edge.check.run import ELSEWHERE, SECTIONS
 from muster.hub.endpoints import errors as hub_errors
 from muster.language.functions import TABLE
 from muster.language.lexer import MAX_LENGTH
@@ -113,21 +114,52 @@ def query_language() -> str:
     return QUERY_LANGUAGE + "\n".join(rows) + "\n"
 
 
+EDGE_CHECKS = """# What `iotedge check` does
+
+In this order. A check that has no meaning for a device is ignored; where the configuration cannot be
+read, nothing else is looked at. Where a check has found an error, those that need it would only say the
+same again, so they are skipped and name it: what is to be mended is said once.
+
+`--dont-run ID...` leaves checks out, with spaces between; of those that need them nothing is assumed. The
+command ends with 1 where a check finds an error, with `--warnings-as-errors` also for a warning. With
+`-o json`, `result` is `ok`, `warning`, `error`, `fatal`, `skipped` or `ignored`, and `additional_info.cause`
+is one of [the causes](#causes). `--verbose` shows what was skipped or ignored, too, and the causes.
+
+The clock is compared first, with what the service says whatever its certificate: a certificate that is
+not accepted because the clock is wrong is the clock's error. Proxies are those of the daemon. Who is not
+root is told what only root can see.
+"""
+
+
 def edge_checks() -> str:
     """Return the page of what `iotedge check` does."""
-    lines = [
-        "# What `iotedge check` does",
-        "",
-        "In this order. A check that has no meaning for a device is left out; where the configuration",
-        "cannot be read, nothing else is looked at. `--dont-run ID` leaves one out. The command ends",
-        "with 1 where a check finds an error, with `--warnings-as-errors` also for a warning. With",
-        "`-o json`, `result` is `ok`, `warning`, `error`, `fatal`, `skipped` or `ignored`.",
-    ]
+    lines = [EDGE_CHECKS]
     for title, checks in SECTIONS:
-        lines += ["", f"## {title}", "", "| ID | Passes when | What is done |", "|---|---|---|"]
+        lines += [f"## {title}", ""]
+        lines += ["| ID | Passes when | What is done | Needs |", "|---|---|---|---|"]
         for check in checks:
             done = (check.run.__doc__ or "").partition("\n")[0].rstrip(".")
-            lines.append(f"| `{check.id}` | {check.description} | {done[0].lower()}{done[1:]} |")
+            needs = ", ".join(f"`{each}`" for each in check.needs)
+            done = f"{done[0].lower()}{done[1:]}"
+            lines.append(f"| `{check.id}` | {check.description} | {done} | {needs} |")
+        lines.append("")
+    lines += [
+        "AMQP and the ways from containers are for modules that speak to the hub themselves; the device",
+        "speaks MQTT, and modules speak to the edge hub. `UpstreamProtocol` in `[agent.env]` leaves out what",
+        "it does not use: `Mqtt` and `MqttWs` the AMQP checks, `MqttWs` and `AmqpWs` the MQTT check of the",
+        "device.",
+        "",
+        "## Official checks that are not here",
+        "",
+        "Their IDs may stand behind `--dont-run` all the same.",
+        "",
+        "| ID | |",
+        "|---|---|",
+    ]
+    lines += [f"| `{name}` | {why} |" for name, why in ELSEWHERE.items()]
+    lines += ["", "## Causes", "", "A test breaks that very thing for each of them.", ""]
+    lines += ["| Cause | Means |", "|---|---|"]
+    lines += [f"| `{cause}` | {cause.meaning} |" for cause in Cause]
     return "\n".join(lines) + "\n"
 
 

@@ -170,12 +170,17 @@ def _link_layers(source: str, target: str) -> str:
 class DockerHost:
     """One Docker Engine. Use it as a context manager.
 
+    Args:
+        bridge: network device of its default network, which is there already; `none` for no such
+            network.
+
     Attributes:
         directory: all it has on disk, its log too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bridge: str = "none") -> None:
         run = Run.current()
+        self._bridge = bridge
         self._number = run.next_number()
         self.directory = run.directory / f"docker-{self._number}"
         self._pool = f"10.{100 + run.slot % 100}.{self._number % 16 * 16}.0/20"
@@ -231,7 +236,12 @@ class DockerHost:
                     *("--pidfile", self.directory / "dockerd.pid"),
                     # Where the machine has a containerd, it is used, in a corner of our own.
                     *("--containerd-namespace", self._namespace),
-                    *("--bridge", "none", "--default-address-pool", f"base={self._pool},size=26"),
+                    *(
+                        "--bridge",
+                        self._bridge,
+                        "--default-address-pool",
+                        f"base={self._pool},size=26",
+                    ),
                     *("--iptables=false", "--ip6tables=false", "--ip-masq=false"),
                     *("--ip-forward=false", "--shutdown-timeout", "5"),
                 ],

@@ -11,9 +11,19 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from muster.edge.check.connection_checks import MQTT, gateway
+from muster.edge.check.causes import Cause
+from muster.edge.check.connection_checks import AMQP, MQTT, gateway, wants_amqp
+from muster.edge.check.daemon_checks import edge_hub_ports
 from muster.edge.check.engine import RefusedError, SlowError, call
-from muster.edge.check.outcome import OK, DaemonAwayError, Outcome, Problem, Result, warning
+from muster.edge.check.outcome import (
+    IGNORED,
+    OK,
+    DaemonAwayError,
+    Outcome,
+    Problem,
+    skipped,
+    warning,
+)
 from muster.edge.engine.containers import OWNER, OWNER_LABEL, gateways
 from muster.net.tunnel import Proxy
 
@@ -47,16 +57,19 @@ def proxies(around: Surroundings) -> Outcome:
     try:
         daemon = _proxy(around.daemon_environment())
     except PermissionError:
-        raise Problem(
-            "the environment of the daemon may not be read", "try again with sudo", Result.SKIPPED
+        raise skipped(
+            Cause.DAEMON_ENVIRONMENT_FORBIDDEN,
+            "the environment of the daemon may not be read",
+            "try again with sudo",
         ) from None
     except DaemonAwayError as error:
-        raise Problem(
-            f"the daemon does not answer: {error}", "see connect-management-uri", Result.SKIPPED
+        raise skipped(
+            Cause.DAEMON_AWAY, f"the daemon does not answer: {error}", "see connect-management-uri"
         ) from None
     env = around.settings.agent.env
     if (modules := _proxy(env)) is not None and modules != daemon:
         raise warning(
+            Cause.PROXY_OF_AGENT_DIFFERS,
             f"agent.env names the proxy {modules}, and the daemon uses {daemon or 'none'}",
             "the agent is part of the daemon: give https_proxy to its service (sudo systemctl edit "
             "iotedged), then: sudo iotedge system restart",
@@ -68,6 +81,7 @@ def proxies(around: Surroundings) -> Outcome:
     engine = _proxy({"https_proxy": str(found.get("HttpsProxy") or "")})
     if engine != daemon:
         raise warning(
+            Cause.PROXY_OF_ENGINE_DIFFERS,
             f"the container engine pulls images by the proxy {engine or 'none'}, and the daemon "
             f"uses {daemon or 'none'}",
             "where images come from the same network as the hub, give both the same https_proxy "
@@ -86,6 +100,13 @@ def module_upstream_mqtt(around: Surroundings) -> Outcome:
     return _upstream(around, around.settings.engine.network.name, MQTT)
 
 
+def module_upstream_amqp(around: Surroundings) -> Outcome:
+    """Connect to the hub's AMQP port from a container on the network of modules."""
+    if not wants_amqp(around):
+        return IGNORED
+    return _upstream(around, around.settings.engine.network.name, AMQP)
+
+
 def default_upstream_https(around: Surroundings) -> Outcome:
     """Connect to the hub's HTTPS port from a container on the engine's default network."""
     return _upstream(around, _DEFAULT_NETWORK, gateway(around)[1])
@@ -96,14 +117,26 @@ def default_upstream_mqtt(around: Surroundings) -> Outcome:
     return _upstream(around, _DEFAULT_NETWORK, MQTT)
 
 
+def default_upstream_amqp(around: Surroundings) -> Outcome:
+    """Connect to the hub's AMQP port from a container on the engine's default network."""
+    if not wants_amqp(around):
+        return IGNORED
+    return _upstream(around, _DEFAULT_NETWORK, AMQP)
+
+
 def edge_hub(around: Surroundings) -> Outcome:
     """Connect to the edge hub from a container, by the name and way that modules have."""
+    ports = edge_hub_ports(around)
     name = around.settings.hostname
     network = _network(around, around.settings.engine.network.name)
     hosts = [f"{name}:{address}" for address in gateways(network)]
-    for port in (around.settings.edge_hub.mqtt_port, around.settings.edge_hub.https_port):
-        if (said := _try(around, network["Name"], name, port, hosts)) is not None:
+    for port in (ports["mqtt"], ports["https"]):
+        if (
+            port is not None
+            and (said := _try(around, network["Name"], name, port, hosts)) is not None
+        ):
             raise Problem(
+                Cause.EDGE_HUB_BARRED,
                 f"from the network {network['Name']}, the edge hub is not reached at {name}:{port}"
                 f": {said}",
                 "let the firewall of this device accept TCP from that network (sudo iptables -L "
@@ -117,6 +150,7 @@ def _upstream(around: Surroundings, network: str, port: int) -> Outcome:
     _network(around, network)
     if (said := _try(around, network, host, port, [])) is not None:
         raise warning(
+            Cause.UPSTREAM_BARRED,
             f"from a container on the network {network}, {host}:{port} is not reached: {said} "
             "(modules speak to the edge hub, which has a way of its own)",
             "where a module calls the cloud itself: see that containers have DNS, that the device "
@@ -129,10 +163,10 @@ def _network(around: Surroundings, name: str) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(call(around, "GET", f"/networks/{quote(name, safe='')}"))
     except RefusedError as error:
-        raise Problem(
+        raise skipped(
+            Cause.NETWORK_MISSING,
             f"the container engine has no network {name}: {error}",
             "that of modules is made when the daemon starts; the default one can be switched off",
-            Result.SKIPPED,
         ) from None
     return found
 
@@ -146,10 +180,10 @@ def _image(around: Surroundings) -> str:
         found = json.loads(call(around, "GET", f"/containers/json?all=1&filters={mine}"))
         for container in sorted(found, key=lambda each: str(each["Names"])):
             return str(container["ImageID"])
-    raise Problem(
+    raise skipped(
+        Cause.IMAGE_MISSING,
         "no module is a container, so there is no image to look out of",
         "name one that is on this device and has Python, Bash or nc: --diagnostics-image-name",
-        Result.SKIPPED,
     )
 
 
@@ -185,10 +219,10 @@ def _try(around: Surroundings, network: str, host: str, port: int, hosts: list[s
 
 
 def _unusable(image: str, reason: str) -> Problem:
-    return Problem(
+    return skipped(
+        Cause.IMAGE_UNUSABLE,
         f"the image {image} cannot be used to look out of: {reason}",
         "name one that is on this device and has Python, Bash or nc: --diagnostics-image-name",
-        Result.SKIPPED,
     )
 
 
@@ -200,5 +234,7 @@ def _proxy(environment: Any) -> str | None:
     try:
         found = Proxy.parse(text)
     except ValueError as error:
-        raise Problem(f"https_proxy: {error}", "correct https_proxy") from None
+        raise Problem(
+            Cause.PROXY_MALFORMED, f"https_proxy: {error}", "correct https_proxy"
+        ) from None
     return f"{found.host}:{found.port}"

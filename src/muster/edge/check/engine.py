@@ -7,6 +7,7 @@ import json
 import socket
 from typing import TYPE_CHECKING, Any
 
+from muster.edge.check.causes import Cause
 from muster.edge.check.outcome import Problem, Result
 from muster.edge.local_api.sockets import path_of
 
@@ -60,7 +61,10 @@ def call(
     except (OSError, http.client.HTTPException) as error:
         kind = SlowError if isinstance(error, TimeoutError) else Problem
         raise kind(
-            f"no container engine answers: {error}", "see container-engine-uri", Result.SKIPPED
+            Cause.ENGINE_SILENT,
+            f"no container engine answers: {error}",
+            "see container-engine-uri",
+            Result.SKIPPED,
         ) from None
     finally:
         connection.close()

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from muster.edge.check import configuration_checks as local
+from muster.edge.check import certificate_checks as certificates
+from muster.edge.check import clock_checks as clock
+from muster.edge.check import configuration_checks as configuration
 from muster.edge.check import connection_checks as remote
 from muster.edge.check import container_checks as inside
+from muster.edge.check import daemon_checks as daemon
+from muster.edge.check import engine_checks as engine
+from muster.edge.check.causes import Cause
 from muster.edge.check.outcome import IGNORED, Outcome, Problem, Result
 
 if TYPE_CHECKING:
@@ -21,79 +26,157 @@ class Check(NamedTuple):
         id: as the official command has it where it has one.
         description: what is as it should be when it passes.
         run: does it.
+        needs: IDs of checks without which it would only say the same again.
     """
 
     id: str
     description: str
     run: Callable[[Surroundings], Outcome]
+    needs: tuple[str, ...] = ()
 
+
+_READ: Final = "aziot-edged-config-well-formed"
+_DAEMON: Final = "connect-management-uri"
+_TRUST: Final = "trust-bundle"
+_CA: Final = "edge-ca-expiry"
+_ENGINE: Final = "container-engine-uri"
+_DPS: Final = "host-connect-dps-endpoint"
+_HTTPS: Final = "host-connect-iothub-https"
+_MQTT: Final = "host-connect-iothub-mqtt"
+_AMQP: Final = "host-connect-iothub-amqp"
+_HUB: Final = "edge-hub"
 
 CONFIGURATION: Final = (
-    Check("aziot-edged-config-well-formed", "the configuration is correct", local.well_formed),
-    Check("connect-management-uri", "the daemon answers", local.management),
-    Check("config-up-to-date", "the daemon runs with this configuration", local.up_to_date),
-    Check("aziot-edge-version", "the daemon has the expected version", local.daemon_version),
-    Check("hostname", "the host name is the machine's", local.host_name),
-    Check("trust-bundle", "the trust bundle can be used", local.trust_bundle),
+    Check(_READ, "the configuration is correct", configuration.well_formed),
+    Check(_DAEMON, "the daemon answers", daemon.management),
+    Check("config-up-to-date", "the daemon runs with it", daemon.up_to_date, (_DAEMON,)),
+    Check(
+        "aziot-edge-version",
+        "the daemon has the expected version",
+        daemon.daemon_version,
+        (_DAEMON,),
+    ),
+    Check("hostname", "the host name is the machine's", configuration.host_name),
+    Check("parent_hostname", "the device above has a good name", configuration.parent_name),
+    Check(_TRUST, "the trust bundle can be used", certificates.trust_bundle),
     Check(
         "identity-certificate-expiry",
-        "the device's certificate is valid",
-        local.identity_certificate,
+        "the device's certificate and key can be used",
+        certificates.identity_certificate,
     ),
-    Check("edge-ca-expiry", "the CA that was brought can be used", local.edge_ca),
-    Check("storage", "state survives, and has room", local.storage),
-    Check("container-engine-uri", "the container engine answers", local.container_engine),
-    Check("container-engine-logrotate", "logs of containers are bounded", local.engine_logs),
-    Check("container-engine-ipv6", "the container engine has IPv6 as wanted", local.engine_ipv6),
-    Check("container-engine-dns", "containers have a DNS server", local.engine_dns),
-    Check("proxy-settings", "daemon, container engine and agent use one proxy", inside.proxies),
+    Check(_CA, "the CA that was brought can be used", certificates.edge_ca),
+    Check("storage", "state survives, and has room", configuration.storage),
+    Check(_ENGINE, "the container engine answers", engine.container_engine),
+    Check("container-engine-logrotate", "logs of containers are bounded", engine.engine_logs),
+    Check("container-engine-ipv6", "the container engine has IPv6 as wanted", engine.engine_ipv6),
+    Check("container-engine-dns", "containers have a DNS server", engine.engine_dns),
+    Check(
+        "proxy-settings",
+        "daemon, container engine and agent use one proxy",
+        inside.proxies,
+        (_DAEMON,),
+    ),
 )
 CONNECTION: Final = (
-    Check(
-        "host-connect-dps-endpoint",
-        "the provisioning service can be reached",
-        remote.dps_endpoint,
-    ),
-    Check("host-connect-iothub-https", "the hub can be reached by HTTPS", remote.hub_https),
-    Check("host-connect-iothub-mqtt", "the hub can be reached by MQTT", remote.hub_mqtt),
-    Check("host-local-time", "the clock is right", remote.local_time),
+    Check("host-local-time", "the clock is right", clock.local_time),
+    Check(_DPS, "the provisioning service can be reached", remote.dps_endpoint, (_TRUST,)),
+    Check(_HTTPS, "the hub can be reached by HTTPS", remote.hub_https, (_TRUST,)),
+    Check(_MQTT, "the hub can be reached by MQTT", remote.hub_mqtt, (_TRUST,)),
+    Check(_AMQP, "the hub can be reached by AMQP", remote.hub_amqp, (_TRUST,)),
     Check(
         "dps-registration",
         "the provisioning service accepts the device",
         remote.dps_registration,
+        (_TRUST, _DPS),
     ),
-    Check("iothub-authentication", "the hub accepts the device", remote.hub_authentication),
-    Check("edge-hub", "modules and leaf devices can connect to the edge hub", remote.edge_hub),
+    Check(
+        "iothub-authentication",
+        "the hub accepts the device",
+        remote.hub_authentication,
+        (_TRUST, _HTTPS),
+    ),
+    Check(
+        _HUB,
+        "modules and leaf devices can connect to the edge hub",
+        daemon.edge_hub,
+        (_DAEMON, _TRUST, _CA),
+    ),
     Check(
         "container-connect-edge-hub",
         "the edge hub can be reached from the network of modules",
         inside.edge_hub,
+        (_ENGINE, _HUB),
     ),
     Check(
         "container-connect-upstream-https",
         "the hub can be reached by HTTPS from the network of modules",
         inside.module_upstream_https,
+        (_ENGINE, _HTTPS),
     ),
     Check(
         "container-connect-upstream-mqtt",
         "the hub can be reached by MQTT from the network of modules",
         inside.module_upstream_mqtt,
+        (_ENGINE, _MQTT),
+    ),
+    Check(
+        "container-connect-upstream-amqp",
+        "the hub can be reached by AMQP from the network of modules",
+        inside.module_upstream_amqp,
+        (_ENGINE, _AMQP),
     ),
     Check(
         "container-default-connect-upstream-https",
         "the hub can be reached by HTTPS from the default network",
         inside.default_upstream_https,
+        (_ENGINE, _HTTPS),
     ),
     Check(
         "container-default-connect-upstream-mqtt",
         "the hub can be reached by MQTT from the default network",
         inside.default_upstream_mqtt,
+        (_ENGINE, _MQTT),
+    ),
+    Check(
+        "container-default-connect-upstream-amqp",
+        "the hub can be reached by AMQP from the default network",
+        inside.default_upstream_amqp,
+        (_ENGINE, _AMQP),
     ),
 )
 SECTIONS: Final = (
     ("Configuration checks", CONFIGURATION),
     ("Connectivity checks", CONNECTION),
 )
+CHECKS: Final = (*CONFIGURATION, *CONNECTION)
+ELSEWHERE: Final = {
+    "config-yaml-well-formed": f"is `{_READ}`",
+    "connection-string": f"is part of `{_READ}`",
+    "configs-up-to-date": "is `config-up-to-date`: there is one file",
+    "iotedged-version": "is `aziot-edge-version`",
+    "aziot-version": "is `aziot-edge-version`: there is no identity service besides",
+    "certs-match-private-keys": "is part of `identity-certificate-expiry` and `edge-ca-expiry`",
+    "certs-preloaded": "is part of `trust-bundle`, `identity-certificate-expiry`, `edge-ca-expiry`",
+    "certs-read": "likewise",
+    "key-pairs-read": "likewise",
+    "edge-agent-storage-mounted-from-host": "is `storage`: the agent is part of the daemon",
+    "edge-hub-storage-mounted-from-host": "is `storage`: the edge hub is part of the daemon",
+    "identityd-running": f"is `{_DAEMON}`: it is one process",
+    "keyd-running": "likewise",
+    "certd-running": "likewise",
+    "tpmd-running": "has no meaning: TPMs are not used",
+    "container-local-time": "has no meaning: containers have the clock of the device's kernel",
+    "container-resolve-parent-hostname": "has no meaning: modules speak to this device only",
+    "check-agent-image": "has no meaning: the agent is no container",
+    "certificates-quickstart": "has no meaning: the root that is made here does not end, and what "
+    "it issues is renewed by itself",
+    "container-engine-is-moby": "has no meaning: any engine with Docker's API will do",
+    "est-server-https": "has no meaning: certificates from EST are refused in the configuration",
+    "est-identity-certificate-expiry": "likewise",
+    "local-ca-certificate-expiry": "has no meaning: a local CA is refused in the configuration",
+    "windows-host-version": "has no meaning here",
+}
+"""Checks of the official commands that are not here, and why (edge.md 7.1)."""
 
 
 class Finding(NamedTuple):
@@ -114,15 +197,19 @@ def run(
         left_out: IDs of those not to run.
     """
     for check in checks:
-        if check.id in left_out:
-            yield Finding(check, IGNORED)
-        elif around.configuration is None and check is not CONFIGURATION[0]:
-            yield Finding(check, Outcome(result=Result.SKIPPED))
-        else:
-            yield Finding(check, _one(check, around))
+        outcome = IGNORED if check.id in left_out else _one(check, around)
+        if outcome.blocks:
+            around.failed.setdefault(check.id, check.id)
+        yield Finding(check, outcome)
 
 
 def _one(check: Check, around: Surroundings) -> Outcome:
+    if around.configuration is None and check.id != _READ:
+        return _needs(_READ)
+    root = next((around.failed[need] for need in check.needs if need in around.failed), None)
+    if root is not None:
+        around.failed[check.id] = root
+        return _needs(root)
     try:
         return check.run(around)
     except Problem as problem:
@@ -130,3 +217,12 @@ def _one(check: Check, around: Surroundings) -> Outcome:
         if outcome.result is Result.FATAL:
             around.configuration = None
         return outcome
+
+
+def _needs(root: str) -> Outcome:
+    return Outcome(
+        result=Result.SKIPPED,
+        cause=Cause.EARLIER_CHECK,
+        details=(f"nothing is to be learnt here before {root} passes",),
+        blocks=True,
+    )

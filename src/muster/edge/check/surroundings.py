@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from muster.clock import Clock
+from muster.edge.check.outcome import DaemonAwayError
 from muster.edge.configuration.load import Configuration
 from muster.edge.settings import Settings
 
@@ -26,6 +27,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         proxy: URI; `None` for what the environment says.
         diagnostics_image: to make containers of that look out; `None` for that of some module.
         ntp_server: `host[:port]` to compare the clock with; `None` for the service's own time.
+        patience_s: for each connection and each answer.
     """
 
     config_file: Path
@@ -35,6 +37,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     proxy: str | None = None
     diagnostics_image: str | None = None
     ntp_server: str | None = None
+    patience_s: float = 10.0
 
 
 class Surroundings(msgspec.Struct, kw_only=True):
@@ -42,13 +45,14 @@ class Surroundings(msgspec.Struct, kw_only=True):
 
     Attributes:
         options: see there.
-        ask: returns the daemon's answer to a GET; raises `DaemonAwayError`.
-        daemon_environment: returns the daemon's environment; raises `DaemonAwayError` and
-            `PermissionError`.
+        ask: returns the daemon's answer to a GET; raises `DaemonAwayError` and `PermissionError`.
+        daemon_environment: returns the daemon's environment; raises likewise.
         environment: of this process.
         clock: of the machine.
         configuration: once it could be read.
         skew_s: seconds by which the clock is ahead of the service's, once that is known.
+        failed: IDs of checks that others need and that have failed, each with the first of the
+            chain: there is what to mend.
     """
 
     options: Options
@@ -58,6 +62,7 @@ class Surroundings(msgspec.Struct, kw_only=True):
     clock: Clock
     configuration: Configuration | None = None
     skew_s: float | None = None
+    failed: dict[str, str] = {}
 
     @property
     def settings(self) -> Settings:
@@ -65,3 +70,17 @@ class Surroundings(msgspec.Struct, kw_only=True):
         if self.configuration is None:
             raise AssertionError("the configuration was not read")
         return self.configuration.settings
+
+    def proxies(self) -> Mapping[str, str]:
+        """Return the environment that names the proxy: the daemon's, or this process's."""
+        try:
+            return self.daemon_environment()
+        except (DaemonAwayError, PermissionError):
+            return self.environment
+
+    def service_time(self) -> float:
+        """Return unix seconds as the services have them, as far as that is known.
+
+        The daemon signs with that time where its clock is wrong (users.md, pain 23).
+        """
+        return self.clock.time() - (self.skew_s or 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,27 +14,52 @@ from muster import __version__
 from muster.cli.examples import examples
 from muster.cli.output import printable, remark
 from muster.clock import SystemClock
-from muster.edge.check.outcome import DaemonAwayError, Outcome, Result
-from muster.edge.check.run import SECTIONS, Finding, run
+from muster.edge.check.outcome import BAD, DaemonAwayError, Outcome, Result
+from muster.edge.check.run import CHECKS, ELSEWHERE, SECTIONS, Finding, run
 from muster.edge.check.surroundings import DEFAULT_ENGINE_FILE, Options, Surroundings
 from muster.edge.cli.failures import CommandError
-from muster.edge.cli.management import Management
+from muster.edge.cli.management import Management, NotAllowedError
 from muster.edge.configuration.load import DEFAULT_FILE, OLD_FILE, usual_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _SIGNS: Final = {
     Result.OK: ("\u221a", "OK"),
     Result.WARNING: ("\u203c", "Warning"),
     Result.ERROR: ("\u00d7", "Error"),
     Result.FATAL: ("\u00d7", "Error"),
+    Result.SKIPPED: ("\u203c", "Skipped"),
+    Result.IGNORED: ("\u203c", "Ignored"),
 }
-_BAD: Final = (Result.ERROR, Result.FATAL)
+_QUIET: Final = (Result.SKIPPED, Result.IGNORED)
+"""Shown with --verbose only."""
+_DONT_RUN: Final = "--dont-run"
 _COLOURS: Final = {"\u221a": "green", "\u203c": "yellow", "\u00d7": "red"}
 
 
-@click.command()
+class _SpaceSeparated(click.Command):
+    """A command whose `--dont-run` takes all words up to the next option, as the official one."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Give each word an option of its own."""
+        spread: list[str] = []
+        within = False
+        for word in args:
+            within = word == _DONT_RUN or (within and not word.startswith("-"))
+            if not within:
+                spread.append(word)
+            elif word != _DONT_RUN:
+                spread += [each for one in word.split() for each in (_DONT_RUN, one)]
+        return super().parse_args(ctx, spread)
+
+
+def _without_effect(_context: click.Context, option: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        remark(f"Note: {option.opts[0]} has no effect: the runtime is one program")
+
+
+@click.command(cls=_SpaceSeparated)
 @click.option(
     "-c",
     "--config-file",
@@ -58,10 +84,11 @@ _COLOURS: Final = {"\u221a": "green", "\u203c": "yellow", "\u00d7": "red"}
     "[default: that of some module].",
 )
 @click.option(
-    "--dont-run", multiple=True, metavar="ID", help="A check to leave out; repeat for more."
+    _DONT_RUN, multiple=True, metavar="ID...", help="Checks to leave out, with spaces between."
 )
 @click.option(
     "--expected-aziot-edged-version",
+    "--expected-iotedged-version",
     "expected_version",
     metavar="VERSION",
     help="Of the daemon [default: that of this command].",
@@ -76,8 +103,11 @@ _COLOURS: Final = {"\u221a": "green", "\u203c": "yellow", "\u00d7": "red"}
 @click.option(
     "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True
 )
-@click.option("--verbose", is_flag=True, help="Show also checks that were left out.")
+@click.option("--verbose", is_flag=True, help="Show also what was left out, and names of causes.")
 @click.option("--warnings-as-errors", is_flag=True, help="End with 1 for warnings, too.")
+@click.option("--expected-aziot-version", hidden=True, expose_value=False, callback=_without_effect)
+@click.option("--aziot-edged", hidden=True, expose_value=False, callback=_without_effect)
+@click.option("--iotedged", hidden=True, expose_value=False, callback=_without_effect)
 @click.pass_obj
 @examples("sudo iotedge check", "sudo iotedge check --dont-run container-engine-dns -o json")
 def check(
@@ -94,9 +124,9 @@ def check(
 
     Each check does what the device itself does, and says what to do where that fails.
     """
-    for unknown in set(dont_run) - {each.id for _, checks in SECTIONS for each in checks}:
+    for unknown in sorted({*dont_run} - {each.id for each in CHECKS} - {*ELSEWHERE}):
         remark(f"Note: there is no check {unknown}: see iotedge check-list")
-    around = _surroundings(host, Options(**options))
+    around = surroundings(host, Options(**options))
     findings: list[Finding] = []
     for title, checks in SECTIONS:
         if output == "text":
@@ -110,8 +140,8 @@ def check(
     if output == "json":
         click.echo(_json(findings))
     else:
-        _sum_up(findings)
-    bad = {*_BAD, Result.WARNING} if warnings_as_errors else set(_BAD)
+        _sum_up(findings, verbose=verbose)
+    bad = {*BAD, Result.WARNING} if warnings_as_errors else {*BAD}
     if any(finding.outcome.result in bad for finding in findings):
         raise SystemExit(1)
 
@@ -120,22 +150,41 @@ def check(
 @examples("iotedge check-list")
 def check_list() -> None:
     """List the checks and their IDs."""
-    for title, checks in SECTIONS:
-        click.echo(f"{title}:")
-        for each in checks:
-            click.echo(f"    {each.id:<34}{each.description}")
+    rows = [(title, each.id, each.description) for title, checks in SECTIONS for each in checks]
+    widths = [max(len(row[column]) for row in rows) + 1 for column in range(2)]
+    _show_row(("CATEGORY", "ID", "DESCRIPTION"), widths)
+    click.echo()
+    for title, _ in SECTIONS:
+        for row in (each for each in rows if each[0] == title):
+            _show_row(row, widths)
+        click.echo()
+
+
+def _show_row(row: tuple[str, ...], widths: Iterable[int]) -> None:
+    click.echo(
+        "".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) + row[-1]
+    )
 
 
 def as_json(host: str, hub_host: str | None) -> str:
     """Run all checks and return what `check -o json` prints, for support bundles."""
-    around = _surroundings(host, Options(config_file=usual_file(), hub_host=hub_host))
-    return _json([finding for _, checks in SECTIONS for finding in run(checks, around)])
+    around = surroundings(host, Options(config_file=usual_file(), hub_host=hub_host))
+    return _json(list(run(CHECKS, around)))
 
 
-def _surroundings(host: str, options: Options) -> Surroundings:
+def surroundings(host: str, options: Options) -> Surroundings:
+    """Return what checks look at.
+
+    Args:
+        host: URI of the daemon's management socket.
+        options: see there.
+    """
+
     def ask(path: str) -> Any:
         try:
             return Management(host, 20.0).get(path)
+        except NotAllowedError:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
         except CommandError as error:
             raise DaemonAwayError("; ".join(error.lines)) from None
 
@@ -156,25 +205,26 @@ def _surroundings(host: str, options: Options) -> Surroundings:
 
 def _show(finding: Finding, *, verbose: bool) -> None:
     outcome = finding.outcome
-    if outcome.result not in _SIGNS:
-        if verbose:
-            click.echo(f"  {finding.check.description} - {outcome.result.value}")
+    if outcome.result in _QUIET and not verbose:
         return
     sign, word = _SIGNS[outcome.result]
     click.echo(click.style(f"{sign} {finding.check.description} - {word}", fg=_COLOURS[sign]))
     for line in outcome.details:
         click.echo(f"    {printable(line)}")
+    if verbose and outcome.cause is not None:
+        click.echo(f"        caused by: {outcome.cause}: {outcome.cause.meaning}")
 
 
-def _sum_up(findings: list[Finding]) -> None:
+def _sum_up(findings: list[Finding], *, verbose: bool) -> None:
     results = [finding.outcome.result for finding in findings]
+    more = "" if verbose else " Re-run with --verbose for more details."
     click.echo(f"{results.count(Result.OK)} check(s) succeeded.")
     if count := results.count(Result.WARNING):
-        click.echo(f"{count} check(s) raised warnings.")
-    if count := sum(result in _BAD for result in results):
-        click.echo(f"{count} check(s) raised errors.")
+        click.echo(f"{count} check(s) raised warnings.{more}")
+    if count := sum(result in BAD for result in results):
+        click.echo(f"{count} check(s) raised errors.{more}")
     if count := results.count(Result.SKIPPED):
-        click.echo(f"{count} check(s) were skipped due to errors from other checks.")
+        click.echo(f"{count} check(s) were skipped due to errors from other checks.{more}")
 
 
 def _json(findings: list[Finding]) -> str:
@@ -186,8 +236,9 @@ def _json(findings: list[Finding]) -> str:
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:
+    cause = {} if outcome.cause is None else {"cause": outcome.cause.value}
     return {
         "result": outcome.result.value,
         "details": list(outcome.details),
-        "additional_info": outcome.facts,
+        "additional_info": {**cause, **outcome.facts},
     }

@@ -23,6 +23,10 @@ _CREDENTIALS: Final = 12
 _CHUNK: Final = 64 * 1024
 
 
+class NotAllowedError(CommandError):
+    """This user may not use the management socket."""
+
+
 @final
 class Management:
     """The daemon.
@@ -59,12 +63,14 @@ class Management:
 
         Raises:
             CommandError: nobody listens.
-            PermissionError: it is another user's.
+            PermissionError: it is another user's, or the socket is.
         """
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
             channel.settimeout(self._patience_s)
             try:
                 channel.connect(self._path)
+            except PermissionError:
+                raise
             except OSError as error:
                 raise CommandError(f"{self._path}: {error.strerror or error}") from None
             credentials = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS)
@@ -114,7 +120,7 @@ class Management:
                 raise CommandError(_message(answer.read(), answer.status))
             yield answer
         except PermissionError:
-            raise CommandError(
+            raise NotAllowedError(
                 f"The management socket {self._path} may not be used",
                 "permission denied: try again with sudo, or join the group iotedge",
             ) from None

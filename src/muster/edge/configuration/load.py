@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from muster.edge.configuration import toml_format
+from muster.edge.configuration.applied import fingerprint
 from muster.edge.configuration.document import ConfigurationError, read_toml
 from muster.edge.configuration.section import Section
 from muster.edge.settings import Settings
@@ -27,15 +28,24 @@ class Configuration(msgspec.Struct, frozen=True):
     Attributes:
         settings: of the device.
         notices: sentences for its owner, each with file, line and key: what has no effect here.
+        fingerprint: of the content, see `applied`; empty for a text that is in no file.
     """
 
     settings: Settings
     notices: tuple[str, ...] = ()
+    fingerprint: str = ""
 
 
 def usual_file() -> Path:
     """Return the file that the daemon reads where nobody names one."""
-    return OLD_FILE if OLD_FILE.exists() and not DEFAULT_FILE.exists() else DEFAULT_FILE
+    return OLD_FILE if _is_there(OLD_FILE) and not _is_there(DEFAULT_FILE) else DEFAULT_FILE
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:
+        return True  # in a directory that this user may not look at; reading it will say so
 
 
 def is_yaml(source: Path) -> bool:
@@ -68,7 +78,10 @@ def load(source: Path, *, hostname: str | None = None) -> Configuration:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ConfigurationError(f"{source}:{line}: not UTF-8") from None
-    found = parse(source, text, hostname=hostname or socket.gethostname())
+    found = msgspec.structs.replace(
+        parse(source, text, hostname=hostname or socket.gethostname()),
+        fingerprint=fingerprint(content),
+    )
     if mode & 0o077:
         told = f"{source}: others may read it, and it may hold a key: chmod 600 '{source}'"
         found = msgspec.structs.replace(found, notices=(told, *found.notices))

@@ -20,7 +20,7 @@ from muster.ids import Randomness
 from muster.observe.logs import configure
 
 if TYPE_CHECKING:
-    from muster.edge.settings import Settings
+    from muster.edge.configuration.load import Configuration
 
 BAD_SETTINGS: Final = 153
 """Exit code of settings that cannot be used: trying again does not help (edge.md 2.6)."""
@@ -77,7 +77,7 @@ def iotedged(path: Path | None, log_level: str, *, reprovision: bool) -> None:
         found = load(path)
         for notice in found.notices:
             _log.warning("configuration", note=notice)
-        code = asyncio.run(_serve(found.settings, own_log, clock, reprovision=reprovision))
+        code = asyncio.run(_serve(found, own_log, clock, reprovision=reprovision))
     except InvalidArgumentError as error:
         click.echo(f"iotedged: {error.message}", err=True)
         raise SystemExit(BAD_SETTINGS) from None
@@ -88,11 +88,13 @@ def iotedged(path: Path | None, log_level: str, *, reprovision: bool) -> None:
 
 
 async def _serve(
-    settings: Settings, own_log: OwnLog, clock: SystemClock, *, reprovision: bool
+    found: Configuration, own_log: OwnLog, clock: SystemClock, *, reprovision: bool
 ) -> int:
     # After click has spoken.
+    from muster.edge.configuration import applied  # noqa: PLC0415
     from muster.edge.daemon.daemon import Daemon, InUseError  # noqa: PLC0415
     from muster.edge.local_api.machine import uptime_s  # noqa: PLC0415
+    from muster.edge.state import StateDirectory  # noqa: PLC0415
     from muster.edge.upstream.arrival import Arrival  # noqa: PLC0415
     from muster.net.tasks import spawn  # noqa: PLC0415
 
@@ -105,6 +107,7 @@ async def _serve(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ask, number)
+    settings = found.settings
     randomness = Randomness()
     arrival = Arrival.of_start(uptime_s(), randomness)
     daemon = Daemon(settings, own_log, arrival, clock=clock, randomness=randomness)
@@ -117,6 +120,10 @@ async def _serve(
     except BaseException:
         await daemon.close(stop_modules=False)
         raise
+    try:
+        applied.note(StateDirectory(settings.home), settings.source, found.fingerprint)
+    except OSError as error:  # a full disk keeps nobody from running
+        _log.warning("which configuration is used is not noted", reason=str(error))
     failing = spawn(daemon.failed(), "watch over the daemon")
     ends: list[asyncio.Future[Any]] = [asked, failing]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

@@ -87,6 +87,13 @@ class HubModule:
             exit_code=0 if running else 1,
             started_at=self._started_at,
             exited_at=self._ended_at,
+            settings={
+                "ports": {
+                    "mqtt": self._settings.mqtt_port,
+                    "https": self._settings.https_port,
+                    "amqp": self._settings.amqp_port,
+                }
+            },
         )
 
     def metrics(self) -> bytes:

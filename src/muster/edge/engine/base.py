@@ -100,7 +100,7 @@ class Module(msgspec.Struct, frozen=True, kw_only=True):
         started_at: of its last run.
         exited_at: of its last run.
         settings: what it was made with, for reported properties: `image`, `imageHash`, or
-            `command`.
+            `command`. For people's tools the edge hub has its `ports`, by protocol; null is closed.
         fingerprint: tells whether a spec is what it was made with, as `Engine.fingerprint` does.
     """
 

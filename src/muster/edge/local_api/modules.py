@@ -190,7 +190,7 @@ def _details(runtime: str, module: Module) -> JsonObject:
         }
     settings = {
         key: module.settings[key]
-        for key in ("image", "imageHash", "command")
+        for key in ("image", "imageHash", "command", "ports")
         if key in module.settings
     }
     return {

@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from muster.auth import private_file
+from muster.edge import foreign_json
 from muster.edge.settings import ManualProvisioning
 from muster.edge.upstream.registration import Assignment, registration_id
+from muster.errors import InvalidArgumentError
 from muster.ids import registration_key
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from muster.edge.settings import DpsProvisioning
     from muster.edge.state import StateDirectory
 
@@ -58,6 +63,20 @@ def fingerprint(provisioning: DpsProvisioning | ManualProvisioning) -> str:
 def load(state: StateDirectory) -> Backup | None:
     """Return what was kept last, whichever configuration it is of; `None` for nothing usable."""
     return state.read(_FILE, Backup)
+
+
+def peek(home: Path) -> Backup | None:
+    """Return the same for somebody who only looks: nothing is put aside or made.
+
+    Raises:
+        PermissionError: this user may not.
+    """
+    try:
+        return foreign_json.decode(private_file.read_private(home / _FILE), Backup)
+    except PermissionError:
+        raise
+    except (OSError, InvalidArgumentError, foreign_json.ForeignJsonError):
+        return None
 
 
 def save(state: StateDirectory, configuration: str, assignment: Assignment) -> Backup:
