@@ -8,6 +8,7 @@ import pytest
 
 from muster.clock import ManualClock
 from unit.hub.hub_parts import Parts, build
+from unit.hub.hub_rest import Rest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,3 +25,10 @@ async def parts(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Parts]:
     parts = await build(tmp_path, clock)
     yield parts
     await parts.close()
+
+
+@pytest.fixture
+def rest(parts: Parts) -> Rest:
+    return Rest(
+        parts, (route for each in parts.http for route in each.routes()), parts.access.group
+    )

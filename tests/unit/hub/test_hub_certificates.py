@@ -33,12 +33,6 @@ SHA256 = thumbprints.of(SECOND).sha256
 WITHDRAWN = "a certificate of the identity was withdrawn"
 
 
-@pytest.fixture
-def rest(parts: Parts) -> Rest:
-    routes = [route for endpoint in parts.http for route in endpoint.routes()]
-    return Rest(parts, routes, parts.access.group)
-
-
 def certified(primary: str | None = SHA1, secondary: str | None = SHA256.lower()) -> Authentication:
     return Authentication(None, Thumbprints(primary, secondary), "selfSigned")
 

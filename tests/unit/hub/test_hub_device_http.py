@@ -6,8 +6,6 @@ import base64
 import json
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from muster.model.identity import IdentityRef
 from muster.model.queued_message import Ack, QueuedMessage
 from unit.hub.hub_rest import Rest
@@ -19,12 +17,6 @@ if TYPE_CHECKING:
 EVENTS = "/devices/d1/messages/events"
 INBOX = "/devices/d1/messages/deviceBound"
 BATCH = "application/vnd.microsoft.iothub.json"
-
-
-@pytest.fixture
-def rest(parts: Parts) -> Rest:
-    routes = [route for endpoint in parts.http for route in endpoint.routes()]
-    return Rest(parts, routes, parts.access.group)
 
 
 async def call(rest: Rest, method: str, path: str, body: Any = None, **options: Any) -> Reply:

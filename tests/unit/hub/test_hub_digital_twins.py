@@ -22,12 +22,6 @@ MODEL = "dtmi:com:example:Thermostat;1"
 TWIN = "/digitaltwins/d1"
 
 
-@pytest.fixture
-def rest(parts: Parts) -> Rest:
-    routes = [route for endpoint in parts.http for route in endpoint.routes()]
-    return Rest(parts, routes, parts.access.group)
-
-
 async def announced(parts: Parts, model_id: str | None) -> Client:
     tail = f"&model-id={model_id}" if model_id is not None else ""
     username = f"{HOST}/d1/?api-version=2021-04-12{tail}"

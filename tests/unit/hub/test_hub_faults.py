@@ -329,12 +329,6 @@ class Broken:
         self.aborted = True
 
 
-@pytest.fixture
-def rest(parts: Parts) -> Rest:
-    routes = [route for endpoint in parts.http for route in endpoint.routes()]
-    return Rest(parts, routes, parts.access.group)
-
-
 async def test_https(parts: Parts, rest: Rest) -> None:
     ref = await parts.device()
 

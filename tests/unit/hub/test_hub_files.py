@@ -28,12 +28,6 @@ BLOCK_BLOB = {"x-ms-blob-type": "BlockBlob"}
 
 
 @pytest.fixture
-def rest(parts: Parts) -> Rest:
-    routes = (route for endpoint in parts.http for route in endpoint.routes())
-    return Rest(parts, routes, parts.access.group)
-
-
-@pytest.fixture
 def directory(tmp_path: Path) -> Path:
     return tmp_path / "blobs"
 

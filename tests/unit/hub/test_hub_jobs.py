@@ -28,12 +28,6 @@ CALL = {"type": "scheduleDeviceMethod", "cloudToDeviceMethod": {"methodName": "r
 
 
 @pytest.fixture
-def rest(parts: Parts) -> Rest:
-    routes = (route for endpoint in parts.http for route in endpoint.routes())
-    return Rest(parts, routes, parts.access.group)
-
-
-@pytest.fixture
 async def _running(parts: Parts) -> AsyncIterator[None]:
     task = asyncio.ensure_future(parts.scheduling.run())
     yield

@@ -26,12 +26,6 @@ if TYPE_CHECKING:
 D1 = IdentityRef(1, "d1")
 
 
-@pytest.fixture
-def rest(parts: Parts) -> Rest:
-    routes = [route for endpoint in parts.http for route in endpoint.routes()]
-    return Rest(parts, routes, parts.access.group)
-
-
 async def subscribed(parts: Parts, ref: IdentityRef, topic_filter: str = METHODS) -> Client:
     client = await parts.connect(ref)
     client.send(Subscribe(1, [(topic_filter, 1)]))

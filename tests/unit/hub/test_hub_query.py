@@ -25,12 +25,6 @@ if TYPE_CHECKING:
     from unit.hub.hub_parts import Parts
 
 
-@pytest.fixture
-def rest(parts: Parts) -> Rest:
-    routes = (route for endpoint in parts.http for route in endpoint.routes())
-    return Rest(parts, routes, parts.access.group)
-
-
 async def tag(rest: Rest, place: str, tags: dict[str, Any], **desired: Any) -> None:
     body = {"tags": tags, "properties": {"desired": desired}}
     await rest.must("PATCH", f"/twins/{place}", body)

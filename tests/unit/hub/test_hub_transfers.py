@@ -22,12 +22,6 @@ if TYPE_CHECKING:
 OVER = {"completed", "failed", "cancelled"}
 
 
-@pytest.fixture
-def rest(parts: Parts) -> Rest:
-    routes = (route for endpoint in parts.http for route in endpoint.routes())
-    return Rest(parts, routes, parts.access.group)
-
-
 @pytest.fixture(autouse=True)
 async def _running(parts: Parts) -> AsyncIterator[None]:
     task = asyncio.ensure_future(parts.scheduling.run())
