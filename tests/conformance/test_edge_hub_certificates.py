@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from azure.iot.device import X509, IoTHubDeviceClient, IoTHubModuleClient, Message, MethodResponse
 
-from support.certificates import ClientCertificate
+from support.certificates import ClientCertificate, self_signed
 from support.device import unique
+from support.edge_daemon import EdgeDaemon, deploy
 from support.events import events_of, wait_for
 
 if TYPE_CHECKING:
@@ -184,3 +185,43 @@ def test_a_leaf_that_is_moved_away_is_spoken_for_no_more(
         shown |= {"deviceScope": edge.scope, "parentScopes": [edge.scope]}
         hub.must("PUT", f"/devices/{device_id}", shown, if_match="*")
         assert [each["body"] for each in events_of(instance, device_id, 2)] == ["before", "after"]
+
+
+@pytest.mark.timeout(240)
+def test_through_a_whole_device(instance: Instance, own: ClientCertificate) -> None:
+    device_id, leaf_id = unique("edge"), unique("leaf")
+    key, _ = instance.dps.enroll(
+        device_id,
+        capabilities={"iotEdge": True},
+        iotHubs=[instance.place.hubs[0]],
+        allocationPolicy="hashed",
+    )
+    hub, path = instance.hub(), f"/twins/{leaf_id}"
+    with EdgeDaemon(instance) as daemon:
+        daemon.configure(device_id, key)
+        daemon.start()
+        daemon.wait(lambda: daemon.status("edgeHub") == "running", "the identity")
+        deploy(instance, device_id, {}, routes={"up": UP})
+        scope = hub.must("GET", f"/devices/{device_id}")["deviceScope"]
+        body = {"deviceScope": scope, "authentication": self_signed(own.sha256)}
+        hub.must("PUT", f"/devices/{leaf_id}", {"deviceId": leaf_id, **body})
+        client = IoTHubDeviceClient.create_from_x509_certificate(
+            x509=X509(cert_file=str(own.file), key_file=str(own.file)),
+            hostname=hub.host,
+            device_id=leaf_id,
+            gateway_hostname=daemon.hostname,
+            server_verification_cert=daemon.root.read_text(),
+        )
+        try:
+            answer_methods(client)
+            client.send_message("no key, no token")
+            (event,) = events_of(instance, leaf_id, 1)
+            assert event["body"] == "no key, no token"
+            assert event["systemProperties"]["iothub-connection-device-id"] == leaf_id
+            client.patch_twin_reported_properties({"door": "open"})
+            reported = lambda: hub.must("GET", path)["properties"]["reported"]  # noqa: E731
+            wait_for(lambda: reported().get("door") == "open", PATIENCE_S)
+            assert hub.must("POST", f"{path}/methods", CALL)["status"] == 200
+        finally:
+            client.shutdown()
+        assert daemon.end() == 0
