@@ -135,7 +135,7 @@ class Methods:
 
     async def _restart(self, payload: Any) -> None:
         name = requests.restart(payload)
-        _log.info("a module is restarted, as it was asked for", module=name)
+        _log.info("the hub asks for the restart of a module", module=name)
         if name == _HUB:
             await self._hub.restart()
         elif name == _AGENT:
