@@ -13,8 +13,8 @@ def main() -> None:
     0 done, 1 the service said no or the operation failed, 2 wrong usage, 3 the service cannot be
     reached (design.md 3).
     """
-    from muster.cli.output import give_up_output, make_printable  # noqa: PLC0415 - nouns need none
     from muster.cli.root import muster  # noqa: PLC0415 - likewise
+    from muster.terminal.output import give_up_output, make_printable  # noqa: PLC0415 - nouns need none
 
     make_printable()
     try:

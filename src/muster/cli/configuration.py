@@ -7,8 +7,8 @@ from typing import Final
 import click
 
 from muster.cli.configuration_commands import Noun, add_commands
-from muster.cli.examples import examples
 from muster.cli.noun import NounGroup
+from muster.terminal.examples import examples
 
 _NOUN: Final = Noun(
     "configuration", False, """'{"deviceContent": {"properties.desired.interval": 30}}'"""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
-from muster.cli.examples import examples
 from muster.cli.failures import FailedError
 from muster.cli.identity_fields import quoted
 from muster.cli.options import (
@@ -21,7 +20,16 @@ from muster.cli.options import (
     service_command,
     yes_option,
 )
-from muster.cli.output import decorated, remark, show_json, show_record, show_table, to_json, warn
+from muster.terminal.examples import examples
+from muster.terminal.output import (
+    decorated,
+    remark,
+    show_json,
+    show_record,
+    show_table,
+    to_json,
+    warn,
+)
 
 if TYPE_CHECKING:
     from muster.cli.client import RestClient

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from muster.cli.examples import examples
 from muster.cli.noun import NounGroup
 from muster.cli.options import confirm, hub_option, service_command, yes_option
-from muster.cli.output import remark, show_json, show_table, to_the_second
+from muster.terminal.examples import examples
+from muster.terminal.output import remark, show_json, show_table, to_the_second
 
 if TYPE_CHECKING:
     from muster.cli.connection import Invocation

@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from muster.cli.demo_stage import LOOPBACK, Stage, may_bind
-from muster.cli.examples import examples
+from muster.terminal.examples import examples
 
 _MQTT_PORT: Final = 8883
 

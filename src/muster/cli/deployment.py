@@ -9,10 +9,10 @@ import click
 from muster.cli.configuration_commands import Noun, add_commands, content_of
 from muster.cli.deployment_explain import explain
 from muster.cli.deployment_watch import watch
-from muster.cli.examples import examples
 from muster.cli.noun import NounGroup
 from muster.cli.options import JSON_DOCUMENT, hub_option, service_command
-from muster.cli.output import remark, show_json, show_table
+from muster.terminal.examples import examples
+from muster.terminal.output import remark, show_json, show_table
 
 if TYPE_CHECKING:
     from muster.cli.connection import Invocation

@@ -17,10 +17,10 @@ from muster.cli.configuration_commands import (
     count_matches,
     counts,
 )
-from muster.cli.examples import examples
 from muster.cli.options import hub_option, service_command
-from muster.cli.output import decorated, remark, to_json
 from muster.clock import SystemClock
+from muster.terminal.examples import examples
+from muster.terminal.output import decorated, remark, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from muster.auth import symmetric_keys
-from muster.cli.examples import examples
 from muster.cli.failures import FailedError
 from muster.cli.options import check_key, read_text, service_command
-from muster.cli.output import show_json, show_table, warn
 from muster.errors import InvalidArgumentError
 from muster.ids import check_registration_id, registration_key
+from muster.terminal.examples import examples
+from muster.terminal.output import show_json, show_table, warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,6 @@ from muster.cli import identity_fields as fields
 from muster.cli.certificate_options import certificate_options
 from muster.cli.device_revoke import restore, revocations, revoke
 from muster.cli.enrollment_fields import is_edge
-from muster.cli.examples import examples
 from muster.cli.failures import FailedError
 from muster.cli.noun import NounGroup
 from muster.cli.options import (
@@ -24,7 +23,9 @@ from muster.cli.options import (
     show_keys_option,
     yes_option,
 )
-from muster.cli.output import (
+from muster.cli.renew_key import renew_device_key
+from muster.terminal.examples import examples
+from muster.terminal.output import (
     remark,
     show_json,
     show_record,
@@ -32,7 +33,6 @@ from muster.cli.output import (
     to_the_second,
     without_secrets,
 )
-from muster.cli.renew_key import renew_device_key
 
 if TYPE_CHECKING:
     from muster.cli.client import RestClient

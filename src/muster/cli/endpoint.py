@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from muster.cli.examples import examples
 from muster.cli.noun import NounGroup
 from muster.cli.options import confirm, hub_option, read_text, service_command, yes_option
-from muster.cli.output import remark, show_json, show_record, show_table, to_the_second, warn
 from muster.cli.quantities import DURATION, SIZE, duration_text, size_text
 from muster.cli.route import must_be_new, place
 from muster.model.routing import WEBHOOK_AUTH
+from muster.terminal.examples import examples
+from muster.terminal.output import remark, show_json, show_record, show_table, to_the_second, warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable

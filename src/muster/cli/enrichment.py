@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from muster.cli.examples import examples
 from muster.cli.noun import NounGroup
 from muster.cli.options import confirm, hub_option, service_command, yes_option
-from muster.cli.output import remark, show_json, show_record, show_table
 from muster.cli.route import endpoint_option, must_be_new, place, save
+from muster.terminal.examples import examples
+from muster.terminal.output import remark, show_json, show_record, show_table
 
 if TYPE_CHECKING:
     from muster.cli.connection import Invocation

@@ -9,7 +9,6 @@ import click
 from muster.cli import enrollment_fields as fields
 from muster.cli.enrollment_export import export_enrollments
 from muster.cli.enrollment_import import import_enrollments
-from muster.cli.examples import examples
 from muster.cli.noun import NounGroup
 from muster.cli.options import (
     REGISTRATION_ID,
@@ -21,8 +20,9 @@ from muster.cli.options import (
     top_option,
     yes_option,
 )
-from muster.cli.output import remark, show_json, show_record, show_table, without_secrets
 from muster.cli.simulate_register import simulate_enrollment
+from muster.terminal.examples import examples
+from muster.terminal.output import remark, show_json, show_record, show_table, without_secrets
 
 if TYPE_CHECKING:
     from muster.cli.client import RestClient

@@ -10,12 +10,12 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import click
 
 from muster.cli.enrollment_fields import READ_ONLY, is_edge, reprovision_name
-from muster.cli.examples import examples
 from muster.cli.failures import FailedError
 from muster.cli.import_fields import COLUMNS
 from muster.cli.options import service_command
-from muster.cli.output import remark, show_json, to_json, warn
 from muster.cli.output_file import replacing_text
+from muster.terminal.examples import examples
+from muster.terminal.output import remark, show_json, to_json, warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

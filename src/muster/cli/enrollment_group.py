@@ -8,7 +8,6 @@ import click
 
 from muster.cli import enrollment_fields as fields
 from muster.cli.derive_key import compute_device_key, derive_key
-from muster.cli.examples import examples
 from muster.cli.noun import NounGroup
 from muster.cli.options import (
     REGISTRATION_ID,
@@ -20,7 +19,10 @@ from muster.cli.options import (
     top_option,
     yes_option,
 )
-from muster.cli.output import (
+from muster.cli.registration import show_registrations
+from muster.cli.simulate_register import simulate_member
+from muster.terminal.examples import examples
+from muster.terminal.output import (
     remark,
     show_json,
     show_record,
@@ -28,8 +30,6 @@ from muster.cli.output import (
     to_the_second,
     without_secrets,
 )
-from muster.cli.registration import show_registrations
-from muster.cli.simulate_register import simulate_member
 
 if TYPE_CHECKING:
     from muster.cli.client import RestClient

@@ -10,13 +10,13 @@ from typing import IO, TYPE_CHECKING, Final
 
 import click
 
-from muster.cli.examples import examples
 from muster.cli.failures import FailedError, UnreachableError
 from muster.cli.import_rows import Row, RowError, UnreadableFileError, read_rows
 from muster.cli.import_run import MODES, ImportRun
 from muster.cli.options import service_command, stdin
-from muster.cli.output import remark, show_json
 from muster.cli.progress import Progress
+from muster.terminal.examples import examples
+from muster.terminal.output import remark, show_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

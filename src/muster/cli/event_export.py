@@ -9,12 +9,12 @@ from typing import IO, TYPE_CHECKING, Final
 import click
 
 from muster.cli.event_positions import POSITIONS, device_option, read_position, source_option
-from muster.cli.examples import examples
 from muster.cli.failures import FailedError
 from muster.cli.options import hub_option, service_command
-from muster.cli.output import remark, show_json
 from muster.cli.output_file import replacing
 from muster.cli.progress import Progress
+from muster.terminal.examples import examples
+from muster.terminal.output import remark, show_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

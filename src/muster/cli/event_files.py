@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, Protocol, final
 
 from muster.cli.event_stream import body_text
 from muster.cli.failures import FailedError
-from muster.cli.output import printable_json
+from muster.terminal.output import printable_json
 
 if TYPE_CHECKING:
     from muster.cli.event_stream import Event

@@ -19,7 +19,7 @@ import requests
 
 from muster.cli.client import unreachable
 from muster.cli.failures import FailedError, RefusedError, UnreachableError
-from muster.cli.output import remark
+from muster.terminal.output import remark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,12 +8,12 @@ import click
 
 from muster.cli.event_export import export_events
 from muster.cli.event_positions import POSITIONS, device_option, read_position, source_option
-from muster.cli.examples import examples
 from muster.cli.failures import FailedError
 from muster.cli.noun import NounGroup
 from muster.cli.options import hub_option, service_command
-from muster.cli.output import decorated, printable, printable_json
 from muster.model.message import TELEMETRY
+from muster.terminal.examples import examples
+from muster.terminal.output import decorated, printable, printable_json
 
 if TYPE_CHECKING:
     from muster.cli.connection import Invocation

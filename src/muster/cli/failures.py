@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
 
-from muster.cli.output import printable
+from muster.terminal.output import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

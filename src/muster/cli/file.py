@@ -10,12 +10,12 @@ import click
 import requests
 
 from muster.cli.client import path, unreachable
-from muster.cli.examples import examples
 from muster.cli.failures import FailedError
 from muster.cli.noun import NounGroup
 from muster.cli.options import confirm, hub_option, service_command, top_option, yes_option
-from muster.cli.output import remark, show_json, show_table, to_the_second
 from muster.cli.quantities import DURATION
+from muster.terminal.examples import examples
+from muster.terminal.output import remark, show_json, show_table, to_the_second
 
 if TYPE_CHECKING:
     from muster.cli.connection import Invocation

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from muster.cli import fleet_clean, fleet_plan
-from muster.cli.examples import examples
 from muster.cli.failures import FailedError, UnreachableError
 from muster.cli.fleet_view import view
 from muster.cli.noun import NounGroup
 from muster.cli.options import JSON_DOCUMENT, REGISTRATION_ID, service_command
-from muster.cli.output import remark
 from muster.clock import SystemClock
 from muster.fleet.plan import MAX_MESSAGE, MIN_MESSAGE
 from muster.fleet.simulation import Simulation, SimulationError
 from muster.ids import Randomness
 from muster.net.dial import Dialler, client_context
+from muster.terminal.examples import examples
+from muster.terminal.output import remark
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from muster.cli.failures import FailedError, RefusedError
 from muster.cli.fleet_plan import GROUPS
-from muster.cli.output import remark
 from muster.cli.progress import Progress
+from muster.terminal.output import remark
 
 if TYPE_CHECKING:
     from muster.cli.client import RestClient

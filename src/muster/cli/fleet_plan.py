@@ -12,11 +12,11 @@ from muster.cli.derive_key import group_key
 from muster.cli.enrollment_fields import is_edge, new_entry
 from muster.cli.failures import FailedError, RefusedError
 from muster.cli.options import check_key, read_text
-from muster.cli.output import warn
 from muster.config import DEFAULT_MQTT_PORT
 from muster.errors import InvalidArgumentError
 from muster.fleet.plan import HubPolicy, Place, Plan
 from muster.ids import Randomness, check_registration_id
+from muster.terminal.output import warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, final
 import click
 import msgspec
 
-from muster.cli.output import decorated, printable, show_record, to_json
+from muster.terminal.output import decorated, printable, show_record, to_json
 
 if TYPE_CHECKING:
     from muster.fleet.tally import Snapshot

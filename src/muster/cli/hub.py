@@ -8,14 +8,14 @@ import click
 
 from muster.auth import connection_string as connection_strings
 from muster.cli.enrollment_fields import ALLOCATION_POLICIES
-from muster.cli.examples import examples
 from muster.cli.failures import FailedError, RefusedError
 from muster.cli.hub_retention import retention
 from muster.cli.hub_twin_catch_up import twin_catch_up
 from muster.cli.noun import NounGroup
 from muster.cli.options import confirm, read_text, service_command, yes_option
-from muster.cli.output import remark, show_json, show_record, show_table, warn, without_secrets
 from muster.errors import InvalidArgumentError
+from muster.terminal.examples import examples
+from muster.terminal.output import remark, show_json, show_record, show_table, warn, without_secrets
 
 if TYPE_CHECKING:
     from muster.cli.client import RestClient

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from muster.cli.examples import examples
 from muster.cli.options import service_command
-from muster.cli.output import show_json, show_record
 from muster.cli.quantities import DURATION, SIZE, duration_text, size_text
+from muster.terminal.examples import examples
+from muster.terminal.output import show_json, show_record
 
 if TYPE_CHECKING:
     from muster.cli.connection import Invocation

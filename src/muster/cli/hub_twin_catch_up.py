@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from muster.cli.examples import examples
 from muster.cli.options import service_command
-from muster.cli.output import show_json, show_record
+from muster.terminal.examples import examples
+from muster.terminal.output import show_json, show_record
 
 if TYPE_CHECKING:
     from muster.cli.connection import Invocation

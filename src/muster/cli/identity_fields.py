@@ -9,8 +9,8 @@ import click
 from muster.auth import connection_string
 from muster.auth.connection_string import ConnectionString
 from muster.cli.failures import FailedError
-from muster.cli.output import show_json
 from muster.errors import InvalidArgumentError
+from muster.terminal.output import show_json
 
 if TYPE_CHECKING:
     from muster.cli.client import RestClient

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from muster.cli.examples import examples
 from muster.cli.job_create import create
 from muster.cli.job_transfer import export, import_
 from muster.cli.job_view import COLLECTION, show_job
 from muster.cli.job_watch import watch
 from muster.cli.noun import NounGroup
 from muster.cli.options import hub_option, service_command, top_option
-from muster.cli.output import show_json, show_table, to_the_second
+from muster.terminal.examples import examples
+from muster.terminal.output import show_json, show_table, to_the_second
 
 if TYPE_CHECKING:
     from muster.cli.connection import Invocation

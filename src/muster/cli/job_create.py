@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from muster.cli.examples import examples
 from muster.cli.job_view import COLLECTION, show_job
 from muster.cli.job_watch import watch_job
 from muster.cli.method_options import method_call, method_options
 from muster.cli.noun import NounGroup
 from muster.cli.options import JSON_DOCUMENT, hub_option, service_command
-from muster.cli.output import remark
 from muster.ids import Randomness
+from muster.terminal.examples import examples
+from muster.terminal.output import remark
 
 if TYPE_CHECKING:
     from collections.abc import Callable

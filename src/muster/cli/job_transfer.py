@@ -12,11 +12,11 @@ from urllib.parse import parse_qsl, urlsplit
 import click
 
 from muster.cli.client import path
-from muster.cli.examples import examples
 from muster.cli.failures import FailedError
 from muster.cli.options import hub_option, service_command
-from muster.cli.output import remark, show_json
 from muster.ids import Randomness
+from muster.terminal.examples import examples
+from muster.terminal.output import remark, show_json
 
 if TYPE_CHECKING:
     from muster.cli.client import RestClient

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from muster.cli.identity_fields import moment
-from muster.cli.output import show_json, show_record
+from muster.terminal.output import show_json, show_record
 
 if TYPE_CHECKING:
     from muster.cli.connection import Invocation

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from muster.cli.examples import examples
 from muster.cli.failures import FailedError
 from muster.cli.options import hub_option, service_command
-from muster.cli.output import decorated, remark, to_json, to_the_second
+from muster.terminal.examples import examples
+from muster.terminal.output import decorated, remark, to_json, to_the_second
 
 if TYPE_CHECKING:
     from muster.cli.client import RestClient

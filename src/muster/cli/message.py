@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from muster.cli.client import path
-from muster.cli.examples import examples
 from muster.cli.noun import NounGroup
 from muster.cli.options import confirm, hub_option, service_command, yes_option
-from muster.cli.output import remark, show_json, show_record, show_table, to_json
 from muster.clock import SystemClock, format_time
 from muster.ids import Randomness
+from muster.terminal.examples import examples
+from muster.terminal.output import remark, show_json, show_record, show_table, to_json
 
 if TYPE_CHECKING:
     import requests

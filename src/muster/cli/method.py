@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from muster.cli.client import path
-from muster.cli.examples import examples
 from muster.cli.method_options import method_call, method_options
 from muster.cli.noun import NounGroup
 from muster.cli.options import hub_option, service_command
-from muster.cli.output import show_json, show_record, to_json
+from muster.terminal.examples import examples
+from muster.terminal.output import show_json, show_record, to_json
 
 if TYPE_CHECKING:
     from muster.cli.connection import Invocation

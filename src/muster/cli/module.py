@@ -8,7 +8,6 @@ import click
 
 from muster.cli import identity_fields as fields
 from muster.cli.certificate_options import certificate_options
-from muster.cli.examples import examples
 from muster.cli.noun import NounGroup
 from muster.cli.options import (
     confirm,
@@ -20,7 +19,9 @@ from muster.cli.options import (
     show_keys_option,
     yes_option,
 )
-from muster.cli.output import (
+from muster.cli.renew_key import renew_module_key
+from muster.terminal.examples import examples
+from muster.terminal.output import (
     remark,
     show_json,
     show_record,
@@ -28,7 +29,6 @@ from muster.cli.output import (
     to_the_second,
     without_secrets,
 )
-from muster.cli.renew_key import renew_module_key
 
 if TYPE_CHECKING:
     from muster.cli.connection import Invocation

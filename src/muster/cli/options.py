@@ -13,10 +13,10 @@ import click
 
 from muster.auth import symmetric_keys
 from muster.cli.connection import Invocation
-from muster.cli.output import warn
 from muster.config import DEFAULT_DATA_DIR
 from muster.errors import InvalidArgumentError
 from muster.ids import check_registration_id
+from muster.terminal.output import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from muster.auth.access_policies import Right
-from muster.cli.examples import examples
 from muster.cli.failures import FailedError, RefusedError
 from muster.cli.noun import NounGroup
 from muster.cli.options import (
@@ -18,7 +17,8 @@ from muster.cli.options import (
     show_keys_option,
     yes_option,
 )
-from muster.cli.output import remark, show_json, show_record, show_table, without_secrets
+from muster.terminal.examples import examples
+from muster.terminal.output import remark, show_json, show_record, show_table, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable

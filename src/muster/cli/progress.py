@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Final, Self, final
 
-from muster.cli.output import remark
+from muster.terminal.output import remark
 
 if TYPE_CHECKING:
     from types import TracebackType

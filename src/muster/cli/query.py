@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from muster.cli.examples import examples
 from muster.cli.noun import NounGroup
 from muster.cli.options import hub_option, service_command, top_option
-from muster.cli.output import remark, show_json, show_record, show_table, warn
 from muster.errors import InvalidArgumentError
 from muster.language import collections
 from muster.language.conditions import parse_job
 from muster.language.explain import why
+from muster.terminal.examples import examples
+from muster.terminal.output import remark, show_json, show_record, show_table, warn
 
 if TYPE_CHECKING:
     from muster.cli.connection import Invocation

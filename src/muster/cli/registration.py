@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from muster.cli.examples import examples
 from muster.cli.failures import FailedError, canonical_tracking_id
 from muster.cli.noun import NounGroup
 from muster.cli.options import confirm, etag_option, service_command, top_option, yes_option
-from muster.cli.output import (
+from muster.terminal.examples import examples
+from muster.terminal.output import (
     decorated,
     printable,
     remark,

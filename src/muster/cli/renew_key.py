@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from muster.cli.examples import examples
 from muster.cli.failures import FailedError
 from muster.cli.options import hub_option, service_command
-from muster.cli.output import remark, show_json
+from muster.terminal.examples import examples
+from muster.terminal.output import remark, show_json
 
 if TYPE_CHECKING:
     from muster.cli.connection import Invocation

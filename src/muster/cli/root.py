@@ -7,8 +7,8 @@ from typing import Final
 import click
 
 from muster import __version__
-from muster.cli.examples import examples
-from muster.cli.lazy_group import Entry, LazyGroup
+from muster.terminal.examples import examples
+from muster.terminal.lazy_group import Entry, LazyGroup
 
 _COMMANDS: Final = {
     "up": Entry("up", "up", "Run the whole service in this process."),

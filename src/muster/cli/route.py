@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from muster.cli.examples import examples
 from muster.cli.failures import FailedError, RefusedError
 from muster.cli.noun import NounGroup
 from muster.cli.options import (
@@ -17,8 +16,9 @@ from muster.cli.options import (
     service_command,
     yes_option,
 )
-from muster.cli.output import remark, show_json, show_record, show_table
 from muster.model.routing import FALLBACK, Source
+from muster.terminal.examples import examples
+from muster.terminal.output import remark, show_json, show_record, show_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable

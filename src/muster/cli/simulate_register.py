@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from muster.auth import symmetric_keys
-from muster.cli.examples import examples
 from muster.cli.failures import FailedError
 from muster.cli.options import REGISTRATION_ID, service_command
-from muster.cli.output import remark
 from muster.cli.registration import show_state
+from muster.terminal.examples import examples
+from muster.terminal.output import remark
 
 if TYPE_CHECKING:
     from collections.abc import Callable

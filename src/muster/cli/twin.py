@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from muster.cli.examples import examples
 from muster.cli.identity_fields import moment, quoted
 from muster.cli.noun import NounGroup
 from muster.cli.options import JSON_DOCUMENT, etag_option, hub_option, service_command
-from muster.cli.output import decorated, show_json, show_record, to_json
 from muster.model.merge_patches import difference
+from muster.terminal.examples import examples
+from muster.terminal.output import decorated, show_json, show_record, to_json
 
 if TYPE_CHECKING:
     from muster.cli.connection import Invocation

@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Final
 import click
 import msgspec
 
-from muster.cli.examples import examples
 from muster.cli.failures import FailedError
-from muster.cli.output import wrapped
 from muster.config import (
     DEFAULT_AMQP_PORT,
     DEFAULT_DATA_DIR,
@@ -28,6 +26,8 @@ from muster.config import (
     Settings,
 )
 from muster.errors import MusterError
+from muster.terminal.examples import examples
+from muster.terminal.output import wrapped
 
 if TYPE_CHECKING:
     from muster.app import Instance

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muster.cli import output
+from muster.terminal import output
 from unit.cli.cli_service import CliService
 
 ENTRY = {

@@ -7,8 +7,8 @@ import sys
 
 def main() -> None:
     """Run the command line and end the process with its exit code: 0 done, 1 failed, 2 usage."""
-    from muster.cli.output import give_up_output, make_printable  # noqa: PLC0415 - as in muster.cli
     from muster.edge.cli.root import iotedge, with_host_first  # noqa: PLC0415 - likewise
+    from muster.terminal.output import give_up_output, make_printable  # noqa: PLC0415 - as in muster.cli
 
     make_printable()
     try:

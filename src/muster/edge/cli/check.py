@@ -11,8 +11,6 @@ import click
 import msgspec
 
 from muster import __version__
-from muster.cli.examples import examples
-from muster.cli.output import printable, remark
 from muster.clock import SystemClock
 from muster.edge.check.outcome import BAD, DaemonAwayError, Outcome, Result
 from muster.edge.check.run import CHECKS, ELSEWHERE, SECTIONS, Finding, run
@@ -20,6 +18,8 @@ from muster.edge.check.surroundings import DEFAULT_ENGINE_FILE, Options, Surroun
 from muster.edge.cli.failures import CommandError
 from muster.edge.cli.management import Management, NotAllowedError
 from muster.edge.configuration.load import DEFAULT_FILE, OLD_FILE, usual_file
+from muster.terminal.examples import examples
+from muster.terminal.output import printable, remark
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

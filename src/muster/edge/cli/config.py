@@ -12,8 +12,6 @@ import click
 import msgspec
 
 from muster.auth import private_file, symmetric_keys
-from muster.cli.examples import examples
-from muster.cli.output import remark
 from muster.edge.cli import service
 from muster.edge.cli.failures import CommandError
 from muster.edge.configuration import values
@@ -37,6 +35,8 @@ from muster.edge.settings import (
 )
 from muster.errors import InvalidArgumentError
 from muster.ids import check_registration_id
+from muster.terminal.examples import examples
+from muster.terminal.output import remark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

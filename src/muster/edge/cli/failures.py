@@ -6,7 +6,7 @@ from typing import IO, Any
 
 import click
 
-from muster.cli.output import printable
+from muster.terminal.output import printable
 
 
 class CommandError(click.ClickException):

@@ -9,12 +9,12 @@ from urllib.parse import quote
 
 import click
 
-from muster.cli.examples import examples
-from muster.cli.output import printable
 from muster.clock import SystemClock
 from muster.edge.cli.failures import CommandError
 from muster.edge.cli.management import Management
 from muster.edge.cli.spans import span
+from muster.terminal.examples import examples
+from muster.terminal.output import printable
 
 _LEAST_WIDTH: Final = 15
 _GAP: Final = 2

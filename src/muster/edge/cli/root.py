@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from muster import __version__
-from muster.cli.examples import examples
-from muster.cli.lazy_group import Entry, LazyGroup
+from muster.terminal.examples import examples
+from muster.terminal.lazy_group import Entry, LazyGroup
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

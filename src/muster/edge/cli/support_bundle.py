@@ -12,12 +12,12 @@ from typing import Final
 
 import click
 
-from muster.cli.examples import examples
 from muster.clock import SystemClock
 from muster.edge.archive import entry
 from muster.edge.cli import service
 from muster.edge.cli.failures import CommandError
 from muster.edge.cli.management import Management
+from muster.terminal.examples import examples
 
 _LOG_LINES: Final = 10_000
 

@@ -10,11 +10,11 @@ from typing import Final
 import click
 
 from muster.auth import private_file
-from muster.cli.examples import examples
-from muster.cli.output import printable
 from muster.edge.cli import service
 from muster.edge.cli.failures import CommandError
 from muster.edge.cli.management import Management
+from muster.terminal.examples import examples
+from muster.terminal.output import printable
 
 DROP_IN: Final = Path("/etc/systemd/system/iotedged.service.d/log-level.conf")
 """What `set-log-level` writes, so that the level stays over restarts."""
