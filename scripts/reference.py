@@ -9,7 +9,8 @@ from pathlib import Path
 
 from muster.decisions.explain import EXPLANATIONS
 from muster.edge.check.causes import Cause
-from muster.edge.check.run import ELSEWHERE, SECTIONS
+from muster.edge.check.official import ELSEWHERE, RENAMED
+from muster.edge.check.run import SECTIONS
 from muster.hub.endpoints import errors as hub_errors
 from muster.language.functions import TABLE
 from muster.language.lexer import MAX_LENGTH
@@ -156,6 +157,7 @@ def edge_checks() -> str:
         "| ID | |",
         "|---|---|",
     ]
+    lines += [f"| `{name}` | is `{new}`, and leaves that out |" for name, new in RENAMED.items()]
     lines += [f"| `{name}` | {why} |" for name, why in ELSEWHERE.items()]
     lines += ["", "## Causes", "", "A test breaks that very thing for each of them.", ""]
     lines += ["| Cause | Means |", "|---|---|"]

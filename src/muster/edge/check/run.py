@@ -149,34 +149,6 @@ SECTIONS: Final = (
     ("Connectivity checks", CONNECTION),
 )
 CHECKS: Final = (*CONFIGURATION, *CONNECTION)
-ELSEWHERE: Final = {
-    "config-yaml-well-formed": f"is `{_READ}`",
-    "connection-string": f"is part of `{_READ}`",
-    "configs-up-to-date": "is `config-up-to-date`: there is one file",
-    "iotedged-version": "is `aziot-edge-version`",
-    "aziot-version": "is `aziot-edge-version`: there is no identity service besides",
-    "certs-match-private-keys": "is part of `identity-certificate-expiry` and `edge-ca-expiry`",
-    "certs-preloaded": "is part of `trust-bundle`, `identity-certificate-expiry`, `edge-ca-expiry`",
-    "certs-read": "likewise",
-    "key-pairs-read": "likewise",
-    "edge-agent-storage-mounted-from-host": "is `storage`: the agent is part of the daemon",
-    "edge-hub-storage-mounted-from-host": "is `storage`: the edge hub is part of the daemon",
-    "identityd-running": f"is `{_DAEMON}`: it is one process",
-    "keyd-running": "likewise",
-    "certd-running": "likewise",
-    "tpmd-running": "has no meaning: TPMs are not used",
-    "container-local-time": "has no meaning: containers have the clock of the device's kernel",
-    "container-resolve-parent-hostname": "has no meaning: modules speak to this device only",
-    "check-agent-image": "has no meaning: the agent is no container",
-    "certificates-quickstart": "has no meaning: the root that is made here does not end, and what "
-    "it issues is renewed by itself",
-    "container-engine-is-moby": "has no meaning: any engine with Docker's API will do",
-    "est-server-https": "has no meaning: certificates from EST are refused in the configuration",
-    "est-identity-certificate-expiry": "likewise",
-    "local-ca-certificate-expiry": "has no meaning: a local CA is refused in the configuration",
-    "windows-host-version": "has no meaning here",
-}
-"""Checks of the official commands that are not here, and why (edge.md 7.1)."""
 
 
 class Finding(NamedTuple):

@@ -12,8 +12,9 @@ import msgspec
 
 from muster import __version__
 from muster.clock import SystemClock
+from muster.edge.check.official import ELSEWHERE, RENAMED
 from muster.edge.check.outcome import BAD, DaemonAwayError, Outcome, Result
-from muster.edge.check.run import CHECKS, ELSEWHERE, SECTIONS, Finding, run
+from muster.edge.check.run import CHECKS, SECTIONS, Finding, run
 from muster.edge.check.surroundings import DEFAULT_ENGINE_FILE, Options, Surroundings
 from muster.edge.cli.failures import CommandError
 from muster.edge.cli.management import Management, NotAllowedError
@@ -94,7 +95,9 @@ def _without_effect(_context: click.Context, option: click.Parameter, value: str
     help="Of the daemon [default: that of this command].",
 )
 @click.option("--iothub-hostname", "hub_host", metavar="NAME", help="Hub to look at.")
-@click.option("--proxy-uri", "proxy", metavar="URI", help="Proxy [default: https_proxy].")
+@click.option(
+    "--proxy-uri", "proxy", metavar="URI", help="Proxy [default: the daemon's https_proxy]."
+)
 @click.option(
     "--ntp-server",
     metavar="HOST[:PORT]",
@@ -124,14 +127,15 @@ def check(
 
     Each check does what the device itself does, and says what to do where that fails.
     """
-    for unknown in sorted({*dont_run} - {each.id for each in CHECKS} - {*ELSEWHERE}):
+    left_out = {RENAMED.get(each, each) for each in dont_run}
+    for unknown in sorted(left_out - {each.id for each in CHECKS} - {*ELSEWHERE}):
         remark(f"Note: there is no check {unknown}: see iotedge check-list")
     around = surroundings(host, Options(**options))
     findings: list[Finding] = []
     for title, checks in SECTIONS:
         if output == "text":
             click.echo(f"{title}\n{'-' * len(title)}")
-        for finding in run(checks, around, dont_run):
+        for finding in run(checks, around, left_out):
             findings.append(finding)
             if output == "text":
                 _show(finding, verbose=verbose)

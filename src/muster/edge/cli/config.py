@@ -306,7 +306,10 @@ def _load(path: Path) -> Configuration:
     try:
         found = load(path)
     except ConfigurationError as error:
-        raise CommandError("The configuration cannot be used", error.message) from None
+        causes = [error.message]
+        if not path.exists():
+            causes.append("write one: iotedge config dps --help; another is named with -c")
+        raise CommandError("The configuration cannot be used", *causes) from None
     for notice in found.notices:
         remark(f"Note: {notice}")
     return found

@@ -15,7 +15,8 @@ import pytest
 
 import muster.edge.check
 from muster.edge.check.causes import Cause
-from muster.edge.check.run import CHECKS, ELSEWHERE
+from muster.edge.check.official import ELSEWHERE, RENAMED
+from muster.edge.check.run import CHECKS
 
 ROOT = Path(__file__).parents[4]
 SOURCES = sorted(Path(muster.edge.check.__file__).parent.glob("*.py"))
@@ -68,4 +69,10 @@ def test_what_a_check_needs_comes_before_it() -> None:
         assert seen.issuperset(check.needs), check.id
         assert check.id not in seen
         seen.add(check.id)
-    assert seen.isdisjoint(ELSEWHERE)
+
+
+def test_official_names_lead_somewhere() -> None:
+    ids = {check.id for check in CHECKS}
+    assert ids.isdisjoint(ELSEWHERE)
+    assert ids.isdisjoint(RENAMED)
+    assert ids.issuperset(RENAMED.values())

@@ -289,6 +289,26 @@ def test_apply_changes_nothing_for_a_bad_file(run: Run, machine: Path) -> None:
     assert not (machine / "etc").exists()
 
 
+def test_apply_of_nothing(run: Run, machine: Path) -> None:
+    done = run("config", "apply")
+    assert done.exit_code == 1
+    file = machine / "etc" / "config.toml"
+    assert done.stderr == (
+        f"The configuration cannot be used\n\tcaused by: {file}: there is no such file\n"
+        "\tcaused by: write one: iotedge config dps --help; another is named with -c\n\n"
+    )
+
+
+def test_apply_says_which_certificates_are_still_read_elsewhere(run: Run, machine: Path) -> None:
+    given = machine / "gateway.toml"
+    ca = CertificateAuthority.load_or_create(machine / "ca").ca_file
+    run(*DPS, "--symmetric-key", KEY, "--trust", str(ca), "-o", str(given))
+    done = run("config", "apply", "-c", str(given))
+    assert done.exit_code == 0, done.output
+    kept = machine / "gateway.trust.pem"
+    assert done.stderr == f"Note: {kept} is read where it is, so leave it there\n"
+
+
 @pytest.mark.usefixtures("machine")
 def test_apply_is_for_root(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
