@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from muster.wire.amqp import messages
-from muster.wire.amqp.frames import AMQP_HEADER
+from muster.wire.amqp import bodies, messages
+from muster.wire.amqp.frames import AMQP_HEADER, SASL_FRAME, SASL_HEADER, frame
 from muster.wire.amqp.messages import AmqpValue, Data, Message, Properties
-from muster.wire.amqp.performatives import Accepted, Close, Detach, Open, Rejected
+from muster.wire.amqp.performatives import (
+    Accepted,
+    Close,
+    Detach,
+    Open,
+    Rejected,
+    SaslInit,
+    SaslMechanisms,
+    SaslOutcome,
+)
+from muster.wire.amqp.sasl import AUTH
 from muster.wire.amqp.types import Int
 from support.amqp import AmqpClient
 from support.device import registration_token, unique
@@ -159,3 +169,23 @@ def test_links_of_another_registration_are_refused(instance: Instance) -> None:
         assert isinstance(detach, Detach)
         assert detach.error is not None
         assert detach.error.condition == "amqp:not-found"
+
+
+def test_devices_with_certificates_are_unauthorized(instance: Instance) -> None:
+    """They come without SASL (dps.md 1.4)."""
+    with AmqpClient(instance, instance.place.dps) as client:
+        client.open()
+        address = f"{instance.id_scope}/registrations/{unique('x509')}"
+        error = client.refusal(sends=False, address=address).error
+        assert error is not None
+        assert error.condition == "amqp:unauthorized-access"
+
+
+def test_the_mechanism_of_tpms_is_not_offered(instance: Instance) -> None:
+    with AmqpClient(instance, instance.place.dps) as client:
+        client.send_bytes(SASL_HEADER)
+        assert client.header() == SASL_HEADER
+        assert "TPM" not in client.find(SaslMechanisms).sasl_server_mechanisms
+        identity = f"\0{instance.id_scope}\0{unique('tpm')}\0key".encode()
+        client.send_bytes(frame(0, bodies.encode(SaslInit("TPM", identity)), frame_type=SASL_FRAME))
+        assert client.find(SaslOutcome).code == AUTH

@@ -191,6 +191,18 @@ def test_every_unauthorized_looks_the_same_and_is_explained(
             assert unauthorized(instance, who, authorization) == check
 
 
+def test_no_tpm_is_enrolled(instance: Instance) -> None:
+    registration_id = unique("tpm")
+    body = {
+        "registrationId": registration_id,
+        "tpm": {"endorsementKey": "AToAAQALAAMAsgAg", "storageRootKey": "AToAAQALAAMAcgAA"},
+    }
+    refused = http_register(instance, registration_id, None, body=json.dumps(body).encode())
+    said = is_error(refused, 404, 404201)
+    (row,) = instance.explain(said["trackingId"])
+    assert row["check"] == "tpm-not-enrolled"
+
+
 def test_a_wrong_id_scope_gives_no_hint(instance: Instance) -> None:
     registration_id = unique("scope")
     key, _ = instance.dps.enroll(registration_id)

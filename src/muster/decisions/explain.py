@@ -79,6 +79,12 @@ EXPLANATIONS: Final[dict[str, Explanation]] = {
         "thumbprint can have a client certificate instead. For provisioning, X.509 and TPM are not "
         "supported yet.",
     ),
+    "tpm-not-enrolled": Explanation(
+        "The device wants to prove itself with a TPM",
+        "It sent the endorsement key of a TPM and no token. No TPM is enrolled: provisioning takes "
+        "symmetric keys only.",
+        "Configure the device with a symmetric key, its own or one derived from a group's.",
+    ),
     "token-malformed": Explanation(
         "The token cannot be read",
         "What came as the token is not a SharedAccessSignature with sr, sig and se: {reason}.",

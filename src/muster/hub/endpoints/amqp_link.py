@@ -66,6 +66,10 @@ class _NoAddress:
 
     async def attach(self, client: AmqpClient, link: Link, address: Address) -> LinkHandler:
         """Refuse."""
+        if address.match("*/registrations/*") is not None:
+            # With a certificate devices come to the provisioning service without SASL, and it
+            # takes none (dps.md 1.4). They are told that, not that there is no such service.
+            raise RefusedError("Unauthorized", "token-missing", address=link.address[:512])
         raise RefusedError(
             "There is no such address.",
             "address-not-found",

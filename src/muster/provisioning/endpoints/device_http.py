@@ -8,10 +8,10 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response
 
-from muster.errors import MusterError
+from muster.errors import MusterError, NotFoundError
 from muster.model.registration import ASSIGNING
 from muster.net.routing import Route, RouteGroup, read_body, tracking_id
-from muster.provisioning.authentication import Claim, RegisterRequest
+from muster.provisioning.authentication import Claim, RefusalError, RegisterRequest
 from muster.provisioning.endpoints import device_json
 from muster.provisioning.endpoints.errors import HSTS, JSON
 from muster.provisioning.registrations import RETRY_AFTER_S, Registrations
@@ -82,8 +82,13 @@ class DeviceHttpEndpoint:
         )
         try:
             body = await read_body(request, BODY_LIMIT)
-            device_json.check_registration(body, registration_id)
+            sent = device_json.check_registration(body, registration_id)
         except MusterError as error:
             await self._registrations.refusals.refuse(asked, error)
             raise
+        if sent.tpm is not None and asked.claim.token is None:
+            # The first of a TPM's two steps, which a token follows where its key is enrolled
+            # (dps.md 4.8).
+            await self._registrations.refusals.refuse(asked, RefusalError("tpm-not-enrolled"))
+            raise NotFoundError("Enrollment not found", code="enrollment-not-found")
         return asked

@@ -22,27 +22,32 @@ class DeviceRegistration(msgspec.Struct, rename="camel"):
     """
 
     registration_id: str | None = None
+    tpm: Any = None
 
 
-def check_registration(body: bytes, registration_id: str) -> None:
+def check_registration(body: bytes, registration_id: str) -> DeviceRegistration:
     """Check the body of a register or lookup request; empty or blank is fine (dps.md 0.9).
 
     Args:
         body: as received.
         registration_id: of the address or user name, which the body's must be, too.
 
+    Returns:
+        What the device sent.
+
     Raises:
         InvalidArgumentError: it is no JSON object, or names another registration.
     """
     text = body.strip()
-    if not text:
-        return
-    sent: DeviceRegistration | None = decode_json(text, DeviceRegistration | None)
+    sent: DeviceRegistration | None = None
+    if text:
+        sent = decode_json(text, DeviceRegistration | None)
     named = sent.registration_id if sent else None
     if named is not None and registration_key(named) != registration_key(registration_id):
         raise InvalidArgumentError(
             "Invalid RegistrationId", code="invalid-registration-id", subject=registration_id
         )
+    return sent or DeviceRegistration()
 
 
 def operation_json(operation: Operation) -> bytes:
