@@ -9,11 +9,13 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
+from muster.model.nesting import MAX_DEPTH, is_too_deep
+
 T = TypeVar("T")
 
 
 class ForeignJsonError(ValueError):
-    """It is no JSON, nested too deep, or not of the form that it should have."""
+    """It is no JSON, nested deeper than `MAX_DEPTH`, or not of the form that it should have."""
 
 
 @overload
@@ -30,6 +32,8 @@ def decode(content: bytes | msgspec.Raw, kind: Any = Any) -> Any:
     Raises:
         ForeignJsonError: see there.
     """
+    if is_too_deep(bytes(content)):
+        raise ForeignJsonError(f"it is nested deeper than {MAX_DEPTH} levels")
     try:
         return msgspec.json.decode(content, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -7,8 +7,6 @@ Azure's clients are careless about paths: literal segments come in any case
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
@@ -26,6 +24,7 @@ from muster.errors import (
     NotFoundError,
     TooLargeError,
 )
+from muster.model.nesting import MAX_DEPTH, is_too_deep
 from muster.net.stream import PEER_CERTIFICATE, reset
 
 if TYPE_CHECKING:
@@ -44,12 +43,6 @@ HEADER_NAMES: Final = "muster.header_names"
 TRANSPORT: Final = "muster.transport"
 """Key of an ASGI scope: the transport of the connection."""
 
-_MAX_JSON_DEPTH: Final = 100
-# A string without an end reaches to the end of the body: it must not be looked for at every quote.
-_JSON_STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
-_STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
-"""Brackets to bytes that are 1 and -1 when they have a sign."""
-_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _RANDOMNESS: Final = "muster.randomness"
 
 
@@ -330,7 +323,10 @@ def decode_json(body: bytes, type_: type[_T] | Any = Any) -> _T:
     try:
         # msgspec does not look into the strings it skips.
         body.decode()
-        _check_depth(body)
+        if is_too_deep(body):
+            raise InvalidArgumentError(
+                f"The body is nested deeper than {MAX_DEPTH} levels.", code="malformed-json"
+            )
         decoded: _T = msgspec.json.decode(body, type=type_, strict=False)
     except msgspec.ValidationError as error:
         raise InvalidArgumentError(str(error), code="invalid-json-value") from None
@@ -414,15 +410,3 @@ def _report(request: Request, group: RouteGroup, error: Exception) -> Response:
 
 def _too_large(limit: int) -> TooLargeError:
     return TooLargeError(f"The body is larger than {limit} bytes.", code="body-too-large")
-
-
-def _check_depth(body: bytes) -> None:
-    if body.count(b"{") + body.count(b"[") <= _MAX_JSON_DEPTH:
-        return
-    # Whoever sends megabytes of brackets must not keep everybody waiting: no step of Python for
-    # each of them.
-    steps = _JSON_STRING.sub(b"", body).translate(_STEPS, _NO_BRACKETS)
-    if max(itertools.accumulate(memoryview(steps).cast("b")), default=0) > _MAX_JSON_DEPTH:
-        raise InvalidArgumentError(
-            f"The body is nested deeper than {_MAX_JSON_DEPTH} levels.", code="malformed-json"
-        )

@@ -12,7 +12,7 @@ from muster.edge.hub import own_twin
 from muster.edge.hub.clients import Clients
 from muster.edge.hub.desired import Configuration
 from muster.edge.hub.own_twin import OwnTwin
-from muster.edge.upstream.base import Link
+from muster.edge.upstream.base import HubError, Link
 from muster.errors import UnavailableError
 
 DESIRED = {"schemaVersion": "1.0", "routes": {"up": "FROM /* INTO $upstream"}, "$version": 4}
@@ -46,6 +46,8 @@ class Session:
 
     async def twin(self) -> dict[str, Any]:
         version = self.versions.pop(0) if len(self.versions) > 1 else self.versions[0]
+        if type(version) is not int:
+            raise HubError("the hub answers with a twin whose version is none", 502)
         return {"desired": {**DESIRED, "$version": version}, "reported": {}}
 
     async def report(self, patch: dict[str, Any]) -> None:

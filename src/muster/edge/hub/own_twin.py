@@ -183,9 +183,7 @@ class OwnTwin:
         if session is None:
             return
         found = await session.twin()
-        version = found["desired"].get("$version", 1)
-        if type(version) is not int:
-            raise HubError("the twin's version is no number", 502)
+        version = found["desired"]["$version"]
         self._reported = twin_rules.without_service_members(found["reported"])
         news = twin_rules.without_service_members(found["desired"])
         if (version, news) != (self._version, self._desired):

@@ -281,12 +281,12 @@ class Twins:
             _log.info("twin not fetched", identity=ref.text, reason=str(error))
             return
         desired, reported = found["desired"], found["reported"]
-        version = int(desired.get("$version", 1))
+        version = desired["$version"]
         news = twin_rules.without_service_members(desired)
         known = twin_rules.without_service_members(reported)
         for patch in copy.pending:
             known = merge(known, patch)
-        reported_version = int(reported.get("$version", 1)) + len(copy.pending)
+        reported_version = reported["$version"] + len(copy.pending)
         if (version, news, known) == (copy.desired_version, copy.desired, copy.reported):
             copy.reported_version = reported_version
             return

@@ -101,11 +101,11 @@ class Session(Protocol):
         """Try again now where it waits before the next attempt: something has changed."""
 
     async def twin(self) -> JsonObject:
-        """Return `{"desired": {…}, "reported": {…}}`, each with its `$version`.
+        """Return `{"desired": {…}, "reported": {…}}`, each with its `$version`, a whole number.
 
         Raises:
             NoLinkError: see there.
-            HubError: the hub refuses.
+            HubError: the hub refuses, or answers with something that is no twin (502).
         """
 
     async def report(self, patch: JsonObject) -> None:

@@ -19,6 +19,7 @@ from muster.edge.upstream.base import Feature, HubError, JsonObject, Message, No
 from muster.edge.upstream.topics import CloudMessage, DesiredPatch, MethodCall, TwinAnswer
 from muster.net import conversation
 from muster.net.conversation import Conversation, Failure
+from muster.net.summary import Summary
 from muster.net.tasks import spawn
 from muster.wire.mqtt import codec
 from muster.wire.mqtt.errors import LocalProtocolError
@@ -116,6 +117,7 @@ class Connection(Conversation[Waiting]):
         "_pinged_at",
         "_request",
         "_requests",
+        "_unknown",
         "bytes_in_flight",
         "heard_at",
         "progress_at",
@@ -143,6 +145,8 @@ class Connection(Conversation[Waiting]):
         self._delivery: asyncio.Task[None] | None = None
         self._methods: set[asyncio.Task[None]] = set()
         self._pinged_at: float | None = None
+        # At most a line a second: a hub must not fill the disk with its nonsense.
+        self._unknown = Summary("the hub says something unknown")
         self.bytes_in_flight = 0
         self.progress_at = self.heard_at = self._loop.time()
 
@@ -335,7 +339,7 @@ class Connection(Conversation[Waiting]):
         elif isinstance(said, MethodCall):
             self._called(said, packet.payload)
         else:
-            _log.warning("the hub says something unknown", topic=packet.topic[:100])
+            self._unknown.add("a topic that is none", packet.topic[:100])
         # Afterwards: what is acknowledged has been dealt with.
         self._acknowledge(received)
 
@@ -387,7 +391,10 @@ class Connection(Conversation[Waiting]):
     def _reply(self, call: MethodCall, status: int, answer: Any) -> None:
         if not self._over:
             topic = topics.METHOD_ANSWER.format(status, call.request_id)
-            self._publish(topic, msgspec.json.encode(answer), Waiting())
+            try:
+                self._publish(topic, msgspec.json.encode(answer), Waiting())
+            except LocalProtocolError as error:
+                self._unknown.add("a direct method that cannot be answered", error.reason)
 
     async def _deliver(self) -> None:
         """Give messages to the owner, one after the other."""

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 MAX_MESSAGE: Final = 262_144
 """Bytes of a message, its properties included (hub-device.md 2.2)."""
 ALL: Final = frozenset(Feature)
+_LARGEST: Final = 2**63 - 1
 
 _WEBSOCKET_PATH: Final = "/$iothub/websocket"
 _SUBPROTOCOL: Final = "mqtt"
@@ -172,9 +173,14 @@ class MqttSession:
         content = await self._ask(topics.TWIN_GET, b" ")
         try:
             found = foreign_json.decode(content, dict[str, dict[str, Any]])
-            return {name: found[name] for name in ("desired", "reported")}
+            twin = {name: found[name] for name in ("desired", "reported")}
         except (ForeignJsonError, KeyError):
             raise HubError("the hub answers with something that is no twin", 502) from None
+        for section in twin.values():
+            version = section.setdefault("$version", 1)
+            if type(version) is not int or not 0 <= version <= _LARGEST:
+                raise HubError("the hub answers with a twin whose version is none", 502)
+        return twin
 
     async def report(self, patch: JsonObject) -> None:
         """Patch reported properties; see `base.Session`."""
