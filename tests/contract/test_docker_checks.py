@@ -149,6 +149,21 @@ def test_a_name_that_containers_do_not_know(place: Place) -> None:
     assert "Connection refused" not in what
 
 
+def test_a_container_that_does_not_find_out_in_time(place: Place) -> None:
+    slow = "muster/slow:1"
+    script = "#!/usr/bin/python3\nimport time\ntime.sleep(600)\n"  # as a name server that is silent
+    place.host.build(slow, place.image, ["true"], {"/usr/local/bin/sh": script})
+    try:
+        around = place.around(diagnostics_image=slow, patience_s=1.0)
+        what, _ = problem(
+            checks.module_upstream_https, around, Cause.UPSTREAM_BARRED, Result.WARNING
+        )
+        assert ":443 is not reached: nothing was heard" in what
+        assert place.host.must("GET", "/containers/json?all=1") == []
+    finally:
+        place.host.forget(slow)
+
+
 def test_no_default_network(place: Place) -> None:
     """The engine of most tests has none."""
     for check, _ in DEFAULT:

@@ -302,7 +302,7 @@ def test_reprovisioning(daemon: EdgeDaemon, shared_instance: Instance) -> None:
     shared_instance.dps.must("PUT", f"/enrollments/{device_id}", enrollment, if_match="*")
     done = daemon.iotedge("system", "reprovision")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Reprovisioned: ")
+    assert done.stdout == "Successfully reprovisioned with IoT Hub.\n"
     second = shared_instance.place.hubs[1]
     daemon.wait(lambda: f"hub={second}" in _plain(daemon.log_text()), "the move")
     daemon.wait(lambda: daemon.status("edgeHub") == "running", "the edge hub")

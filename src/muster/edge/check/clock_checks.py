@@ -70,10 +70,11 @@ def _ntp(around: Surroundings, server: str) -> float:
             channel.settimeout(around.options.patience_s)
             channel.sendto(b"\x23" + bytes(_NTP_SIZE - 1), (host, port))
             answer = channel.recv(512)
-    except OSError as error:
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise warning(
             Cause.TIME_SERVER_SILENT,
-            f"the time server {host}:{port} does not answer: {error.strerror or 'timed out'}",
+            f"the time server {host}:{port} does not answer: {reason}",
             "name another one with --ntp-server, or let UDP port 123 out",
         ) from None
     if len(answer) < _NTP_SIZE:

@@ -36,8 +36,8 @@ _PYTHON: Final = (
     "try: socket.create_connection((sys.argv[1], int(sys.argv[2])), 10)\n"
     "except OSError as error: sys.exit(error.strerror or str(error))\n"
 )
-_PATIENCE_S: Final = 20.0
-"""For a container to find out, looking up the name included."""
+_PATIENCE: Final = 2
+"""Times as long as for a connection, for a container to look up the name, too."""
 _SILENCE: Final = "nothing was heard"
 _NO_TOOL: Final = 97
 _NOT_RUN: Final = (126, 127)
@@ -202,7 +202,8 @@ def _try(around: Surroundings, network: str, host: str, port: int, hosts: list[s
         made = json.loads(call(around, "POST", "/containers/create", body))["Id"]
         try:
             call(around, "POST", f"/containers/{made}/start")
-            ended = call(around, "POST", f"/containers/{made}/wait", patience_s=_PATIENCE_S)
+            patience_s = _PATIENCE * around.options.patience_s
+            ended = call(around, "POST", f"/containers/{made}/wait", patience_s=patience_s)
             code = json.loads(ended)["StatusCode"]
             said = call(around, "GET", f"/containers/{made}/logs?stdout=1&stderr=1&tail=1")
         finally:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import http.client
-import json
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import msgspec
 
 from muster import __version__
+from muster.edge import foreign_json
 from muster.edge.check.causes import Cause
 from muster.edge.check.outcome import (
     OK,
@@ -27,17 +29,58 @@ if TYPE_CHECKING:
     from muster.edge.check.surroundings import Surroundings
 
 _EDGE_HUB: Final = container_name(HUB)
+T = TypeVar("T")
+
+
+class _SystemInfo(msgspec.Struct):
+    """What is looked at of the daemon itself."""
+
+    version: str
+
+
+class _RuntimeStatus(msgspec.Struct):
+    status: str
+    description: str = ""
+
+
+class _Status(msgspec.Struct, rename="camel"):
+    runtime_status: _RuntimeStatus
+
+
+class _Settings(msgspec.Struct):
+    ports: dict[str, int | None] | None = None
+
+
+class _Config(msgspec.Struct):
+    settings: _Settings
+
+
+class _Module(msgspec.Struct):
+    """What is looked at of a module (`ModuleDetails`, edge.md 3.2)."""
+
+    name: str
+    status: _Status
+    config: _Config
+
+
+class _Modules(msgspec.Struct):
+    modules: list[_Module]
+
+
+class _TrustBundle(msgspec.Struct):
+    certificate: str = ""
+    message: str = ""
 
 
 def management(around: Surroundings) -> Outcome:
     """Ask the daemon who it is."""
-    version = _ask(around, "/systeminfo")["version"]
+    version = _ask(around, "/systeminfo", _SystemInfo).version
     return Outcome(result=Result.OK, facts={"daemon_version": version})
 
 
 def daemon_version(around: Surroundings) -> Outcome:
     """Compare the daemon's version with that of this command."""
-    running = _ask(around, "/systeminfo")["version"]
+    running = _ask(around, "/systeminfo", _SystemInfo).version
     expected = around.options.expected_version or __version__
     if running != expected:
         raise warning(
@@ -124,23 +167,28 @@ def edge_hub_ports(around: Surroundings) -> dict[str, int | None]:
     Raises:
         Problem: it does not run.
     """
-    found = [each for each in _ask(around, "/modules")["modules"] if each["name"] == _EDGE_HUB]
-    if not found:
+    modules = _ask(around, "/modules", _Modules).modules
+    found = next((each for each in modules if each.name == _EDGE_HUB), None)
+    if found is None:
         raise skipped(
             Cause.EDGE_HUB_ABSENT,
             "there is no edge hub before the device has an identity",
             "see the checks of the provisioning service, and: iotedge system logs",
         )
-    status = found[0]["status"]["runtimeStatus"]
-    if status["status"] != "running":
+    status = found.status.runtime_status
+    if status.status != "running":
         raise Problem(
             Cause.EDGE_HUB_FAILED,
-            f"the edge hub is {status['status']}: {status['description']}",
-            "mend what it names, a port that another program has (ss -ltnp) for example; it is "
-            "tried again by itself",
+            f"the edge hub is {status.status}: {status.description}",
+            "mend what it names; it is tried again by itself, and at once with: iotedge restart "
+            "edgeHub",
         )
-    ports: dict[str, int | None] = found[0]["config"]["settings"]["ports"]
-    return ports
+    usual = around.settings.edge_hub
+    return found.config.settings.ports or {
+        "mqtt": usual.mqtt_port,
+        "https": usual.https_port,
+        "amqp": usual.amqp_port,
+    }
 
 
 def _trust_bundle(around: Surroundings) -> str:
@@ -153,10 +201,10 @@ def _trust_bundle(around: Surroundings) -> str:
         connection.sock.connect(str(path))
         connection.request("GET", "/trust-bundle?api-version=2022-08-03")
         answer = connection.getresponse()
-        found = json.loads(answer.read())
-        if answer.status == 200:
-            return str(found["certificate"])
-        reason = str(found.get("message", answer.status))
+        found = foreign_json.decode(answer.read(), _TrustBundle)
+        if found.certificate:
+            return found.certificate
+        reason = found.message or f"HTTP {answer.status}"
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = str(error)
     finally:
@@ -168,9 +216,9 @@ def _trust_bundle(around: Surroundings) -> str:
     )
 
 
-def _ask(around: Surroundings, path: str) -> Any:
+def _ask(around: Surroundings, path: str, kind: type[T]) -> T:
     try:
-        return around.ask(path)
+        return msgspec.convert(around.ask(path), kind)
     except PermissionError as error:
         raise Problem(
             Cause.DAEMON_FORBIDDEN,
@@ -182,4 +230,10 @@ def _ask(around: Surroundings, path: str) -> Any:
             Cause.DAEMON_AWAY,
             f"the daemon does not answer: {error}",
             "sudo iotedge system restart; iotedge system logs says why it ended",
+        ) from None
+    except msgspec.ValidationError as error:
+        raise Problem(
+            Cause.DAEMON_FOREIGN,
+            f"what answers on the management socket is not the daemon: {error}",
+            "name the daemon's with -H or IOTEDGE_HOST, as listen.management_uri has it",
         ) from None

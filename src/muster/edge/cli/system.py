@@ -97,7 +97,7 @@ def reprovision(host: str) -> None:
         Management(host, _REPROVISION_S).post("/device/reprovision")
     except CommandError as error:
         raise CommandError("Could not reprovision", *error.lines) from None
-    click.echo("Reprovisioned: the device has the identity that the service gives it now.")
+    click.echo("Successfully reprovisioned with IoT Hub.")
 
 
 @system.command("set-log-level")

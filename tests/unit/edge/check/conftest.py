@@ -134,6 +134,34 @@ def fine(check: Any, around: Surroundings) -> Outcome:
     return outcome
 
 
+@contextlib.contextmanager
+def unix_socket(path: Path) -> Iterator[socket.socket]:
+    """Listen, and answer nobody."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        yield listening
+    path.unlink()
+
+
+@contextlib.contextmanager
+def unix_server(path: Path, answer: bytes | None) -> Iterator[None]:
+    """Answer one request over HTTP; with `None`, hang up."""
+    head = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"
+    with unix_socket(path) as listening:
+
+        def serve() -> None:
+            accepted, _ = listening.accept()
+            accepted.recv(10_000)
+            accepted.sendall(b"" if answer is None else head + answer)
+            accepted.close()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield
+        thread.join(30)
+
+
 class TlsServer:
     """Answers every connection with some bytes.
 

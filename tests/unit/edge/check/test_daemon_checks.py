@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from muster.edge.check import container_checks, daemon_checks
@@ -10,7 +12,7 @@ from muster.edge.check.outcome import Result
 from muster.edge.configuration import applied
 from muster.edge.state import StateDirectory
 from support.users import nobody
-from unit.edge.check.conftest import Device, fine, problem
+from unit.edge.check.conftest import Device, fine, problem, unix_server
 
 WARNING, SKIPPED = Result.WARNING, Result.SKIPPED
 NO_ENGINE = '[moby_runtime]\nuri = "unix:///nonexistent/docker.sock"\n'
@@ -34,6 +36,14 @@ def test_a_daemon_that_this_user_may_not_ask(check: object, device: Device) -> N
     assert "sudo" in fix
 
 
+@pytest.mark.parametrize("check", ASKING)
+def test_something_else_on_the_management_socket(check: object, device: Device) -> None:
+    with unix_server(device.socket, b'{"message": "hello"}'):
+        what, fix = problem(check, device.around(), Cause.DAEMON_FOREIGN)
+    assert what.startswith("what answers on the management socket is not the daemon: ")
+    assert "IOTEDGE_HOST" in fix
+
+
 # Which configuration the daemon runs with.
 
 
@@ -54,22 +64,15 @@ def test_a_file_that_was_changed_since_by_whatever_clock(device: Device) -> None
     applied.note(StateDirectory(device.home), device.file, around.configuration.fingerprint)
     before = device.file.stat()
     device.write(AGENT)
-    os_time = (before.st_atime - 1e8, before.st_mtime - 1e8)
-    _set_times(device, os_time)
+    os.utime(device.file, (before.st_atime - 1e8, before.st_mtime - 1e8))
     what, fix = problem(
         daemon_checks.up_to_date, device.around(), Cause.CONFIGURATION_NOT_APPLIED, WARNING
     )
     assert what == f"{device.file} was changed after the daemon had read it"
     assert fix == "sudo iotedge config apply"
     device.write()
-    _set_times(device, (before.st_atime + 1e8, before.st_mtime + 1e8))
+    os.utime(device.file, (before.st_atime + 1e8, before.st_mtime + 1e8))
     fine(daemon_checks.up_to_date, device.around())
-
-
-def _set_times(device: Device, times: tuple[float, float]) -> None:
-    import os
-
-    os.utime(device.file, times)
 
 
 def test_another_file(device: Device) -> None:

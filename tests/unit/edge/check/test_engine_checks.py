@@ -3,42 +3,15 @@
 from __future__ import annotations
 
 import json
-import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from muster.edge.check import engine_checks as checks
 from muster.edge.check.causes import Cause
 from muster.edge.check.outcome import IGNORED, Result
 from support.users import nobody
-from unit.edge.check.conftest import Device, fine, problem
+from unit.edge.check.conftest import Device, fine, problem, unix_server, unix_socket
 
 WARNING = Result.WARNING
-
-
-@contextmanager
-def _listening(path: Path, answer: bytes | None = None) -> Iterator[None]:
-    """Listen where the engine would; what answers is none."""
-    listening = socket.socket(socket.AF_UNIX)
-    listening.bind(str(path))
-    listening.listen()
-
-    def serve() -> None:
-        accepted, _ = listening.accept()
-        accepted.recv(1000)
-        accepted.sendall(answer or b"")
-        accepted.close()
-
-    thread = threading.Thread(target=serve, daemon=True)
-    if answer is not None:
-        thread.start()
-    yield
-    if answer is not None:
-        thread.join(30)
-    listening.close()
-    path.unlink()
 
 
 def _with_engine(device: Device, more: str = "") -> Path:
@@ -57,9 +30,8 @@ def test_no_engine(device: Device) -> None:
 
 def test_something_else(device: Device) -> None:
     path = _with_engine(device)
-    head = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"
     for answer in (b"hello", b"[]", b'{"message": "page not found"}'):
-        with _listening(path, head + answer):
+        with unix_server(path, answer):
             what, _ = problem(checks.container_engine, device.around(), Cause.ENGINE_FOREIGN)
             assert what == f"what answers at unix://{path} is no container engine"
 
@@ -67,23 +39,40 @@ def test_something_else(device: Device) -> None:
 def test_an_engine_that_hangs_or_breaks_off(device: Device) -> None:
     path = _with_engine(device)
     device.options["patience_s"] = 0.2
-    with _listening(path):
+    with unix_socket(path):
         what, fix = problem(checks.container_engine, device.around(), Cause.ENGINE_SILENT)
     assert what == f"the container engine at unix://{path} does not answer: timed out"
     assert fix == "sudo systemctl start docker"
-    with _listening(path, b""):
+    with unix_server(path, None):
         problem(checks.container_engine, device.around(), Cause.ENGINE_SILENT)
 
 
 def test_an_engine_that_may_not_be_used(device: Device) -> None:
     path = _with_engine(device)
     around = device.around()
-    with _listening(path):
+    with unix_socket(path):
         path.chmod(0o600 if device.directory.owner() == "root" else 0)
         with nobody():
             what, fix = problem(checks.container_engine, around, Cause.ENGINE_FORBIDDEN)
     assert what.endswith("may not be used: permission denied")
     assert "group docker" in fix
+
+
+def test_an_engine_where_this_user_may_not_look(device: Device) -> None:
+    directory = device.directory / "closed"
+    directory.mkdir(mode=0o700)
+    device.write(f'[moby_runtime]\nuri = "unix://{directory}/e.sock"\n')
+    around = device.around()
+    directory.chmod(0o700 if device.directory.owner() == "root" else 0)
+    with nobody():
+        problem(checks.container_engine, around, Cause.ENGINE_FORBIDDEN)
+    directory.chmod(0o700)
+
+
+def test_an_engine_on_another_machine_that_is_off(device: Device) -> None:
+    device.write('[moby_runtime]\nuri = "http://127.0.0.1:1"\n')
+    what, _ = problem(checks.container_engine, device.around(), Cause.ENGINE_SILENT)
+    assert what.startswith("the container engine at http://127.0.0.1:1 does not answer: ")
 
 
 def test_the_configuration_of_the_engine(device: Device) -> None:
