@@ -40,10 +40,11 @@ from muster.config import (
 )
 from muster.decisions.log import DecisionLog
 from muster.errors import UnavailableError
+from muster.faults.admin_http import FaultsHttpEndpoint, Injection
 from muster.hub.endpoints.admin_http import HubAdminEndpoint
-from muster.hub.endpoints.faults_http import FaultsHttpEndpoint
 from muster.hub.endpoints.routing_admin_http import RoutingAdminEndpoint
 from muster.hub.endpoints.twin_catch_up_http import TwinCatchUpHttpEndpoint
+from muster.hub.fault_control import InjectionOfHub
 from muster.hub.hubs import Hub, Hubs
 from muster.hub.routing_endpoints import Status
 from muster.ids import Randomness
@@ -165,6 +166,7 @@ class Instance:
             clock=clock,
             randomness=randomness,
             decisions=decisions,
+            metrics=self.metrics,
             local=hubs.local,
             trust=trust,
         )
@@ -322,13 +324,6 @@ class Instance:
                 authorize_admin=administration.authorize,
                 group=admin,
             ),
-            FaultsHttpEndpoint(
-                hubs=hubs.hubs,
-                injection=hubs.faults,
-                authorize_admin=administration.authorize,
-                switched=lambda: self._tell(hubs.hubs, provisioning.settings),
-                group=admin,
-            ),
         )
         health = [
             Route("GET", "/healthz", self._healthz, admin),
@@ -336,7 +331,11 @@ class Instance:
             Route("GET", "/metrics", self._metrics, admin),
         ]
         return Router(
-            [*(route for endpoint in endpoints for route in endpoint.routes()), *health],
+            [
+                *(route for endpoint in endpoints for route in endpoint.routes()),
+                *self._faults(hubs, provisioning, administration.authorize, admin),
+                *health,
+            ],
             service,
             self._randomness,
             {
@@ -349,6 +348,35 @@ class Instance:
                 STREAM_WEBSOCKET_PATH: ProtocolWebSocket({AMQP_SUBPROTOCOL: amqp}),
             },
         )
+
+    def _faults(
+        self,
+        hubs: HubPlane,
+        provisioning: ProvisioningPlane,
+        authorize: Callable[[Request], None],
+        group: RouteGroup,
+    ) -> list[Route]:
+        def of_hub(request: Request) -> Injection:
+            authorize(request)
+            return InjectionOfHub(hubs.faults, hubs.hubs.get(request.path_params["host"]))
+
+        def of_provisioning(request: Request) -> Injection:
+            authorize(request)
+            return provisioning.faults
+
+        return [
+            route
+            for place, injection in (
+                ("/admin/v1/hubs/{host}", of_hub),
+                ("/admin/v1/dps", of_provisioning),
+            )
+            for route in FaultsHttpEndpoint(
+                place=place,
+                injection=injection,
+                switched=lambda: self._tell(hubs.hubs, provisioning.settings),
+                group=group,
+            ).routes()
+        ]
 
     def _aliases(self) -> list[str]:
         """Return every name and address this instance is reached by, its hubs aside."""

@@ -11,6 +11,7 @@ from muster.provisioning.enrollment_groups import EnrollmentGroups
 from muster.provisioning.enrollments import Enrollments
 from muster.provisioning.hubs import LinkedHub, LinkedHubs
 from muster.provisioning.operations import OperationIds
+from muster.provisioning.registration_faults import RegistrationFaults
 from muster.provisioning.registrations import Registrations
 from muster.provisioning.revocations import Revocations
 from muster.provisioning.settings import ServiceSettings
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from muster.decisions.log import DecisionLog
     from muster.ids import Randomness
     from muster.local_hub import LocalHubs
+    from muster.observe.metrics import Metrics
     from muster.store.sqlite import SqliteEngine
 
 
@@ -38,6 +40,7 @@ class ProvisioningPlane:
         clock: Clock,
         randomness: Randomness,
         decisions: DecisionLog,
+        metrics: Metrics,
         local: LocalHubs,
         trust: ssl.SSLContext,
     ) -> None:
@@ -53,6 +56,13 @@ class ProvisioningPlane:
             return RemoteHub(connection_string, clock, trust)
 
         self.links = LinkedHubs(engine, keyring, local.get, remote)
+        self.faults = RegistrationFaults(
+            settings=self.settings,
+            clock=clock,
+            randomness=randomness,
+            record=decisions.record,
+            count=metrics.fault_injected,
+        )
         self.registrations = Registrations(
             engine=engine,
             settings=self.settings,
@@ -62,6 +72,7 @@ class ProvisioningPlane:
             hubs=self.links,
             decisions=decisions,
             operations=OperationIds(keyring, clock, randomness),
+            faults=self.faults,
             clock=clock,
             randomness=randomness,
         )

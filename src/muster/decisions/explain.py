@@ -380,8 +380,8 @@ EXPLANATIONS: Final[dict[str, Explanation]] = {
         "A fault was injected on purpose",
         "{subject} met the fault {fault} ({kind}), {times} times since the last record. Ordered by "
         "{by}; it lasts until {until}.",
-        "Nothing is wrong. To end it now: muster fault delete {fault}. To have none at all: "
-        "muster fault disable --hub {service}.",
+        "Nothing is wrong. To end it now: muster fault delete {fault} {place}. To have none at "
+        "all: muster fault disable {place}.",
     ),
     "taken-over": Explanation(
         "A newer connection took over",

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, cast, final
 
-from msgspec.structs import replace
-
 from muster.errors import ConflictError, InvalidArgumentError
+from muster.faults.live import LiveFault, begun
 from muster.hub.changes import ConnectionChanged
-from muster.hub.fault_injection import AT_ONCE, HubFaults, LiveFault
+from muster.hub.fault_injection import AT_ONCE, HubFaults
 from muster.language.collections import DEVICES
 from muster.language.conditions import Condition, parse_target
 from muster.language.tree import Logical, Membership, Path
-from muster.model import fault as faults
 from muster.net.tasks import spawn
 from muster.store.engine import Statement
 from muster.store.queries import load
@@ -112,22 +110,14 @@ class FaultInjection:
             ConflictError: codes `fault-injection-off`, `too-many-faults`.
         """
         injected = self.of(hub)
-        now = self._clock.time()
-        duration_s = wanted.expires_at - wanted.created_at
-        fault = replace(
-            wanted,
-            id=self._randomness.uuid(),
-            error=wanted.error or faults.ERRORS.get(wanted.kind, (None,))[0],
-            created_at=now,
-            expires_at=now + duration_s,
-        )
-        faults.check(fault)
+        fault = begun(wanted, self._clock, self._randomness)
         condition = parse_target(fault.target_condition)
         if condition is not None and condition.unknown_names:
             raise InvalidArgumentError(
                 f"No twin has '{condition.unknown_names[0]}'.", code="invalid-target-condition"
             )
-        live = LiveFault(fault, self._clock.monotonic() + duration_s, condition)
+        ends = self._clock.monotonic() + fault.expires_at - fault.created_at
+        live = LiveFault(fault, ends, condition)
         # Before the reading, so that what changes meanwhile is looked at again.
         injected.add(live)
         if condition is not None:
@@ -208,3 +198,38 @@ class FaultInjection:
             record=self._record,
             count=self._count,
         )
+
+
+@final
+class InjectionOfHub:
+    """Fault injection of one hub, as its administrative routes see it (`faults.admin_http`).
+
+    Args:
+        injection: of all hubs.
+        hub: which.
+    """
+
+    def __init__(self, injection: FaultInjection, hub: Hub) -> None:
+        self._injection = injection
+        self._hub = hub
+
+    @property
+    def on(self) -> bool:
+        """Whether faults may be injected."""
+        return self._hub.faults is not None
+
+    async def switch(self, *, on: bool) -> None:
+        """Switch it on or off; see `FaultInjection.switch`."""
+        await self._injection.switch(self._hub, on=on)
+
+    async def create(self, wanted: Fault) -> LiveFault:
+        """Let a fault begin; see `FaultInjection.create`."""
+        return await self._injection.create(self._hub, wanted)
+
+    def all(self) -> list[LiveFault]:
+        """Return the faults that last."""
+        return self._hub.faults.all() if self._hub.faults else []
+
+    def delete(self, fault_id: str) -> None:
+        """End a fault. Raises like `HubFaults.find`, and `FaultInjection.of`."""
+        self._injection.of(self._hub).delete(fault_id)

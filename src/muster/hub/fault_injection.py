@@ -10,20 +10,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, final
 
-from muster.errors import (
-    ConflictError,
-    ForbiddenError,
-    MusterError,
-    NotFoundError,
-    ThrottledError,
-    UnauthorizedError,
-    UnavailableError,
-)
+from muster.faults.live import CreatedFaults, LiveFault, failure, find
 from muster.model import fault as faults
 from muster.model import message as messages
 from muster.model.decision import Decision
-from muster.model.fault import Fault, FaultError, FaultKind
-from muster.model.identity import wire_time
+from muster.model.fault import Fault, FaultKind
 from muster.wire.mqtt import property_bag
 
 if TYPE_CHECKING:
@@ -33,76 +24,18 @@ if TYPE_CHECKING:
     from muster.hub.connections import Connections
     from muster.hub.hubs import Hub
     from muster.ids import Randomness
-    from muster.language.conditions import Condition
     from muster.model.fault import FaultPart, FaultTransport, Order
     from muster.model.identity import IdentityRef
 
-MAX_FAULTS: Final = 100
-"""Faults of one hub that operators have created."""
 MAX_ORDERS: Final = 10_000
 """Faults of one hub that devices have ordered."""
-
-RETRY_AFTER_S: Final = 5
-"""What those are told whom a fault throttles."""
 
 _LEAST_DELAY_S: Final = 0.1
 """The acknowledgement of a message that orders a fault leaves before the fault begins; without it
 the device would send the message again, and meet the fault for ever."""
-_RECORD_EVERY_S: Final = 1.0
-"""Seconds between two records of one fault's injections for one identity."""
 AT_ONCE: Final = 200
 """Devices that are looked at together."""
-_CHANCES: Final = 1 << 32
-
 _OPERATION: Final = faults.OPERATION_TYPE.encode()
-_OUTCOMES: Final = {
-    FaultKind.REFUSE: "refused",
-    FaultKind.DELAY: "delayed",
-    FaultKind.THROTTLE: "throttled",
-    FaultKind.DROP: "dropped",
-    FaultKind.RESET: "reset",
-}
-
-
-@final
-class LiveFault:
-    """A fault, and what has become of it.
-
-    Attributes:
-        fault: what it is.
-        condition: its target condition, parsed.
-        chosen: devices the condition is true of.
-        injected: how often it has been met.
-    """
-
-    __slots__ = ("_ends", "_recorded", "chosen", "condition", "fault", "injected")
-
-    def __init__(self, fault: Fault, ends: float, condition: Condition | None = None) -> None:
-        self.fault = fault
-        self.condition = condition
-        self.chosen: set[str] = set()
-        self.injected = 0
-        self._ends = ends
-        # When an injection was last put on record for somebody, and how many were not since.
-        self._recorded: dict[IdentityRef, tuple[float, int]] = {}
-
-    def over(self, now: float) -> bool:
-        """Tell whether it has ended; steady seconds."""
-        return now >= self._ends
-
-    def concerns(self, device_id: str) -> bool:
-        """Tell whether it concerns a device."""
-        return device_id in self.chosen or self.fault.names(device_id)
-
-    def count(self, ref: IdentityRef, now: float) -> int:
-        """Count an injection; return how many are to be put on record, 0 for not now."""
-        self.injected += 1
-        recorded_at, left_out = self._recorded.get(ref, (float("-inf"), 0))
-        if now - recorded_at < _RECORD_EVERY_S:
-            self._recorded[ref] = (recorded_at, left_out + 1)
-            return 0
-        self._recorded[ref] = (now, 0)
-        return left_out + 1
 
 
 @final
@@ -134,7 +67,7 @@ class HubFaults:
         self._connections = connections
         self._record = record
         self._count = count
-        self._created: dict[str, LiveFault] = {}
+        self._created = CreatedFaults(clock)
         self._ordered: dict[IdentityRef, LiveFault] = {}
         self._waiting: set[asyncio.TimerHandle] = set()
 
@@ -159,14 +92,15 @@ class HubFaults:
         """
         now = self._clock.monotonic()
         ordered = self._ordered.get(ref)
-        for live in (ordered, *self._created.values()) if ordered else self._created.values():
+        created = self._created.all()
+        for live in (ordered, *created) if ordered else created:
             fault = live.fault
             if (
                 fault.kind in kinds
                 and fault.touches(transport, part)
                 and live.concerns(ref.device_id)
                 and not live.over(now)
-                and self._met(fault)
+                and live.met(self._randomness)
             ):
                 self._note(live, ref)
                 return fault
@@ -212,7 +146,7 @@ class HubFaults:
     def all(self) -> list[LiveFault]:
         """Return all faults that have not ended, the oldest first."""
         self._forget_ended()
-        return [*self._created.values(), *self._ordered.values()]
+        return [*self._created.all(), *self._ordered.values()]
 
     def find(self, fault_id: str) -> LiveFault:
         """Return a fault.
@@ -220,10 +154,7 @@ class HubFaults:
         Raises:
             NotFoundError: code `fault-not-found`.
         """
-        for live in self.all():
-            if live.fault.id == fault_id:
-                return live
-        raise NotFoundError(f"There is no fault '{fault_id[:64]}'.", code="fault-not-found")
+        return find(self.all(), fault_id)
 
     def add(self, live: LiveFault) -> None:
         """Let a fault begin.
@@ -231,15 +162,12 @@ class HubFaults:
         Raises:
             ConflictError: there are too many; code `too-many-faults`.
         """
-        self._forget_ended()
-        if len(self._created) >= MAX_FAULTS:
-            raise ConflictError(f"A hub has {MAX_FAULTS} faults at most.", code="too-many-faults")
-        self._created[live.fault.id] = live
+        self._created.add(live)
 
     def delete(self, fault_id: str) -> None:
         """End a fault. Raises like `find`."""
         live = self.find(fault_id)
-        self._created.pop(fault_id, None)
+        self._created.remove(fault_id)
         for ref in [ref for ref, each in self._ordered.items() if each is live]:
             del self._ordered[ref]
 
@@ -261,7 +189,7 @@ class HubFaults:
         for number, device_id in enumerate(device_ids):
             if live.concerns(device_id):
                 for connection in self._connections.of_device(self._hub.id, device_id):
-                    if self._met(live.fault) and connection.link.fault_began(live.fault):
+                    if live.met(self._randomness) and connection.link.fault_began(live.fault):
                         self._note(live, connection.ref)
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
@@ -274,35 +202,16 @@ class HubFaults:
 
     # -- inside --------------------------------------------------------------------------------
 
-    def _met(self, fault: Fault) -> bool:
-        if fault.probability >= 1:
-            return True
-        chance = int.from_bytes(self._randomness.token_bytes(4))
-        return chance < fault.probability * _CHANCES
-
     def _note(self, live: LiveFault, ref: IdentityRef) -> None:
         fault = live.fault
         self._count(fault.kind)
         times = live.count(ref, self._clock.monotonic())
         if not times:
             return
+        host = self._hub.host
         self._record(
-            Decision(
-                tracking_id=self._randomness.uuid(),
-                time=self._clock.now(),
-                service=self._hub.host,
-                operation="fault",
-                subject=ref.text,
-                outcome=_OUTCOMES[fault.kind],
-                check="fault-injected",
-                facts={
-                    "fault": fault.id,
-                    "kind": fault.kind.value,
-                    "error": fault.error,
-                    "by": f"the device itself: {fault.ordered}" if fault.ordered else "an operator",
-                    "until": wire_time(fault.expires_at),
-                    "times": times,
-                },
+            live.decision(
+                host, f"--hub {host}", ref.text, times, self._clock, self._randomness.uuid()
             )
         )
 
@@ -342,18 +251,4 @@ class HubFaults:
 
     def _forget_ended(self) -> None:
         now = self._clock.monotonic()
-        self._created = {key: live for key, live in self._created.items() if not live.over(now)}
         self._ordered = {ref: live for ref, live in self._ordered.items() if not live.over(now)}
-
-
-def failure(fault: Fault) -> MusterError:
-    """Return what those are told whom a fault refuses or throttles."""
-    match fault.error:
-        case FaultError.UNAUTHORIZED:
-            return UnauthorizedError("Unauthorized", code="fault-injected")
-        case FaultError.THROTTLED:
-            return ThrottledError("Too many requests.", retry_after_s=RETRY_AFTER_S)
-        case FaultError.QUOTA_EXCEEDED:
-            return ForbiddenError("The quota of messages is used up.", code="quota-exceeded")
-        case _:
-            return UnavailableError("The service is not available.", code="fault-injected")

@@ -122,6 +122,9 @@ class Refusals:
             self._record(
                 request, error.code if known else "invalid-request", {"reason": error.message}
             )
+        elif error.code == "fault-injected":
+            # On record as what it is.
+            return
         elif isinstance(error, ThrottledError):
             # Not the device's fault, and it has its own waiting time.
             self._record(request, "throttled", {"reason": error.message})

@@ -34,6 +34,7 @@ from muster.provisioning.operations import OperationIds, operation_not_found
 from muster.provisioning.outcomes import Outcomes
 from muster.provisioning.records import Records, record_not_found
 from muster.provisioning.refusals import Refusals
+from muster.provisioning.registration_faults import RegistrationFaults
 from muster.provisioning.settings import ServiceSettings
 from muster.provisioning.turns import Turn, Turns
 from muster.store.engine import Engine
@@ -88,12 +89,14 @@ class Registrations:
         hubs: LinkedHubs,
         decisions: DecisionLog,
         operations: OperationIds,
+        faults: RegistrationFaults,
         clock: Clock,
         randomness: Randomness,
     ) -> None:
         self.records = Records(engine)
         self.refusals = Refusals(decisions, enrollments, groups, clock)
         self._assignment = Assignment(hubs, settings)
+        self._faults = faults
         self._authentication = authentication
         self._decisions = decisions
         self._operations = operations
@@ -120,6 +123,7 @@ class Registrations:
             with self._turns.join(registration_key(registration_id)) as turn:
                 seen = turn.changes
                 proof = await self._authentication.prove(request.claim)
+                await self._faults.meet(request)
                 async with turn.lock:
                     if turn.changes != seen:
                         # Somebody else registered it, or revoked it, since this was read.
@@ -140,9 +144,11 @@ class Registrations:
     def just_finished(self, claim: Claim, operation_id: str) -> Operation | None:
         """Return an operation that a device with this claim began and that is finished.
 
-        Known once, for seconds, and only while no operator changes anything; otherwise
-        `operation_status` finds out.
+        Known once, for seconds, and only while no operator changes anything or injects faults;
+        otherwise `operation_status` finds out.
         """
+        if self._faults.on:
+            return None
         record = self._outcomes.take(claim, operation_id, self._changes)
         return None if record is None else Operation(operation_id, record.status, record)
 
@@ -162,6 +168,7 @@ class Registrations:
             with self._turns.join(registration_key(registration_id)) as turn:
                 seen = turn.changes
                 proof = await self._authentication.prove(request.claim)
+                await self._faults.meet(request)
                 if turn.changes != seen:
                     proof = await self._authentication.prove(request.claim)
                 began_at = self._operations.began_at(operation_id, registration_id)
@@ -184,6 +191,7 @@ class Registrations:
         """
         try:
             record = (await self._authentication.prove(request.claim)).record
+            await self._faults.meet(request)
             if record is None:
                 raise record_not_found(request.claim.registration_id)
         except MusterError as error:

@@ -25,6 +25,7 @@ _SETTINGS = load("settings")
 _POLICIES = load("dps_policies")
 _ID_SCOPE: Final = "dps.id-scope"
 _ALLOCATION: Final = "dps.allocation-policy"
+_FAULT_INJECTION: Final = "dps.fault-injection"
 _POLICY_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -37,12 +38,14 @@ class ServiceSettings:
         self._randomness = randomness
         self.id_scope = ""
         self.allocation_policy = "hashed"
+        self.fault_injection = False
         self._policies: dict[str, AccessPolicy] = {}
 
     async def open(self) -> None:
         """Load, and make what a new service starts with."""
         stored = {str(row[0]): row[1] for row in await self._engine.read(_SETTINGS["all"], {})}
         self.allocation_policy = str(stored.get(_ALLOCATION, self.allocation_policy))
+        self.fault_injection = stored.get(_FAULT_INJECTION) == "on"
         self.id_scope = str(stored.get(_ID_SCOPE, ""))
         for name, rights, sealed in cast(
             "list[tuple[str, str, bytes]]", await self._engine.read(_POLICIES["all"], {})
@@ -89,6 +92,14 @@ class ServiceSettings:
             Statement(_SETTINGS["put"], {"name": _ALLOCATION, "value": found.name})
         )
         self.allocation_policy = found.name
+
+    async def set_fault_injection(self, *, on: bool) -> None:
+        """Let faults be injected into registrations, or not any more."""
+        value = "on" if on else "off"
+        await self._engine.write(
+            Statement(_SETTINGS["put"], {"name": _FAULT_INJECTION, "value": value})
+        )
+        self.fault_injection = on
 
     async def save_policy(
         self,

@@ -98,3 +98,19 @@ def test_faults_are_shown(run: Run, service: CliService) -> None:
     assert "KillTcp (boom)" in run("fault", "show", "f2", *at).stdout
     assert parsed(run("fault", "show", "f2", "--json", *at)) == ordered
     assert "ended" in run("fault", "delete", "f2", *at).stderr
+
+
+def test_faults_of_registrations(run: Run, service: CliService) -> None:
+    dps, at = "/admin/v1/dps", ("--service", "dps")
+    service.on("PUT", f"{dps}/fault-injection", {"enabled": True})
+    service.on("GET", f"{dps}/fault-injection", {"enabled": False})
+    service.on("GET", f"{dps}/faults", [])
+    service.on("POST", f"{dps}/faults", shown(kind="refuse"))
+    service.on("DELETE", f"{dps}/faults/{FAULT_ID}", Reply(None, 204))
+    assert "on for provisioning" in run("fault", "enable", *at).stderr
+    assert "muster fault enable --service dps" in run("fault", "list", *at).stderr
+    result = run("fault", "create", "refuse", "--device-id", "sensor-01", *at)
+    assert service.calls[-1].body["deviceIds"] == ["sensor-01"]
+    assert f"muster fault delete {FAULT_ID} --service dps" in result.stderr
+    run("fault", "delete", FAULT_ID, *at)
+    run("fault", "list", "--hub", "plant-a", *at, code=2)

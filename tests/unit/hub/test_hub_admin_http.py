@@ -11,9 +11,10 @@ from starlette.responses import JSONResponse
 
 from muster.auth.connection_string import parse
 from muster.errors import MusterError, UnauthorizedError
+from muster.faults.admin_http import FaultsHttpEndpoint
 from muster.hub import event_feed
 from muster.hub.endpoints.admin_http import HubAdminEndpoint
-from muster.hub.endpoints.faults_http import FaultsHttpEndpoint
+from muster.hub.fault_control import InjectionOfHub
 from muster.hub.telemetry import partition_of
 from muster.net.routing import RouteGroup
 from muster.wire.mqtt.packets import Publish
@@ -217,10 +218,14 @@ async def test_faults(parts: Parts) -> None:
             raise UnauthorizedError("no")
 
     group = RouteGroup("admin", on_error)
+
+    def of_hub(request: Request) -> InjectionOfHub:
+        authorize_admin(request)
+        return InjectionOfHub(parts.faults, parts.hubs.get(request.path_params["host"]))
+
     endpoint = FaultsHttpEndpoint(
-        hubs=parts.hubs,
-        injection=parts.faults,
-        authorize_admin=authorize_admin,
+        place="/admin/v1/hubs/{host}",
+        injection=of_hub,
         switched=lambda: switched.append(parts.hub.faults is not None),
         group=group,
     )

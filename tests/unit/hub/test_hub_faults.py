@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from muster.errors import ConflictError, InvalidArgumentError, NotFoundError
-from muster.hub.fault_injection import MAX_FAULTS, LiveFault
+from muster.faults.live import MAX_FAULTS, LiveFault
 from muster.hub.twins import TwinRequest
 from muster.model.fault import Fault, FaultError, FaultKind, FaultTransport
 from muster.model.identity import IdentityRef

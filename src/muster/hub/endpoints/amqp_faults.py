@@ -9,8 +9,8 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from muster.errors import UnavailableError
+from muster.faults.live import failure
 from muster.hub.endpoints import amqp_errors
-from muster.hub.fault_injection import failure
 from muster.model.fault import FaultKind, FaultPart, FaultTransport
 from muster.wire.amqp import addresses
 from muster.wire.amqp.errors import CONNECTION_FORCED

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
+from muster.faults.live import failure
 from muster.hub.authentication import RefusedError
 from muster.hub.endpoints import errors
 from muster.hub.endpoints.service_access import check_api_version, identity_of
-from muster.hub.fault_injection import failure
 from muster.model.decision import Decision
 from muster.model.fault import FaultKind, FaultTransport
 from muster.net.routing import Route, RouteGroup, break_off, client_certificate, tracking_id

@@ -1,12 +1,13 @@
-"""Fault injection for our own CLI: the switch of each hub, and its faults."""
+"""Fault injection for our own CLI: its switch and its faults, of a hub or of provisioning."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 import msgspec
 from starlette.responses import Response
 
+from muster.faults.live import find
 from muster.model.fault import Fault, FaultError, FaultKind
 from muster.model.identity import wire_time
 from muster.net.routing import Route, decode_json, read_body
@@ -16,9 +17,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from muster.hub.fault_control import FaultInjection
-    from muster.hub.fault_injection import LiveFault
-    from muster.hub.hubs import Hub, Hubs
+    from muster.faults.live import LiveFault
     from muster.net.routing import RouteGroup
 
 _BODY_LIMIT: Final = 1024 * 1024
@@ -45,15 +44,43 @@ class _Wanted(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
     error: FaultError | None = None
 
 
+class Injection(Protocol):
+    """Fault injection of one hub, or of provisioning."""
+
+    @property
+    def on(self) -> bool:
+        """Whether faults may be injected."""
+
+    async def switch(self, *, on: bool) -> None:
+        """Switch it on, or off, which ends all faults."""
+
+    async def create(self, wanted: Fault) -> LiveFault:
+        """Let a fault begin.
+
+        Raises:
+            InvalidArgumentError: codes `invalid-fault`, `invalid-target-condition`.
+            ConflictError: codes `fault-injection-off`, `too-many-faults`.
+        """
+
+    def all(self) -> list[LiveFault]:
+        """Return the faults that last."""
+
+    def delete(self, fault_id: str) -> None:
+        """End a fault.
+
+        Raises:
+            NotFoundError: code `fault-not-found`.
+            ConflictError: code `fault-injection-off`.
+        """
+
+
 @final
 class FaultsHttpEndpoint:
-    """The calls of `muster fault`.
+    """The calls of `muster fault` about one kind of place.
 
     Args:
-        hubs: the hubs of this service.
-        injection: does it.
-        authorize_admin: checks that a request carries the right `ServiceConfig` of the
-            provisioning service, and raises `UnauthorizedError` otherwise.
+        place: path of the place, such as `/admin/v1/dps`.
+        injection: finds the place of a request; raises for a request that may not.
         switched: told when fault injection was switched on or off.
         group: how all administrative routes report errors.
     """
@@ -61,22 +88,20 @@ class FaultsHttpEndpoint:
     def __init__(
         self,
         *,
-        hubs: Hubs,
-        injection: FaultInjection,
-        authorize_admin: Callable[[Request], None],
+        place: str,
+        injection: Callable[[Request], Injection],
         switched: Callable[[], None],
         group: RouteGroup,
     ) -> None:
-        self._hubs = hubs
+        self._place = place
         self._injection = injection
-        self._authorize_admin = authorize_admin
         self._switched = switched
         self._group = group
 
     def routes(self) -> list[Route]:
         """Return all operations."""
-        switch = "/admin/v1/hubs/{host}/fault-injection"
-        collection = "/admin/v1/hubs/{host}/faults"
+        switch = f"{self._place}/fault-injection"
+        collection = f"{self._place}/faults"
         fault = f"{collection}/{{id}}"
         table = (
             ("GET", switch, self._get_switch),
@@ -89,21 +114,20 @@ class FaultsHttpEndpoint:
         return [Route(method, pattern, call, self._group) for method, pattern, call in table]
 
     async def _get_switch(self, request: Request) -> Response:
-        return _json(_Switch(self._administered(request).faults is not None))
+        return _json(_Switch(self._injection(request).on))
 
     async def _put_switch(self, request: Request) -> Response:
-        hub = self._administered(request)
+        injection = self._injection(request)
         body: _Switch = decode_json(await read_body(request, _BODY_LIMIT), _Switch)
-        await self._injection.switch(hub, on=body.enabled)
+        await injection.switch(on=body.enabled)
         self._switched()
         return _json(body)
 
     async def _list(self, request: Request) -> Response:
-        hub = self._administered(request)
-        return _json([_shown(live) for live in hub.faults.all()] if hub.faults else [])
+        return _json([_shown(live) for live in self._injection(request).all()])
 
     async def _create(self, request: Request) -> Response:
-        hub = self._administered(request)
+        injection = self._injection(request)
         wanted: _Wanted = decode_json(await read_body(request, _BODY_LIMIT), _Wanted)
         fault = Fault(
             id="",
@@ -117,20 +141,14 @@ class FaultsHttpEndpoint:
             created_at=0.0,
             expires_at=wanted.duration,
         )
-        return _json(_shown(await self._injection.create(hub, fault)))
+        return _json(_shown(await injection.create(fault)))
 
     async def _get(self, request: Request) -> Response:
-        faults = self._injection.of(self._administered(request))
-        return _json(_shown(faults.find(request.path_params["id"])))
+        return _json(_shown(find(self._injection(request).all(), request.path_params["id"])))
 
     async def _delete(self, request: Request) -> Response:
-        faults = self._injection.of(self._administered(request))
-        faults.delete(request.path_params["id"])
+        self._injection(request).delete(request.path_params["id"])
         return Response(status_code=204)
-
-    def _administered(self, request: Request) -> Hub:
-        self._authorize_admin(request)
-        return self._hubs.get(request.path_params["host"])
 
 
 def _shown(live: LiveFault) -> dict[str, Any]:

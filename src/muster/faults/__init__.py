@@ -1,0 +1,1 @@
+"""Injected faults: what the hubs and the provisioning service have in common."""
