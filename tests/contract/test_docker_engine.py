@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import msgspec
 import pytest
 from engine_harness import (
@@ -31,6 +31,7 @@ from muster.edge.engine.base import (
     Status,
 )
 from muster.edge.engine.docker import DockerEngine
+from muster.edge.engine.engine_api import EngineApi
 from muster.edge.settings import ContainerEngine, Network
 from support.docker import PASSWORD, USER, DockerHost, Registry
 from support.run import Run
@@ -530,7 +531,7 @@ async def test_an_engine_that_says_nothing(tmp_path: Any, monkeypatch: pytest.Mo
         await writer.wait_closed()
         closed.set()
 
-    monkeypatch.setattr(docker, "_TIMEOUT", aiohttp.ClientTimeout(total=0.2))
+    monkeypatch.setattr(docker, "EngineApi", partial(EngineApi, answer_s=0.2))
     server = await asyncio.start_unix_server(hang, tmp_path / "d.sock")
     async with server:
         engine = DockerEngine(ContainerEngine(uri=f"unix://{tmp_path}/d.sock"))

@@ -198,6 +198,13 @@ class EdgeDaemon:
                 raise AssertionError(f"in vain: {what}\n{self.log_text()[-8000:]}")
             time.sleep(0.1)
 
+    def resident(self) -> int:
+        """Return the memory that the process has, in bytes."""
+        assert self.process is not None
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        (line,) = [line for line in status.splitlines() if line.startswith("VmRSS:")]
+        return int(line.split()[1]) * 1024
+
     def log_text(self) -> str:
         """Return what it has logged."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""

@@ -19,6 +19,7 @@ from support.run import Run
 __all__ = ["docker_host", "docker_session", "registry"]
 pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.timeout(300)]
 
+MOST_MEMORY = 60_000_000
 SENDER = """\
 import json, os, time
 from azure.iot.device import IoTHubModuleClient, Message
@@ -77,21 +78,54 @@ def _module(image: str, script: str) -> dict[str, object]:
     }
 
 
-def test_containers_send_and_cannot_speak_for_each_other(
-    daemon: EdgeDaemon,
-    shared_instance: Instance,
-    registry: Registry,
-) -> None:
+def _up(daemon: EdgeDaemon, instance: Instance) -> str:
+    """Bring a device up, and return its ID."""
     device_id = unique("edge")
-    key, _ = shared_instance.dps.enroll(
+    key, _ = instance.dps.enroll(
         device_id,
         capabilities={"iotEdge": True},
-        iotHubs=[shared_instance.place.hubs[0]],
+        iotHubs=[instance.place.hubs[0]],
         allocationPolicy="hashed",
     )
     daemon.configure(device_id, key)
     daemon.start()
     daemon.wait(lambda: daemon.status("edgeHub") == "running", "the identity")
+    return device_id
+
+
+def test_the_daemon_stays_small_beside_containers(
+    daemon: EdgeDaemon,
+    shared_instance: Instance,
+    registry: Registry,
+) -> None:
+    """At most 60 MB of resident memory with two modules, which includes its whole start."""
+    device_id = _up(daemon, shared_instance)
+    image = registry.base
+    deploy(
+        shared_instance,
+        device_id,
+        {name: _module(image, "import time; time.sleep(3600)") for name in ("one", "two")},
+        registries={"r": {"address": registry.address, "username": USER, "password": PASSWORD}},
+    )
+
+    def settled() -> bool:
+        path = f"/twins/{device_id}/modules/$edgeAgent"
+        reported = shared_instance.hub().must("GET", path)["properties"]["reported"]
+        modules = reported.get("modules", {}).values()
+        return [one["runtimeStatus"] for one in modules] == ["running", "running"]
+
+    daemon.wait(settled, "two running modules")
+    print(f"resident: {daemon.resident() / 1e6:.1f} MB")
+    assert daemon.resident() <= MOST_MEMORY
+    assert daemon.end(signal.SIGTERM) == 0
+
+
+def test_containers_send_and_cannot_speak_for_each_other(
+    daemon: EdgeDaemon,
+    shared_instance: Instance,
+    registry: Registry,
+) -> None:
+    device_id = _up(daemon, shared_instance)
     image = registry.base
     deploy(
         shared_instance,

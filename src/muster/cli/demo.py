@@ -39,7 +39,7 @@ def demo(engine: str | None, image: str | None) -> None:
         raise click.UsageError("--engine and --image belong together: give both or none.")
     for module, package in {
         "azure.iot.device": "azure-iot-device",
-        "aiodocker": "'.[edge]'",
+        "yaml": "'.[edge]'",
     }.items():
         if not _installed(module):
             raise click.ClickException(

@@ -11,12 +11,12 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import aiodocker
 import click
 import msgspec
 
 from muster.cli.demo_fleet import GATEWAY
 from muster.cli.demo_link import Link
+from muster.edge.engine.engine_api import ApiError, EngineApi
 
 if TYPE_CHECKING:
     from muster.cli.demo_stage import Stage
@@ -287,16 +287,14 @@ def _manifest(containers: Containers | None) -> dict[str, Any]:
 
 async def _make_network(engine: str) -> str:
     """Make the network of the modules; return this machine's address in it."""
-    async with aiodocker.Docker(url=engine) as docker:
-        await docker.networks.create({"Name": _NETWORK, "Driver": "bridge"})
-        network = await docker.networks.get(_NETWORK)
-        shown = await network.show()
-        return str(shown["IPAM"]["Config"][0]["Gateway"])
+    api = EngineApi(engine)
+    await api.ask("POST", "/networks/create", body={"Name": _NETWORK, "Driver": "bridge"})
+    shown = await api.ask("GET", f"/networks/{_NETWORK}")
+    return str(shown["IPAM"]["Config"][0]["Gateway"])
 
 
 async def _clean_up(engine: str) -> None:
-    async with aiodocker.Docker(url=engine) as docker:
-        with contextlib.suppress(aiodocker.DockerError):
-            await docker.containers.container(_CONTAINER).delete(force=True)
-        network = await docker.networks.get(_NETWORK)
-        await network.delete()
+    api = EngineApi(engine)
+    with contextlib.suppress(ApiError):
+        await api.ask("DELETE", f"/containers/{_CONTAINER}", {"force": "true"})
+    await api.ask("DELETE", f"/networks/{_NETWORK}")

@@ -7,12 +7,12 @@ import contextlib
 import platform
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from importlib.metadata import version
 from typing import Any, Final, TypeAlias
 
 import msgspec
 import structlog
 
+from muster import __version__
 from muster.clock import Clock
 from muster.edge.agent import manifest, reported
 from muster.edge.agent.constants import FAREWELL_S, RECONCILE_EVERY_S
@@ -113,7 +113,7 @@ class Agent:
         self._store: Final = AgentStore(settings.home)
         self._memory: Final = Memory(self._store, around.clock)
         self.metrics: Final = AgentMetrics(
-            facts.hub_host, facts.device_id, around.randomness.uuid(), version("muster-iot")
+            facts.hub_host, facts.device_id, around.randomness.uuid(), __version__
         )
         self._identities: Final = KnownIdentities(around.identities)
         self._wake: Final = asyncio.Event()
@@ -157,7 +157,7 @@ class Agent:
         self._platform: Final = reported.Platform(
             os=platform.system().lower(),
             architecture=platform.machine(),
-            version=version("muster-iot"),
+            version=__version__,
         )
         self._desired: Final = DesiredCopy()
         self._saved: JsonObject | None = None

@@ -28,8 +28,7 @@ _log = structlog.get_logger(__name__)
 class Runtimes:
     """Module runtimes.
 
-    A container engine costs a third of the memory of this process, so it is made where there is
-    one, also when it is installed later.
+    A container engine is made where there is one, also when it is installed later.
 
     Args:
         settings: of the device.

@@ -13,7 +13,7 @@ from muster.edge.settings import Settings
 
 
 def _docker(settings: Settings) -> Engine:
-    # Imported when it is used: its HTTP client is a third of a small device's budget of memory.
+    # Imported when it is used: small devices have no engine.
     from muster.edge.engine.docker import DockerEngine  # noqa: PLC0415 - as said above
 
     return DockerEngine(settings.engine)

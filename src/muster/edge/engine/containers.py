@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -244,8 +244,3 @@ class Demultiplexer:
             yield LogChunk(self._buffer[start], bytes(self._buffer[start + 8 : end]))
             start = end
         del self._buffer[:start]
-
-
-def error_text(answer: Any, reason: str | None) -> str:
-    """Return the message of an answer that is an error."""
-    return str(answer.get("message")) if isinstance(answer, dict) else str(reason)

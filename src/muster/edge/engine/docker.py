@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import base64
 import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
+from urllib.parse import quote
 
-import aiohttp
+import msgspec
 import structlog
-from aiodocker import Docker, DockerError
-from aiodocker.containers import DockerContainer
 
+from muster.edge import foreign_json
 from muster.edge.engine.base import (
     EngineError,
     ImageUse,
@@ -23,6 +23,7 @@ from muster.edge.engine.base import (
     Module,
     ModuleSpec,
     PullPolicy,
+    RegistryLogin,
     check_name,
 )
 from muster.edge.engine.containers import (
@@ -30,7 +31,6 @@ from muster.edge.engine.containers import (
     OWNER_LABEL,
     Demultiplexer,
     container_body,
-    error_text,
     fingerprint,
     gateways,
     image_of,
@@ -38,13 +38,11 @@ from muster.edge.engine.containers import (
     module_of,
     network_body,
 )
+from muster.edge.engine.engine_api import ApiError, EngineApi
+from muster.edge.foreign_json import ForeignJsonError
 from muster.edge.settings import ContainerEngine
 
 _log = structlog.get_logger(__name__)
-
-# An engine that is well answers in milliseconds; one on a busy flash card may take seconds.
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=120, sock_connect=10)
-_NO_TIMEOUT: Final = aiohttp.ClientTimeout(sock_connect=10)
 
 # A pull may take an hour, but not be silent so long (seconds): a registry that is out of reach
 # must not keep a device waiting that has the image already.
@@ -66,7 +64,7 @@ class DockerEngine:
 
     def __init__(self, settings: ContainerEngine) -> None:
         self._settings = settings
-        self._docker: Docker | None = None
+        self._api = EngineApi(settings.uri)
         self._network_lock = asyncio.Lock()
         # By the name of the module that is about to be made of it: no container holds it yet.
         self._prepared: dict[str, str] = {}
@@ -80,21 +78,17 @@ class DockerEngine:
     async def start_up(self) -> None:
         """See that the engine answers and the network of modules exists."""
         with self._errors():
-            await self._client.version()
+            await self._api.ask("GET", "/version")
         await self._network()
 
     async def close(self) -> None:
-        """Close the connections to the engine."""
-        if self._docker is not None:
-            await self._docker.close()
-            self._docker = None
+        """Nothing to do: there are no connections between calls."""
 
     async def modules(self) -> list[Module]:
         """Return the containers that carry the owner label."""
-        mine = json.dumps({"label": [f"{OWNER_LABEL}={OWNER}"]})
         with self._errors():
-            found = await self._client.containers.list(all=True, filters=mine)
-            shown = await asyncio.gather(*(_show(container) for container in found))
+            found = await self._containers(label=[f"{OWNER_LABEL}={OWNER}"])
+            shown = await asyncio.gather(*(self._show(each["Id"]) for each in found))
         return [module_of(inspected) for inspected in shown if inspected is not None]
 
     async def prepare(self, spec: ModuleSpec) -> None:
@@ -130,7 +124,7 @@ class DockerEngine:
     async def _image(self, image: str) -> dict[str, Any] | None:
         try:
             with self._errors():
-                return await self._client.images.inspect(image)
+                return dict(await self._api.ask("GET", f"/images/{_image_path(image)}/json"))
         except EngineError as error:
             if error.status == 404:
                 return None
@@ -139,7 +133,7 @@ class DockerEngine:
     async def image_use(self) -> ImageUse:
         """Return which images containers are made of, whoever's they are, or are about to be."""
         with self._errors():
-            containers = await self._client.containers.list(all=True)
+            containers = await self._containers()
         prepared = frozenset(self._prepared.values())
         ours = (each["ImageID"] for each in containers if _is_ours(each))
         return ImageUse(
@@ -156,8 +150,8 @@ class DockerEngine:
             return False
         with self._errors():
             try:
-                await self._client.images.delete(image)
-            except DockerError as error:
+                await self._api.ask("DELETE", f"/images/{_image_path(image)}")
+            except ApiError as error:
                 if error.status == 409:
                     return False
                 if error.status != 404:
@@ -166,22 +160,24 @@ class DockerEngine:
         return True
 
     async def _pull(self, spec: ModuleSpec, image: str, silence_s: float) -> None:
-        login = None
-        if spec.login is not None:
-            login = {"username": spec.login.username, "password": spec.login.password}
-            if "/" not in image:  # the client library wants to see a registry beside credentials
-                image = f"docker.io/library/{image}"
-        with self._errors(pulling=True):
-            progress = aiter(self._client.images.pull(image, auth=login, stream=True))
-            while True:
-                try:
-                    async with asyncio.timeout(silence_s):
-                        await anext(progress)
-                except StopAsyncIteration:
-                    return
-                except TimeoutError:
-                    text = f"pulling {image}: nothing was heard for {silence_s:.0f} s"
-                    raise EngineError(text, 500) from None
+        headers = {} if spec.login is None else {"X-Registry-Auth": _credentials(spec.login)}
+        query = {"fromImage": image}
+        with self._errors():
+            loop, lines = asyncio.get_running_loop(), _Progress()
+            patience = asyncio.timeout(silence_s)
+            try:
+                async with (
+                    patience,
+                    self._api.stream("POST", "/images/create", query, headers=headers) as said,
+                ):
+                    async for data in said:
+                        lines.feed(data)
+                        patience.reschedule(loop.time() + silence_s)
+            except TimeoutError:
+                if not patience.expired():
+                    raise
+                text = f"pulling {image}: nothing was heard for {silence_s:.0f} s"
+                raise EngineError(text, 500) from None
 
     async def create(self, spec: ModuleSpec) -> None:
         """Create a container; a dead one of that name makes way (users.md 22)."""
@@ -192,35 +188,42 @@ class DockerEngine:
         )
         with self._errors():
             try:
-                await self._client.containers.create(body, name=spec.name)
-            except DockerError as error:
+                await self._create(spec.name, body)
+            except ApiError as error:
                 if error.status != 409 or not await self._is_dead(spec.name):
                     raise
-                await self._container(spec.name).delete(force=True)
-                await self._client.containers.create(body, name=spec.name)
+                await self._delete(spec.name)
+                await self._create(spec.name, body)
         self._prepared.pop(spec.name, None)
 
     async def _is_dead(self, name: str) -> bool:
-        shown = await _show(self._container(name))
+        shown = await self._show(name)
         return shown is None or shown["State"]["Status"] == "dead"
+
+    async def _create(self, name: str, body: JsonObject) -> None:
+        await self._api.ask("POST", "/containers/create", {"name": name}, body)
+
+    async def _delete(self, name: str) -> None:
+        await self._api.ask("DELETE", _path(name), {"force": "true"})
 
     async def start(self, name: str) -> None:
         """Start a container."""
         with self._errors():
-            await self._container(name).start()
+            await self._api.ask("POST", _path(name, "start"))
 
     async def stop(self, name: str, patience_s: float) -> None:
         """Stop a container: its stop signal, and SIGKILL after the patience."""
         with self._errors():
-            async with asyncio.timeout(patience_s + _STOP_MARGIN_S):
-                await self._container(name).stop(t=math.ceil(patience_s))
+            query = {"t": str(math.ceil(patience_s))}
+            answer_s = patience_s + _STOP_MARGIN_S
+            await self._api.ask("POST", _path(name, "stop"), query, answer_s=answer_s)
 
     async def remove(self, name: str) -> None:
         """Remove a container, not its volumes, as the official daemon does."""
         with self._errors():
             try:
-                await self._container(name).delete(force=True)
-            except DockerError as error:
+                await self._delete(name)
+            except ApiError as error:
                 if error.status != 404:
                     raise
 
@@ -228,8 +231,8 @@ class DockerEngine:
         """Return what `docker top` shows: IDs in the namespace of the engine, which is ours."""
         with self._errors():
             try:
-                top = await self._container(name).top(ps_args="-eo pid")
-            except DockerError as error:
+                top = await self._api.ask("GET", _path(name, "top"), {"ps_args": "-eo pid"})
+            except ApiError as error:
                 if error.status in (404, 409):  # not there, not running
                     return frozenset()
                 raise
@@ -238,41 +241,40 @@ class DockerEngine:
     async def logs(self, name: str, wanted: LogRange) -> AsyncIterator[LogChunk]:
         """Return what a container has written, its two streams told apart."""
         with self._errors():
-            shown = await self._container(name).show()
+            shown = await self._api.ask("GET", _path(name, "json"))
             demultiplexer = Demultiplexer(terminal=shown["Config"]["Tty"])
-            # Not the client library's own call, which decodes text and forgets the stream.
-            client = self._client
-            async with client.session.get(
-                f"{client.docker_host}/{client.api_version}/containers/{shown['Id']}/logs",
-                params=log_query(wanted),
-                timeout=_NO_TIMEOUT if wanted.follow else _TIMEOUT,
-            ) as response:
-                if response.status >= 400:
-                    answer = await response.json()
-                    raise EngineError(error_text(answer, response.reason), response.status)
-                async for data in response.content.iter_any():
+            path = f"/containers/{shown['Id']}/logs"
+            # One that is followed may say nothing for days.
+            async with (
+                asyncio.timeout(None if wanted.follow else self._api.answer_s),
+                self._api.stream("GET", path, log_query(wanted)) as said,
+            ):
+                async for data in said:
                     for chunk in demultiplexer.feed(data):
                         yield chunk
 
     async def inspect(self, name: str) -> JsonObject:
         """Return what `docker inspect` shows."""
         with self._errors():
-            return await self._container(name).show()
+            return dict(await self._api.ask("GET", _path(name, "json")))
 
     async def usage(self) -> list[JsonObject]:
         """Return what `docker stats` shows of running modules, in about a second."""
         running = [module.name for module in await self.modules() if module.status == "running"]
         with self._errors():
             shown = await asyncio.gather(
-                *(self._container(name).stats(stream=False) for name in running),
+                *(
+                    self._api.ask("GET", _path(name, "stats"), {"stream": "false"})
+                    for name in running
+                ),
                 return_exceptions=True,
             )
-        return [stats[0] for stats in shown if not isinstance(stats, BaseException)]
+        return [stats for stats in shown if not isinstance(stats, BaseException)]
 
     async def facts(self) -> JsonObject:
         """Return the version of the engine and of what it runs on."""
         with self._errors():
-            version = await self._client.version()
+            version = await self._api.ask("GET", "/version")
         return {
             "version": version["Version"],
             "apiVersion": version["ApiVersion"],
@@ -284,21 +286,24 @@ class DockerEngine:
     async def networks(self) -> dict[str, JsonObject]:
         """Return what `docker network inspect` shows."""
         with self._errors():
-            listed = await self._client.networks.list()
-            shown = [await (await self._client.networks.get(one["Id"])).show() for one in listed]
+            listed = await self._api.ask("GET", "/networks")
+            shown = [await self._api.ask("GET", f"/networks/{one['Id']}") for one in listed]
         return {one["Name"]: one for one in shown}
 
     # What the calls share.
 
-    @property
-    def _client(self) -> Docker:
-        if self._docker is None:
-            self._docker = Docker(url=self._settings.uri, timeout=_TIMEOUT)
-        return self._docker
+    async def _containers(self, **filters: list[str]) -> list[JsonObject]:
+        query = {"all": "true", "filters": _filters(**filters)}
+        return list(await self._api.ask("GET", "/containers/json", query))
 
-    def _container(self, name: str) -> DockerContainer:
-        check_name(name)
-        return self._client.containers.container(name)
+    async def _show(self, name: str) -> JsonObject | None:
+        """Inspect a container; `None` if it is gone by now."""
+        try:
+            return dict(await self._api.ask("GET", _path(name, "json")))
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
 
     async def _network(self) -> JsonObject:
         """Return the network of modules, made where it is missing."""
@@ -308,47 +313,75 @@ class DockerEngine:
             async with self._network_lock:
                 if (found := await self._find_network(name)) is not None:
                     return found
-                await self._client.networks.create(network_body(self._settings.network))
+                body = network_body(self._settings.network)
+                await self._api.ask("POST", "/networks/create", body=body)
                 _log.info("network made", network=name)
                 return await self._find_network(name) or {}
 
     async def _find_network(self, name: str) -> JsonObject | None:
-        found = await self._client.networks.list(filters={"name": name})
+        found = await self._api.ask("GET", "/networks", {"filters": _filters(name=[name])})
         return next((network for network in found if network["Name"] == name), None)
 
     @contextmanager
-    def _errors(self, *, pulling: bool = False) -> Iterator[None]:
-        """Turn the client library's errors into the port's, with the engine's own words."""
+    def _errors(self) -> Iterator[None]:
+        """Turn errors of the API into the port's, with the engine's own words."""
         try:
             yield
-        except DockerError as error:
-            if error.status == 900:  # the library's own number for no connection
-                self._forget_version()
-                raise EngineError(error.message, 503) from error
-            status = error.status
-            if pulling and not status:  # said in the stream, where it has no status
-                status = 404 if "not found" in error.message else 500
-            raise EngineError(error.message, status) from error
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self._forget_version()
+        except ApiError as error:
+            raise EngineError(error.message, error.status) from error
+        except OSError as error:
+            self._api.forget_version()
             text = f"the container engine at {self._settings.uri} does not answer: {error!r}"
             raise EngineError(text, 503) from error
 
-    def _forget_version(self) -> None:
-        # The engine that comes back may be another one.
-        if self._docker is not None:
-            self._docker.api_version = "auto"
+
+class _Progress:
+    """What a pull says: an object a line, and an error as its last one."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        """Read on.
+
+        Raises:
+            ApiError: the pull has failed. It has no status there: 404 where nothing was found.
+        """
+        self._buffer += data
+        *lines, rest = self._buffer.split(b"\n")
+        self._buffer = rest
+        for line in lines:
+            try:
+                said = foreign_json.decode(bytes(line), dict[str, Any])
+            except ForeignJsonError:
+                continue
+            if error := said.get("error"):
+                raise ApiError(str(error), 404 if "not found" in str(error) else 500)
 
 
-async def _show(container: DockerContainer) -> dict[str, Any] | None:
-    """Inspect a container; `None` if it is gone by now."""
-    try:
-        return await container.show()
-    except DockerError as error:
-        if error.status == 404:
-            return None
-        raise
+def _path(name: str, call: str = "") -> str:
+    """Return the path of a container, or of a call on it; `name` may be an ID."""
+    check_name(name)
+    return f"/containers/{name}/{call}" if call else f"/containers/{name}"
 
 
-def _is_ours(listed: DockerContainer) -> bool:
+def _image_path(image: str) -> str:
+    return quote(image, safe="/:@")
+
+
+def _filters(**filters: list[str]) -> str:
+    return msgspec.json.encode(filters).decode()
+
+
+def _credentials(login: RegistryLogin) -> str:
+    """Return the header with which a pull proves itself (edge.md 3.5)."""
+    said = {
+        "username": login.username,
+        "password": login.password,
+        "serveraddress": login.address,
+    }
+    return base64.urlsafe_b64encode(msgspec.json.encode(said)).decode()
+
+
+def _is_ours(listed: JsonObject) -> bool:
     return (listed["Labels"] or {}).get(OWNER_LABEL) == OWNER

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 import msgspec
 import structlog
 from msgspec import Struct
 
+from muster import __version__
 from muster.edge.hub import desired
 from muster.edge.hub.database import SQL, decoded
 from muster.edge.upstream.base import HubError, Link, NoLinkError
@@ -220,7 +220,7 @@ class OwnTwin:
             return
         wanted: JsonObject = {
             "schemaVersion": "1.0",
-            "version": {"version": _version(), "build": "", "commit": ""},
+            "version": {"version": __version__, "build": "", "commit": ""},
             "lastDesiredVersion": self._version,
             "lastDesiredStatus": self._status,
             "clients": {
@@ -241,10 +241,3 @@ def encode_name(text: str) -> str:
 
 def _without_nulls(view: JsonObject) -> JsonObject:
     return {name: value for name, value in view.items() if value is not None}
-
-
-def _version() -> str:
-    try:
-        return version("muster-iot")
-    except PackageNotFoundError:
-        return "0"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import enum
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 import msgspec
 
+from muster import __version__
 from muster.auth import sas_token
 from muster.edge.identity import HUB
 from muster.model.auth_chain import AuthChain
@@ -179,12 +179,5 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def _version() -> str:
-    try:
-        return version("muster-iot")
-    except PackageNotFoundError:
-        return "0"
-
-
-PRODUCT: Final = f"muster-edge/{_version()}"
+PRODUCT: Final = f"muster-edge/{__version__}"
 """What this device says it is."""
