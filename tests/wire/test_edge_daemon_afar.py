@@ -44,6 +44,12 @@ class Device:
             assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
             return str(answer.read().decode())
 
+    def values(self, name: str, label: str = "") -> list[float]:
+        """Return what a scraper reads of one metric, with or without `edgeAgent_`."""
+        starts = (f"{name}{{", f"edgeAgent_{name}{{")
+        lines = [line for line in self.metrics().splitlines() if line.startswith(starts)]
+        return [float(line.rpartition(" ")[2]) for line in lines if label in line]
+
     def call(self, name: str, payload: Any) -> tuple[int, Any]:
         answer = self.hub.must(
             "POST",
@@ -62,12 +68,22 @@ def device(shared_instance: Instance) -> Iterator[Device]:
 
 
 def test_what_its_modules_do(device: Device) -> None:
-    device.daemon.wait(
-        lambda: "edgeAgent_deployment_time_seconds_count" in device.metrics(), "a deployment"
-    )
+    device.daemon.wait(lambda: device.values("deployment_time_seconds_count") > [0.0], "its end")
     lines = [line for line in device.metrics().splitlines() if 'module_name="sleeper"' in line]
     assert any(line.startswith("edgeAgent_module_start_total{") for line in lines)
     assert all(f'edge_device="{device.device_id}"' in line for line in lines)
+    for module in ("sleeper", "edgeAgent"):
+        (used,) = device.values("used_memory_bytes", f'module_name="{module}"')
+        assert used > 0
+    (host,) = device.values("total_memory_bytes", 'module_name="host"')
+    assert host > used
+    for name in ("host_uptime_seconds", "iotedged_uptime_seconds", "module_prepare_update_total"):
+        assert device.values(name), name
+    (sleeps,) = device.values("created_pids_total", 'module_name="sleeper"')
+    assert sleeps == 1
+    # Of the processor there is a share from the second time on.
+    assert device.values("used_cpu_percent_count", 'module_name="sleeper"')
+    assert device.values("edgehub_offline_count_total") == [0.0]
     hub = [line for line in device.metrics().splitlines() if line.startswith("edgehub_")]
     assert any(line.startswith("edgehub_connected_clients{") for line in hub)
     assert all(f'edge_device="{device.device_id}"' in line for line in hub)

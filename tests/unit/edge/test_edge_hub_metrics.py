@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from muster.clock import ManualClock
 from muster.edge.hub import routes
+from muster.edge.hub.absence import Absence
 from muster.edge.hub.authentication import Authenticator, Proof
 from muster.edge.hub.broker import UPSTREAM, Bag, Broker, inputs
 from muster.edge.hub.clients import Clients
@@ -100,9 +101,10 @@ async def services(tmp_path: Path) -> AsyncIterator[Services]:
     await engine.close()
 
 
-def read(services: Services) -> dict[str, float]:
+def read(services: Services, absence: Absence | None = None) -> dict[str, float]:
     """Return what is exposed, by name and the labels that are not common to all."""
-    text = HubMetrics(services, "hub.example", "1").exposition().decode()
+    absence = absence or Absence(services.clock)
+    text = HubMetrics(services, absence, "hub.example", "1").exposition().decode()
     found = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -124,11 +126,15 @@ async def test_messages(services: Services) -> None:
         await services.broker.accept(M, [(Bag(M, text), b"x")])
     found = read(services)
     assert found["edgehub_messages_received_total edge/m"] == 4
+    assert found["edgehub_message_size_bytes_sum edge/m"] == 4
+    assert found["edgehub_message_size_bytes edge/m 0.99"] == 1
     assert found["edgehub_messages_dropped_total no_route"] == 1
     assert found["edgehub_queue_length iothub 3"] == 3
     assert found[f"edgehub_queue_length modules/m {routes.LOWEST_PRIORITY}"] == 1
     outlet = services.queues.outlet(UPSTREAM, M.text)
+    services.clock.advance(2)
     first, second, _ = await outlet.take()
+    services.clock.advance(3)
     outlet.done([first])
     outlet.done([first])
     outlet.refused(second)
@@ -136,6 +142,11 @@ async def test_messages(services: Services) -> None:
     assert found["edgehub_queue_length iothub 3"] == 1
     assert found["edgehub_messages_sent_total edge/m iothub"] == 1
     assert found["edgehub_messages_dropped_total refused"] == 1
+    assert found["edgehub_message_send_duration_seconds_sum edge/m iothub"] == 3
+    assert found["edgehub_message_process_duration_seconds_sum edge/m 3 iothub"] == 5
+    assert found["edgehub_message_process_duration_seconds_count edge/m 3 iothub"] == 1
+    await outlet.rewind()
+    assert read(services)["edgehub_operation_retry_total edge/m send_message"] == 1
     inside = services.queues.outlet(inputs("m"))
     inside.done(await inside.take())
     assert read(services)["edgehub_messages_sent_total  modules/m"] == 1
@@ -167,6 +178,48 @@ async def test_clients(services: Services) -> None:
     assert found["edgehub_direct_methods_total edge/m"] == 1
     assert found["edgehub_gettwin_total edge/m"] == 1
     assert found["edgehub_reported_properties_total edge/m"] == 1
+    assert found["edgehub_direct_method_duration_seconds_count edge/m"] == 1
+    assert found["edgehub_gettwin_duration_seconds_count edge/m edgehub"] == 1
     assert sum(v for name, v in found.items() if "client_connect_failed_total" in name) == 1
     services.clients.detach(newer)
     assert read(services)["edgehub_connected_clients"] == 0
+
+
+async def test_the_link(services: Services) -> None:
+    absence = Absence(services.clock)
+    itself = "edge/$edgeHub"
+    # What comes before the first connection is a start, and words may come twice.
+    for up, seconds in ((False, 9), (True, 9), (True, 9), (False, 20), (False, 10), (True, 5)):
+        absence.changed(up=up)
+        services.clock.advance(seconds)
+    found = read(services, absence)
+    assert found[f"edgehub_offline_count_total {itself}"] == 1
+    assert found[f"edgehub_offline_duration_seconds_sum {itself}"] == 30
+    absence.changed(up=False)
+    found = read(services, absence)
+    assert found[f"edgehub_offline_count_total {itself}"] == 2
+    assert found[f"edgehub_offline_duration_seconds_count {itself}"] == 1
+
+
+async def test_what_goes_on_to_the_cloud_takes_time(services: Services) -> None:
+    class Session:
+        async def twin(self) -> dict[str, Any]:
+            return {"desired": {"$version": 1}, "reported": {"$version": 1}}
+
+        async def report(self, patch: dict[str, Any]) -> None:
+            """Nothing to do."""
+
+    class Cloud:
+        def session(self, _ref: Any) -> Any:
+            return Session()
+
+        async def first_try(self, _ref: Any) -> None:
+            """Nothing to wait for."""
+
+    services.twins.cloud = Cloud()
+    await services.twins.report(M, {"a": 1}, None)
+    await services.twins.get(M)
+    found = read(services)
+    assert found["edgehub_gettwin_duration_seconds_count edge/m upstream"] == 1
+    name = "edgehub_reported_properties_update_duration_seconds_count"
+    assert found[f"{name} edge/m upstream"] == 1

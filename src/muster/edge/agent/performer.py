@@ -118,7 +118,9 @@ class Performer:
     def _note(self, act: Act, doing: Doing, seconds: float) -> None:
         self._metrics.took(act.name.lower(), seconds)
         version = doing.target.wanted.version if doing.target is not None else ""
-        if act is Act.START:
+        if act is Act.PREPARE:
+            self._metrics.prepared(doing.step.name, version)
+        elif act is Act.START:
             self._metrics.started(doing.step.name, version)
         elif act is Act.STOP:
             self._metrics.stopped(doing.step.name, version)

@@ -245,6 +245,7 @@ class Daemon:
                 engines=tuple(self._runtimes.engines),
                 modules=self._modules,
                 locks=self._locks,
+                machine=self._machine,
                 own_log=self._own_log,
                 bundles=self._bundles,
                 time=self._time,

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from muster.edge.engine.base import Engine
     from muster.edge.engine.module_locks import ModuleLocks
     from muster.edge.identity import DeviceIdentity, ModuleIdentity
+    from muster.edge.local_api.machine import Machine
     from muster.edge.local_api.modules import Modules
     from muster.edge.settings import Settings
     from muster.edge.state import StateDirectory
@@ -61,6 +62,7 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
         engines: module runtimes.
         modules: of all of them.
         locks: of each.
+        machine: it runs on.
         own_log: of this process.
         bundles: for support.
         time: of the hub.
@@ -74,6 +76,7 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     engines: Sequence[Engine]
     modules: Modules
     locks: ModuleLocks
+    machine: Machine
     own_log: OwnLog
     bundles: SupportBundles
     time: HubTime
@@ -243,7 +246,7 @@ class Device:
         self._agent = self._make_agent(hub_module)
         await self._agent.start()
         self._metrics = await serve_metrics(
-            lambda: self._agent_metrics() + hub_module.metrics(),
+            self._exposition,
             settings.agent.env,
             clock=clock,
             randomness=self._ground.randomness,
@@ -272,8 +275,16 @@ class Device:
             ),
         )
 
-    def _agent_metrics(self) -> bytes:
-        return b"" if self._agent is None else self._agent.metrics.exposition()
+    async def _exposition(self) -> bytes:
+        """Return the metrics of agent, machine, modules and edge hub."""
+        agent, hub_module = self._agent, self.hub_module
+        if agent is None or hub_module is None:
+            return b""
+        machine, usage = self._ground.machine, await self._ground.modules.usage()
+        resources = machine.resources(usage)
+        usage.append(machine.own_usage())
+        now = self._ground.clock.monotonic()
+        return agent.metrics.exposition(resources, usage, now) + hub_module.metrics()
 
     def _restart(self, hub_module: HubModule) -> None:
         if self._restarting is None or self._restarting.done():

@@ -15,7 +15,7 @@ from muster.net.routing import Route, Router
 from muster.net.stream import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from starlette.requests import Request
 
@@ -29,7 +29,11 @@ _log = structlog.get_logger(__name__)
 
 
 async def serve_metrics(
-    read: Callable[[], bytes], env: Mapping[str, str], *, clock: Clock, randomness: Randomness
+    read: Callable[[], Awaitable[bytes]],
+    env: Mapping[str, str],
+    *,
+    clock: Clock,
+    randomness: Randomness,
 ) -> Listener | None:
     """Answer `GET /metrics`.
 
@@ -47,7 +51,7 @@ async def serve_metrics(
         return None
 
     async def answer(_request: Request) -> Response:
-        return Response(read(), media_type=CONTENT_TYPE)
+        return Response(await read(), media_type=CONTENT_TYPE)
 
     app = Router([Route("GET", "/metrics", answer, GROUP)], GROUP, randomness)
     address = env.get("metrics__listener__host", _ADDRESS)

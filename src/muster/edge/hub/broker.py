@@ -9,6 +9,7 @@ from muster.clock import format_time
 from muster.edge.hub import routes
 from muster.edge.hub.queue import Entry, Key
 from muster.edge.hub.routes import Input
+from muster.edge.measures import Summary, one_of
 from muster.errors import MusterError
 from muster.language.routes import Message
 from muster.model.message import MAX_MESSAGE_SIZE
@@ -95,6 +96,7 @@ class Broker:
     Attributes:
         routes: all of them.
         received: messages of each client that were accepted, since the start.
+        sizes: of their bodies, bytes.
         unrouted: those of them no route wanted.
         unaccepted: messages the disk refused.
     """
@@ -108,6 +110,7 @@ class Broker:
         self._randomness = randomness
         self.routes: tuple[routes.Route, ...] = ()
         self.received: Counter[IdentityRef] = Counter()
+        self.sizes: dict[IdentityRef, Summary] = {}
         self.unrouted = 0
         self.unaccepted = 0
 
@@ -124,9 +127,10 @@ class Broker:
             UnavailableError: the disk refuses; nothing was accepted.
         """
         entries: list[Entry] = []
-        count = unrouted = 0
+        sizes: list[int] = []
+        unrouted = 0
         for bag, body in messages:
-            count += 1
+            sizes.append(len(body))
             path = routes.telemetry_path(ref.module_id, bag.output)
             found = self._entries(ref, bag, body, path)
             unrouted += not found
@@ -135,9 +139,12 @@ class Broker:
             try:
                 await self._queues.put(entries)
             except MusterError:
-                self.unaccepted += count
+                self.unaccepted += len(sizes)
                 raise
-        self.received[ref] += count
+        self.received[ref] += len(sizes)
+        summary = one_of(self.sizes, ref)
+        for size in sizes:
+            summary.observe(size)
         self.unrouted += unrouted
 
     async def twin_changed(self, ref: IdentityRef, body: bytes) -> None:

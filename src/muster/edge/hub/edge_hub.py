@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from muster.auth.sas_token import CLOCK_SKEW_S
 from muster.edge.hub import desired
+from muster.edge.hub.absence import Absence
 from muster.edge.hub.amqp_head import AmqpHead
 from muster.edge.hub.authentication import Authenticator
 from muster.edge.hub.broker import Broker
@@ -161,7 +162,8 @@ class EdgeHub:
             clock=clock,
             randomness=randomness,
         )
-        self.metrics = HubMetrics(self._services, device.hub_host, randomness.uuid())
+        self._absence = Absence(clock)
+        self.metrics = HubMetrics(self._services, self._absence, device.hub_host, randomness.uuid())
         self._ports = Ports(settings.address, certificates, settings.directory, clock)
         self._up = asyncio.Event()
         self._refreshed_at: float | None = None
@@ -322,6 +324,7 @@ class EdgeHub:
 
     def own_link_changed(self, *, up: bool) -> None:
         """Note whether the hub is in reach."""
+        self._absence.changed(up=up)
         if up:
             self._up.set()
         else:

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
     from muster.edge.hub.clients import Clients
     from muster.edge.hub.methods import Methods
+    from muster.edge.hub.outlet import Outlet
     from muster.edge.hub.queue import Stored
-    from muster.edge.hub.queues import Outlet, Queues
+    from muster.edge.hub.queues import Queues
     from muster.edge.hub.twins import Twins
     from muster.edge.hub.upstreams import DrainPace
     from muster.edge.upstream.base import JsonObject, Session

@@ -7,6 +7,7 @@ import itertools
 from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
+from muster.edge.measures import Summary, one_of
 from muster.errors import NotFoundError, UnavailableError
 
 if TYPE_CHECKING:
@@ -41,11 +42,13 @@ class Methods:
 
     Attributes:
         calls: methods each client was sent, since the start.
+        answering: how long its answers took, seconds.
     """
 
     def __init__(self, clients: Clients, randomness: Randomness) -> None:
         self._clients = clients
         self.calls: Counter[IdentityRef] = Counter()
+        self.answering: dict[IdentityRef, Summary] = {}
         self._request_ids = itertools.count(int.from_bytes(randomness.token_bytes(4), "big") + 1)
         self._calls: dict[IdentityRef, dict[int, asyncio.Future[Answer | None]]] = {}
         self._waits: dict[IdentityRef, set[asyncio.Future[None]]] = {}
@@ -77,6 +80,7 @@ class Methods:
         future: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
         calls[request_id] = future
         self.calls[ref] += 1
+        began = asyncio.get_running_loop().time()
         link.invoke_method(request_id, name, payload)
         try:
             async with asyncio.timeout(response_timeout_s):
@@ -91,6 +95,7 @@ class Methods:
             raise UnavailableError(
                 f"Client {ref.text} has not answered the method '{name}'", code="method-timed-out"
             )
+        one_of(self.answering, ref).observe(asyncio.get_running_loop().time() - began)
         return answer
 
     def answered(self, ref: IdentityRef, request_id: int, status: int, payload: bytes) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from muster.edge.hub.queues import Outlet
+    from muster.edge.hub.outlet import Outlet
 
 ROW_OVERHEAD: Final = 64
 """Bytes a message is counted with beside its own: its row, about."""

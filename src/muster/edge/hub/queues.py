@@ -29,6 +29,7 @@ import msgspec
 from msgspec import Struct
 
 from muster.edge.hub.database import SQL
+from muster.edge.hub.outlet import Outlet
 from muster.edge.hub.queue import BLOCK_BITS, SEQUENCE_BITS, Key, Queue, Stored
 from muster.errors import MusterError
 from muster.net.tasks import spawn
@@ -61,87 +62,6 @@ class Dropped(Struct):
     expired: int = 0
     full: int = 0
     refused: int = 0
-
-
-@final
-class Outlet:
-    """What one sink gets of one sender: its queues, the most urgent first.
-
-    Args:
-        queues: it belongs to.
-
-    Attributes:
-        accepted: messages for its sink, since the start.
-        delivered: messages its sink has, likewise.
-        ready: set when something has come; whoever waits for it clears it.
-    """
-
-    __slots__ = ("_cursors", "_queues", "_store", "_taken", "accepted", "delivered", "ready")
-
-    def __init__(self, queues: Queues) -> None:
-        self._store = queues
-        self._queues: list[Queue] = []
-        self._cursors: dict[int, int] = {}
-        # What was taken and is not done: nobody else may remove it, or it would count twice.
-        self._taken: set[int] = set()
-        self.accepted = 0
-        self.delivered = 0
-        self.ready = asyncio.Event()
-
-    @property
-    def count(self) -> int:
-        """Messages that wait, those that were taken and are not done included."""
-        return sum(queue.count for queue in self._queues)
-
-    def join(self, queue: Queue) -> None:
-        """Take in a queue."""
-        self._queues.append(queue)
-        self._queues.sort(key=lambda each: each.key.priority)
-
-    async def take(self) -> list[Stored]:
-        """Return the next messages, nothing when all that waits was taken.
-
-        Messages over their time to live are dropped on the way.
-
-        Raises:
-            UnavailableError: the disk does not answer.
-        """
-        for queue in self._queues:
-            while queue.blocks:
-                last = queue.committed
-                after = self._cursors.get(queue.number, queue.number << SEQUENCE_BITS)
-                if after >= last:
-                    break
-                found = await self._store.read(queue, after, last)
-                self._cursors[queue.number] = found[-1].id if found else last
-                live = self._store.without_expired(found)
-                if live:
-                    self._taken.update(each.id for each in live)
-                    return live
-        return []
-
-    def done(self, messages: Iterable[Stored]) -> None:
-        """The sink has these. What is not being delivered any more is ignored."""
-        self.delivered += self._remove(messages)
-
-    def refused(self, message: Stored) -> None:
-        """No sink would ever take this."""
-        self._store.dropped.refused += self._remove([message])
-
-    def _remove(self, messages: Iterable[Stored]) -> int:
-        found = [each for each in messages if each.id in self._taken]
-        self._taken.difference_update(each.id for each in found)
-        return self._store.remove(found)
-
-    def holds(self, id_: int) -> bool:
-        """Tell whether a message is being delivered."""
-        return id_ in self._taken
-
-    async def rewind(self) -> None:
-        """Begin again with the oldest message that is not done."""
-        await self._store.flush()
-        self._cursors.clear()
-        self._taken.clear()
 
 
 @final
@@ -207,9 +127,9 @@ class Queues:
         """Return the queues that are not empty and how many messages they hold."""
         return [(queue.key, queue.count) for queue in self._queues.values() if queue.blocks]
 
-    def delivered(self) -> list[tuple[str, str, int]]:
-        """Return for each sink and sender how many messages the sink has, since the start."""
-        return [(*names, outlet.delivered) for names, outlet in self._outlets.items()]
+    def outlets(self) -> list[tuple[str, str, Outlet]]:
+        """Return the outlet of each sink and sender."""
+        return [(*names, outlet) for names, outlet in self._outlets.items()]
 
     async def put(self, entries: list[Entry]) -> None:
         """Accept messages; returns when they would survive a power cut.
@@ -282,6 +202,18 @@ class Queues:
         await asyncio.shield(self._flushing)
 
     # For outlets.
+
+    def now(self) -> float:
+        """Return steady seconds."""
+        return self._clock.monotonic()
+
+    def age_s(self, message: Stored) -> float:
+        """Return how long ago a message was accepted, seconds."""
+        return max(0.0, self._mark + self._clock.monotonic() - message.enqueued_at)
+
+    def priority(self, message: Stored) -> int:
+        """Return the priority that a message has."""
+        return self._by_number[message.id >> SEQUENCE_BITS].key.priority
 
     async def read(self, queue: Queue, after: int, last: int) -> list[Stored]:
         """Return messages of a queue behind an id up to another, as many as are taken at once."""

@@ -18,6 +18,7 @@ import structlog
 from msgspec import Struct
 
 from muster.edge.hub.database import SQL, decoded
+from muster.edge.measures import Summary, one_of
 from muster.edge.upstream.base import HubError, NoLinkError
 from muster.errors import MusterError, PreconditionFailedError
 from muster.model import twin as twin_rules
@@ -99,6 +100,8 @@ class Twins:
         cloud: to be set before it is used.
         reads: twins each client has read, since the start.
         patches: patches of reported properties each client has sent.
+        reading: how long reading a twin took, by where it came from, `upstream` or `edgehub`.
+        reporting: how long the cloud took for reported properties of each client, seconds.
     """
 
     def __init__(self, engine: Engine, clients: Clients, broker: Broker) -> None:
@@ -112,6 +115,8 @@ class Twins:
         self.cloud: Cloud | None = None
         self.reads: Counter[IdentityRef] = Counter()
         self.patches: Counter[IdentityRef] = Counter()
+        self.reading: dict[tuple[str, IdentityRef], Summary] = {}
+        self.reporting: dict[IdentityRef, Summary] = {}
         clients.watch(self)
 
     async def load(self, names: list[IdentityRef]) -> None:
@@ -140,6 +145,8 @@ class Twins:
         Raises:
             UnavailableError: the disk does not answer.
         """
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         if self.cloud is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ANSWER_S):
@@ -147,13 +154,14 @@ class Twins:
         async with self._lock(ref):
             copy = await self._copy(ref)
             await self._push(ref, copy)
-            await self._fetch(ref, copy)
+            source = "upstream" if await self._fetch(ref, copy) else "edgehub"
             # Without a copy the client is told of an empty twin, and of the difference later.
             seen: JsonObject | None = None if copy.desired_version else {}
             if copy.seen != seen:
                 copy.seen = seen
                 await self._save(ref, copy)
             self.reads[ref] += 1
+            one_of(self.reading, (source, ref)).observe(loop.time() - began)
             return copy.view()
 
     async def report(self, ref: IdentityRef, patch: JsonObject, version: int | None) -> int:
@@ -269,17 +277,17 @@ class Twins:
         copy.seen = None
         await self._save(ref, copy)
 
-    async def _fetch(self, ref: IdentityRef, copy: Copy) -> None:
-        """Bring the copy up to date, if the cloud answers."""
+    async def _fetch(self, ref: IdentityRef, copy: Copy) -> bool:
+        """Bring the copy up to date, if the cloud answers; tell whether it does."""
         session = None if self.cloud is None else self.cloud.session(ref)
         if session is None:
-            return
+            return False
         try:
             async with asyncio.timeout(ANSWER_S):
                 found = await session.twin()
         except (NoLinkError, HubError, TimeoutError) as error:
             _log.info("twin not fetched", identity=ref.text, reason=str(error))
-            return
+            return False
         desired, reported = found["desired"], found["reported"]
         version = desired["$version"]
         news = twin_rules.without_service_members(desired)
@@ -289,20 +297,24 @@ class Twins:
         reported_version = reported["$version"] + len(copy.pending)
         if (version, news, known) == (copy.desired_version, copy.desired, copy.reported):
             copy.reported_version = reported_version
-            return
+            return True
         if copy.desired_version and copy.seen is None and news != copy.desired:
             copy.seen = copy.desired
         copy.desired, copy.desired_version = news, version
         copy.reported, copy.reported_version = known, reported_version
         await self._save(ref, copy)
+        return True
 
     async def _push(self, ref: IdentityRef, copy: Copy) -> None:
         """Pass on what was reported, as far as the cloud takes it now."""
         session = None if self.cloud is None else self.cloud.session(ref)
+        loop = asyncio.get_running_loop()
         while copy.pending and session is not None:
+            began = loop.time()
             try:
                 async with asyncio.timeout(ANSWER_S):
                     await session.report(copy.pending[0])
+                one_of(self.reporting, ref).observe(loop.time() - began)
             except (NoLinkError, TimeoutError):
                 return
             except HubError as error:

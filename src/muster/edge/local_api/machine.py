@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
+import msgspec
+
 from muster import __version__
+from muster.edge.identity import AGENT, container_name
 from muster.edge.settings import DpsProvisioning, Reprovisioning
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from muster.clock import Clock
     from muster.edge.settings import Settings
 
@@ -64,8 +70,12 @@ class Machine:
         }
         return {**self._settings.additional_info, **known}
 
-    def resources(self, docker_stats: str) -> JsonObject:
-        """Return how it does; CPU in percent since this was asked last."""
+    def resources(self, usage: Sequence[JsonObject]) -> JsonObject:
+        """Return how it does; CPU in percent since this was asked last.
+
+        Args:
+            usage: of running modules, as `Engine.usage` has it.
+        """
         memory = _memory()
         total = memory.get("MemTotal", 0)
         return {
@@ -75,7 +85,18 @@ class Machine:
             "used_ram": total - memory.get("MemAvailable", total),
             "total_ram": total,
             "disks": _disks(),
-            "docker_stats": docker_stats,
+            "docker_stats": msgspec.json.encode(usage).decode(),
+        }
+
+    def own_usage(self) -> JsonObject:
+        """Return what this process uses, agent and edge hub with it, as `Engine.usage` has it."""
+        spent = os.times()
+        _, resident, *_ = Path("/proc/self/statm").read_text().split()
+        return {
+            "name": container_name(AGENT),
+            "memory_stats": {"usage": int(resident) * _PAGE},
+            "cpu_stats": {"cpu_usage": {"total_usage": int((spent.user + spent.system) * 1e9)}},
+            "pids_stats": {"current": threading.active_count()},
         }
 
     def _used_cpu(self) -> float:

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Final, Protocol, final
 
-import msgspec
 from starlette.responses import Response, StreamingResponse
 
 from muster.edge.engine.base import EngineError
@@ -161,11 +160,7 @@ class ManagementApi:
         return json_response(self._machine.info(version))
 
     async def _resources(self, _request: Request) -> Response:
-        usage = []
-        for engine in self._engines:
-            with contextlib.suppress(EngineError):
-                usage += await engine.usage()
-        return json_response(self._machine.resources(msgspec.json.encode(usage).decode()))
+        return json_response(self._machine.resources(await self._modules.usage()))
 
     async def _support_bundle(self, request: Request) -> Response:
         now = self._clock.now()

@@ -55,6 +55,14 @@ class Modules:
         self._built_in = built_in
         self._locks = locks
 
+    async def usage(self) -> list[JsonObject]:
+        """Return what running modules use, as `Engine.usage` has it, of runtimes that answer."""
+        found: list[JsonObject] = []
+        for engine in self._engines:
+            with contextlib.suppress(EngineError):
+                found += await engine.usage()
+        return found
+
     async def details(self) -> list[JsonObject]:
         """Return all of them as `ModuleDetails` (edge.md 3.2), by name.
 
