@@ -51,9 +51,10 @@ def daemon(
     if shared_instance.place.why_not_official is not None:
         pytest.skip(shared_instance.place.why_not_official)
     run = Run.current()
-    net = f"10.{50 + run.slot % 40}.{run.next_number() % 250}"
+    number = run.next_number() % 250
+    net = f"10.{50 + run.slot % 40}.{number}"
     network = (
-        '[moby_runtime.network]\nname = "edge"\n'
+        f'[moby_runtime.network]\nname = "edge-{number}"\n'
         f'ipam = {{ config = [ {{ subnet = "{net}.0/24", gateway = "{net}.1" }} ] }}\n'
     )
     with EdgeDaemon(

@@ -241,10 +241,14 @@ async def test_what_the_agent_does_is_counted(device: Device) -> None:
     device.session.connect()
     await device.reported(1, 200)
     assert (await device.agent.method("Ping", None)) == (200, None)
-    text = device.agent.metrics.exposition().decode()
+    resources = dict.fromkeys(
+        ("host_uptime", "process_uptime", "used_cpu", "used_ram", "total_ram"), 0
+    )
+    text = device.agent.metrics.exposition({**resources, "disks": []}, [], 0.0).decode()
     assert 'module_name="a",module_version="1.0"} 1.0' in text
     assert 'method_name="ping"} 1.0' in text
-    assert "edgeAgent_deployment_time_seconds_count" in text
+    (deployments,) = [line for line in text.splitlines() if "deployment_time_seconds_count" in line]
+    assert deployments.endswith(" 1.0")
 
 
 # Reports.
