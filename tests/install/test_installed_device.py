@@ -54,23 +54,59 @@ class Installed:
         """Return the process of a module, which is the same as long as nobody restarts it."""
         run = (self._machine.root / f"var/lib/aziot/edged/modules/{module}/run").read_text()
         found = re.search(r"^child (\d+)", run, re.MULTILINE)
-        assert found is not None, run
-        return int(found[1])
+        return int(found[1]) if found else 0
+
+    def supervisor(self, module: str) -> int:
+        return int(self.must("ps", "-o", "ppid=", "-p", str(self.pid(module))))
 
     def journal(self, *options: str) -> str:
         return self.must("journalctl", "-u", "iotedged", "--no-pager", "-o", "cat", *options)
 
 
 def counter() -> dict[str, Any]:
-    """Return a module with a user of its own that has a child which hears nothing."""
+    """Return a module with a user of its own."""
     module = process(
         *("python3", "-u", "-c"),
-        "import itertools, subprocess, time\n"
-        "subprocess.Popen(['setsid', 'sleep', 'infinity'])\n"
-        "for n in itertools.count(): print('count', n); time.sleep(1)",
+        "import itertools, time\nfor n in itertools.count(): print('count', n); time.sleep(1)",
     )
     module["settings"] |= {"user": "plant", "limits": {"memory": "64m", "processes": 20}}
     return module
+
+
+def stray() -> dict[str, Any]:
+    """Return a module with a child that nobody could know for its child."""
+    module = process("sh", "-c", "env -i setsid --fork sleep infinity; exec sleep infinity")
+    module["settings"]["user"] = "plant"
+    return module
+
+
+def eater() -> dict[str, Any]:
+    """Return a module with a child that takes more memory than all of it may have."""
+    module = process(
+        *("python3", "-u", "-c"),
+        "import subprocess, time\n"
+        "eat = 'import time; a = bytearray(40_000_000); time.sleep(1000)'\n"
+        "children = [subprocess.Popen(['python3', '-c', eat]) for _ in range(3)]\n"
+        "while not any(child.poll() for child in children): time.sleep(0.1)\n"
+        "print('ended with', *(child.poll() for child in children)); time.sleep(1000)",
+    )
+    module["settings"] |= {"limits": {"memory": "64m"}}
+    return module
+
+
+def check_limits(machine: Machine, device: Installed, scope: str) -> None:
+    """See that `counter` is limited, by its scope or, where that cannot be, its processes."""
+    controllers = (machine.root / "sys/fs/cgroup/cgroup.controllers").read_text().split()
+    if {"memory", "pids"} <= set(controllers):
+        properties = "--property=MemoryMax,MemorySwapMax,TasksMax"
+        shown = machine.must("systemctl", "show", properties, scope).split()
+        assert set(shown) == {f"MemoryMax={64 << 20}", "MemorySwapMax=0", "TasksMax=21"}
+        machine.wait(lambda: "-9" in machine.must("iotedge", "logs", "eater"), "the end of one")
+    else:
+        print("this machine keeps these controllers in its older hierarchy: limits of processes")
+        limits = machine.must("cat", f"/proc/{device.pid('counter')}/limits")
+        assert re.search(rf"^Max data size +{64 << 20} ", limits, re.MULTILINE)
+        assert re.search(r"^Max processes +20 ", limits, re.MULTILINE)
 
 
 def test_an_installed_device(
@@ -95,12 +131,15 @@ def test_an_installed_device(
         told=f"{key}\n",
     )
     assert "iotedged is running with it" in must("iotedge", "config", "apply")
+    hub, path = shared_instance.hub(), f"/devices/{device_id}"
+    machine.wait(lambda: hub.call("GET", path).status == 200, "the device in its hub")
     must("useradd", "--system", "plant")
     must("useradd", "--groups", "iotedge", "gwen")
     broken = process("true")
     broken["settings"]["user"] = "nobody-knows"
-    deploy(shared_instance, device_id, {"counter": counter(), "broken": broken})
-    device.wait_running("counter", "edgeHub")
+    modules = {"counter": counter(), "stray": stray(), "eater": eater(), "broken": broken}
+    deploy(shared_instance, device_id, modules)
+    device.wait_running("counter", "stray", "edgeHub")
     counting = device.pid("counter")
     assert must("ps", "-o", "user=", "-p", str(counting)).strip() == "plant"
 
@@ -110,6 +149,16 @@ def test_an_installed_device(
     refused = machine.run("su", "plant", "-s", "/bin/sh", "-c", "iotedge list")
     assert refused.returncode == 1
     assert "join the group iotedge" in refused.stderr
+
+    # A module has a control group, which limits it and takes all of it along.
+    scope = must("cat", f"/proc/{counting}/cgroup").strip().split("/")[-2]
+    assert scope.startswith("iotedge-counter-")
+    assert scope in must("systemctl", "list-units", "--plain", "--no-legend", "iotedge-*.scope")
+    check_limits(machine, device, scope)
+    assert must("pgrep", "--count", "--exact", "sleep") == "2\n"
+    must("kill", "-9", str(device.supervisor("stray")))
+    must("iotedge", "restart", "stray")
+    assert must("pgrep", "--count", "--exact", "sleep") == "2\n"
 
     # The service as people look at it.
     assert re.search(r"^    iotedged +Running$", must("iotedge", "system", "status"), re.MULTILINE)

@@ -126,8 +126,6 @@ class Machine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is not None and self._process is not None:
-            print(f"--- {self._name} ---\n{self.run('journalctl', '-n', '200').stdout}")
         self._remove()
 
     def _remove(self) -> None:
@@ -224,7 +222,9 @@ class Machine:
         """Wait until something is so."""
         end = CLOCK.monotonic() + _PATIENCE_S
         while not condition():
-            assert CLOCK.monotonic() < end, f"in vain: {what}"
+            if CLOCK.monotonic() > end:
+                journal = self.run("journalctl", "--lines", "100", "--no-pager", "-o", "cat")
+                raise AssertionError(f"in vain: {what}\n{journal.stdout}{self.boot_log[-2000:]}")
             time.sleep(0.1)
 
 

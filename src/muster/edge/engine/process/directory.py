@@ -25,6 +25,7 @@ import msgspec
 from muster.edge import foreign_json
 from muster.edge.engine.base import WORKLOAD_URI, EngineError, JsonObject, Module, Status
 from muster.edge.engine.process import supervisor
+from muster.edge.engine.process.group import group_of
 from muster.edge.engine.process.settings import Program, User
 from muster.edge.foreign_json import ForeignJsonError
 
@@ -56,6 +57,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         alive: whether it has a supervisor, and so goes on.
         supervisor: process ID and time of start of the supervisor.
         child: process ID of the module's first process; 0 for none.
+        group: path of the module's control group; empty for none.
         started_at: when it began.
         exited_at: when it ended.
         code: what it ended with; `None` where nobody saw that.
@@ -67,6 +69,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     alive: bool = False
     supervisor: tuple[int, str] = (0, "")
     child: int = 0
+    group: str = ""
     started_at: datetime | None = None
     exited_at: datetime | None = None
     code: int | None = None
@@ -105,6 +108,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
             alive=alive and "code" not in values,
             supervisor=(int(pid), start.strip()),
             child=int(values.get("child", "0").split()[0]),
+            group=values.get("group", ""),
             started_at=_moment(values.get("started")),
             exited_at=_moment(values.get("exited")),
             code=int(values["code"]) if "code" in values else None,
@@ -251,24 +255,27 @@ class ModuleDirectory:
             fingerprint=run.fingerprint,
         )
 
-    def launch(self, run: str) -> bytes:
-        """Return what a supervisor is told to begin a run.
+    def launch(self, run: str) -> tuple[tuple[str, ...], bytes]:
+        """Return what a supervisor is begun by, and what it is told to begin a run.
 
         Raises:
             EngineError: see `made`.
         """
         made = self.made()
         program = made.program
+        group = group_of(self.path.name, run, program.limits)
+        limits = {key: str(program.limits[key]) for key in program.limits.keys() - group.limits}
         options = {
             "directory": str(self.path),
             "cwd": program.directory or str(self.path / "work"),
             "run": run,
             "made": made.fingerprint,
-            **{key: str(limit) for key, limit in program.limits.items()},
+            **limits,
+            **({"scope": "yes"} if group.command else {}),
             **({} if program.user is None else _user(program.user)),
         }
         env = {"HOME": options["cwd"], **program.env}
-        return supervisor.pack(options, list(program.command), env)
+        return group.command, supervisor.pack(options, list(program.command), env)
 
 
 def _private(path: str, flags: int) -> int:
@@ -296,23 +303,25 @@ def _description(run: Run) -> str:
     return "exited" if run.code is not None else "ended unseen, with the device or its supervisor"
 
 
-def begin(launch: bytes) -> tuple[int, str]:
+def begin(by: tuple[str, ...], launch: bytes) -> tuple[int, str]:
     """Start a supervisor.
 
     Args:
+        by: a command that becomes it; empty where it is begun as it is.
         launch: what it is told.
 
     Returns:
-        Its process ID, and its answer: `ok`, or `error` and why.
+        Its process ID, and its answer: `ok`, or `error` and why; what `by` says where that fails.
     """
+    command = [*by, sys.executable, "-I", "-S", _program()]
     told = os.memfd_create("launch")
     answer, answers = os.pipe2(os.O_CLOEXEC)
     try:
         os.write(told, launch)
         os.lseek(told, 0, os.SEEK_SET)
         pid = os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-I", "-S", _program()],
+            command[0],
+            command,
             {},
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, told, 0),

@@ -32,7 +32,7 @@ from muster.edge.engine.base import (
     Status,
     check_name,
 )
-from muster.edge.engine.process import supervisor
+from muster.edge.engine.process import group, supervisor
 from muster.edge.engine.process.directory import (
     Made,
     ModuleDirectory,
@@ -174,7 +174,8 @@ class ProcessEngine:
             pid, answer = await asyncio.to_thread(_start, directory, run)
         self._await(pid)
         if answer != "ok":
-            raise EngineError(f"module {name}: {answer.removeprefix('error ')}", 400)
+            reason = answer.removeprefix("error ")
+            raise EngineError(f"module {name}: {reason}", 500 if reason == answer else 400)
 
     def _await(self, pid: int) -> None:
         """Take note when a supervisor that this process started has ended, so that it is gone."""
@@ -294,12 +295,14 @@ class ProcessEngine:
 
 def _start(directory: ModuleDirectory, last: Run) -> tuple[int, str]:
     _sweep(last)
-    return begin(directory.launch(Randomness().uuid()))
+    return begin(*directory.launch(Randomness().uuid()))
 
 
 def _sweep(run: Run) -> None:
     """Kill what a supervisor that was killed itself could not."""
     if run.id and run.code is None and not run.alive:
+        if run.group:
+            group.kill(run.group)
         supervisor.kill_all(lambda: _marked(run.id))
 
 

@@ -7,10 +7,10 @@
 | `packageSource` | a directory of wheels, or the URL of an index | pip's own configuration |
 | `workingDirectory` | absolute path | a directory of its own, which goes when the module goes |
 | `user` | `name`, `name:group`, or the numbers | that of the daemon; another one needs root |
-| `limits.memory` | bytes, or `64m`: what each of its processes may write to | none |
+| `limits.memory` | bytes, or `64m`: what all of it may take (see `group`) | none |
 | `limits.cpuSeconds` | processor time of each of its processes | none |
 | `limits.openFiles` | of each of its processes | the daemon's |
-| `limits.processes` | of its user, in all | none |
+| `limits.processes` | of it, in all (likewise) | none |
 | `limits.log` | bytes, or `10m`: of its log on disk | `10m` |
 
 `image` may stand there, because tools of the official runtime ask for it; nothing is done with it.

@@ -8,7 +8,8 @@ module, and each costs a few megabytes. It lives as long as its module, whatever
 - The record has a fixed size and is overwritten in place, so that a full disk cannot keep an exit
   from being written down.
 - SIGTERM asks the module's process group to end; SIGUSR1 ends it.
-- When the module's first process ends, all that it left behind is killed, as in a container.
+- When the module's first process ends, all that it left behind is killed, as in a container. In a
+  scope of systemd's (see `group`) the module is in a control group below it, which is killed whole.
 - If the supervisor itself is killed, the kernel kills the module's first process.
 """
 
@@ -62,8 +63,8 @@ def pack(options: dict[str, str], command: list[str], env: dict[str, str]) -> by
     Args:
         options: `directory` and `cwd` (paths), `run` (ID of this run), `made` (fingerprint of what
             it was made of, for the record), `uid`, `gid`, `groups` (with spaces between), `memory`
-            (bytes), `cpu` (seconds), `files`, `processes` (numbers) and `log` (bytes); what is left
-            out is not changed or has no limit.
+            (bytes), `cpu` (seconds), `files`, `processes` (numbers), `log` (bytes) and `scope`,
+            where it is in one (see `group`); what is left out is not changed or has no limit.
         command: program and arguments.
         env: all of the environment.
     """
@@ -99,8 +100,8 @@ def write_record(fd: int, values: dict[str, object]) -> None:
 def read_record(data: bytes) -> dict[str, str]:
     """Read what `write_record` wrote.
 
-    That is `run`, `made`, `supervisor`, `child`, `started`, `error` where it did not begin, and at
-    the end `exited`, `code` and `lost`, the lines that the log has to tell of yet.
+    That is `run`, `made`, `supervisor`, `group`, `child`, `started`, `error` where it did not
+    begin, and at the end `exited`, `code` and `lost`, the lines that the log has to tell of yet.
 
     Processes are an ID and, after a space, the time of their start; moments are nanoseconds.
     """
@@ -279,6 +280,21 @@ class Log:
 # Running the module.
 
 
+def _own_group() -> str:
+    """Make a control group for the module below the scope of this supervisor."""
+    with open("/proc/self/cgroup", "rb") as file:  # noqa: PTH123 - no pathlib here
+        scope = os.fsdecode(file.read()).rpartition("0::")[2].strip()
+    group = f"/sys/fs/cgroup{scope}/module"
+    os.mkdir(group)  # noqa: PTH102 - no pathlib here
+    return group
+
+
+def _tell_kernel(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY)
+    os.write(fd, text.encode())
+    os.close(fd)
+
+
 def _lock(path: str) -> int:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     for _ in range(_LOCK_TRIES):
@@ -293,6 +309,7 @@ def _lock(path: str) -> int:
 
 def _become(
     order: tuple[dict[str, str], list[str], dict[str, str]],
+    group: str,
     out: tuple[int, int],
     report: int,
     prctl: Callable[[int, int], int] | None,
@@ -302,6 +319,8 @@ def _become(
     code, what = _NOT_RUNNABLE, "start"
     try:
         supervisor = os.getppid()
+        if group:
+            _tell_kernel(f"{group}/cgroup.procs", "0")
         os.setsid()
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
         os.dup2(out[0], 1)
@@ -421,11 +440,8 @@ def main() -> None:
         last = read_record(os.pread(record, RECORD_SIZE, 0))
         log = Log(f"{directory}/log", int(options["log"]), int(last.get("lost", 0)))
         me = f"{os.getpid()} {stat_of(os.getpid())[19]}"
-        values: dict[str, object] = {
-            "run": options["run"],
-            "made": options["made"],
-            "supervisor": me,
-        }
+        values: dict[str, object] = {key: options[key] for key in ("run", "made")}
+        values |= {"supervisor": me, "group": _own_group() if "scope" in options else ""}
         write_record(record, values)
         out, err, report = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
         values["started"] = time.time_ns()
@@ -435,7 +451,7 @@ def main() -> None:
         return
     if child == 0:
         env[RUN_VARIABLE] = options["run"]
-        _become((options, command, env), (out[1], err[1]), report[1], prctl)
+        _become((options, command, env), str(values["group"]), (out[1], err[1]), report[1], prctl)
     for fd in (out[1], err[1], report[1]):
         os.close(fd)
     _supervise(record, log, values, child, (out[0], err[0], report[0], wake))
@@ -459,6 +475,8 @@ def _supervise(
         _say("ok")
         _watch(log, streams, wake, child)
         _signal_group(child, signal.SIGKILL)
+        with suppress(OSError):  # there is none, or the kernel is older than 5.14
+            _tell_kernel(f"{values['group']}/cgroup.kill", "1")
         kill_all(lambda: descendants(os.getpid()))
         while streams and (ready := select.select(list(streams), [], [], 0)[0]):
             _drain(log, streams, ready)
