@@ -11,10 +11,9 @@ from muster.edge.hub.amqp_identity import MAX_QUEUED
 from muster.edge.hub.mqtt_session import MAX_WAITING, REQUEST_PACE
 from muster.errors import MusterError
 from muster.model.method import MAX_PAYLOAD
-from muster.net.paced_line import PacedLine
+from muster.net.amqp_requests import RequestLine
 from muster.net.routing import decode_json
 from muster.wire.amqp import messages, method_messages, twin_messages
-from muster.wire.amqp.errors import RemoteProtocolError
 from muster.wire.amqp.link import ReceivingLink
 from muster.wire.amqp.performatives import Error
 from muster.wire.amqp.twin_messages import MAX_REQUEST, TwinAnswer, TwinOperation
@@ -87,22 +86,18 @@ class _Twin(LinkHandler):
     def __init__(self, identity: AmqpIdentity, link: Link) -> None:
         self._identity = identity
         self._link = link
-        self._line: PacedLine[Delivery] = PacedLine(
+        self._line = RequestLine(
+            link,
             REQUEST_PACE,
             identity.services.clock,
+            most=MAX_WAITING,
             serve=self._serve,
-            served=self._served,
             failed=self._failed,
-            over=lambda: not link.attached,
         )
 
     def received(self, deliveries: list[Delivery]) -> None:
         """Take requests; they are served in order, at the pace of `REQUEST_PACE`."""
-        for delivery in deliveries:
-            self._line.add(delivery)
-        if len(self._line) >= MAX_WAITING and isinstance(self._link, ReceivingLink):
-            # Requests come settled, which would earn them new credit at once.
-            self._link.set_credit(0)
+        self._line.received(deliveries)
 
     def detached(self) -> None:
         """No answers to what waits, no changes any more."""
@@ -113,22 +108,12 @@ class _Twin(LinkHandler):
             identity.subscribed = None
         identity.remove(link)
 
-    def _served(self) -> None:
-        if len(self._line) <= MAX_WAITING // 2 and isinstance(self._link, ReceivingLink):
-            self._link.set_credit(MAX_WAITING)
-
     def _failed(self) -> None:
-        # What stands behind it would never be answered.
         self._identity.client.detach(self._link, Error(INTERNAL))
 
-    async def _serve(self, delivery: Delivery) -> None:
+    async def _serve(self, delivery: Delivery, request: Message) -> None:
         identity = self._identity
         services = identity.services
-        try:
-            request = messages.decode(delivery.payload)
-        except RemoteProtocolError as error:
-            delivery.reject(Error(error.condition, error.description))
-            return
         try:
             answer = await self._answer(request)
         except MusterError as error:

@@ -11,11 +11,11 @@ from muster.errors import MusterError
 from muster.hub.endpoints import amqp_errors, amqp_faults, errors
 from muster.hub.endpoints.amqp_link import LinkHandler
 from muster.hub.endpoints.request_pace import MAX_WAITING, REQUEST_PACE
-from muster.net.paced_line import PacedLine
+from muster.net.amqp_requests import RequestLine
 from muster.net.peer import SLOW_READER
 from muster.net.routing import decode_json
 from muster.wire.amqp import messages, twin_messages
-from muster.wire.amqp.errors import RESOURCE_LIMIT_EXCEEDED, RemoteProtocolError
+from muster.wire.amqp.errors import RESOURCE_LIMIT_EXCEEDED
 from muster.wire.amqp.link import ReceivingLink
 from muster.wire.amqp.pairs import Pairs
 from muster.wire.amqp.performatives import Error
@@ -94,22 +94,18 @@ class _TwinLink(LinkHandler):
     def __init__(self, device: AmqpDevice, link: Link) -> None:
         self._device = device
         self._link = link
-        self._line: PacedLine[Delivery] = PacedLine(
+        self._line = RequestLine(
+            link,
             REQUEST_PACE,
             device.services.clock,
+            most=MAX_WAITING,
             serve=self._serve,
-            served=self._served,
             failed=self._failed,
-            over=lambda: not link.attached,
         )
 
     def received(self, deliveries: list[Delivery]) -> None:
         """Take requests; they are served in order, at the pace of `REQUEST_PACE`."""
-        for delivery in deliveries:
-            self._line.add(delivery)
-        if len(self._line) >= MAX_WAITING and isinstance(self._link, ReceivingLink):
-            # Requests come settled, which would earn them new credit at once.
-            self._link.set_credit(0)
+        self._line.received(deliveries)
 
     def detached(self) -> None:
         """No answers to what waits, no changes any more."""
@@ -120,21 +116,11 @@ class _TwinLink(LinkHandler):
             device.twin.subscribed = None
         device.remove(link)
 
-    def _served(self) -> None:
-        if len(self._line) <= MAX_WAITING // 2 and isinstance(self._link, ReceivingLink):
-            self._link.set_credit(MAX_WAITING)
-
     def _failed(self) -> None:
-        # What stands behind it would never be answered.
         self._device.client.detach(self._link, Error(amqp_errors.INTERNAL))
 
-    async def _serve(self, delivery: Delivery) -> None:
+    async def _serve(self, delivery: Delivery, request: Message) -> None:
         device = self._device
-        try:
-            request = messages.decode(delivery.payload)
-        except RemoteProtocolError as error:
-            delivery.reject(Error(error.condition, error.description))
-            return
         try:
             answer = await self._answer(request)
         except MusterError as error:
