@@ -13,9 +13,11 @@ from support.certificates import ClientCertificate, self_signed
 from support.device import unique
 from support.edge_daemon import EdgeDaemon, deploy
 from support.events import events_of, wait_for
+from support.node import run_script, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from support.edge_hub import EdgeDevice
     from support.instance import Instance
@@ -133,6 +135,33 @@ def test_so_has_a_module(instance: Instance, edge: EdgeDevice, own: ClientCertif
         assert instance.hub().must("POST", path, CALL)["status"] == 200
     finally:
         client.shutdown()
+
+
+@pytest.mark.parametrize("transport", ["mqtt", "mqtt-ws", "amqp", "amqp-ws"])
+def test_node_devices(
+    instance: Instance,
+    edge: EdgeDevice,
+    own: ClientCertificate,
+    tmp_path: Path,
+    transport: str,
+) -> None:
+    edge.desire(up=UP)
+    device_id = unique("leaf")
+    edge.certified_leaf(device_id, own)
+    edge.start()
+    edge.wait_applied()
+    other = ClientCertificate.make(tmp_path)
+    context = {
+        "host": edge.hostname,
+        "deviceId": device_id,
+        "transport": transport,
+        "own": {"cert": own.certificate, "key": own.key},
+        "other": {"cert": other.certificate, "key": other.key},
+    }
+    results = run_script(edge, "certificates.js", context)
+    assert value_of(results, "own") is True
+    assert value_of(results, "other")["name"] == "UnauthorizedError"
+    assert len(events_of(instance, device_id, 1)) == 1
 
 
 def test_what_it_said_without_a_link_arrives(
