@@ -279,6 +279,19 @@ async def test_what_ends_a_session(
     assert code == 5
 
 
+async def test_an_edge_hub_that_goes_takes_with_it_whom_it_spoke_for(site: Site) -> None:
+    """Also the modules of its own device, which stay."""
+    ref = site.ref("low/m")
+    await site.parts.modules.create(ref, ModuleRequest(authentication=CERTIFIED))
+    beside = await site.parts.module("low", "keyed")
+    module, keyed = await site.connect("low/m;low"), await site.parts.connect(beside)
+    attempt = site.parts.connections.begin(ref, _chain("low/m;low"))
+    await _no_edge(site, "low")
+    await module.gone()
+    assert attempt.barred
+    assert not keyed.peer.closed
+
+
 async def test_what_does_not_end_it(site: Site) -> None:
     client = await site.connect("leaf;low")
     own = await site.parts.device("own", **await site.below("low"))
