@@ -391,6 +391,19 @@ def test_many_filters_in_one_packet(instance: Instance) -> None:
         assert ask(client, "GET/?$rid=1").topic == "$iothub/twin/res/200/?$rid=1"
 
 
+def test_a_device_may_ask_for_messages_without_its_name(instance: Instance) -> None:
+    # The Embedded C SDK subscribes so; nobody gets another's messages by it.
+    device_id, key = created(instance)
+    other, _ = created(instance)
+    with hub_login(instance, device_id, key) as client:
+        assert client.subscribe("devices/+/messages/devicebound/#", qos=1) == [1]
+        instance.hub().send_message(other, b"not for us")
+        instance.hub().send_message(device_id, b"for us")
+        packet = client.answer()
+        assert packet.topic.startswith(f"devices/{device_id}/messages/devicebound/")
+        assert packet.payload == b"for us"
+
+
 # Twins.
 
 

@@ -67,15 +67,12 @@ class Deliveries:
 
     def subscribed(self, filters: TopicFilters | None) -> None:
         """Deliver from now on what these filters ask for."""
-        everything = f"{self._own}/#"
-        devicebound = f"{self._own}/messages/devicebound/#"
-        self._message_qos = device_filters.granted(filters, devicebound, everything)
-        if not self._ref.module_id:
-            return
-        self._input_qos = device_filters.granted(filters, f"{self._own}/inputs/#", everything)
+        ref = self._ref
+        self._message_qos = device_filters.granted(filters, device_filters.message_filters(ref))
+        self._input_qos = device_filters.granted(filters, device_filters.input_filters(ref))
         if self._input_qos is not None and self._feeding is None and not self._closed:
             # Inputs are of modules of this device; those of others have theirs elsewhere.
-            if self._ref.device_id == self._services.device_id:
+            if ref.device_id == self._services.device_id:
                 self._feeding = spawn(self._feed(), "edge hub inputs")
         elif self._input_qos is None and self._feeding is not None:
             self._feeding.cancel()

@@ -33,9 +33,7 @@ _PACKET_IDS: Final = 0xFFFF
 
 def granted(ref: IdentityRef, filters: TopicFilters | None) -> int | None:
     """Return the QoS at which a session wants messages, `None` when it does not."""
-    own = own_topic(ref)
-    wanted = (f"{own}/messages/devicebound/#", f"{own}/#")
-    return device_filters.granted(filters, *(wanted if ref.module_id else wanted[:1]))
+    return device_filters.granted(filters, device_filters.message_filters(ref))
 
 
 def topic(ref: IdentityRef, delivery: Delivery) -> str:

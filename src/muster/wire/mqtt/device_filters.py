@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final, Protocol, TypeAlias
 
 import msgspec
@@ -20,7 +21,10 @@ METHODS: Final = "$iothub/methods/POST/#"
 MAX_FILTERS: Final = 50
 """Filters of one session. Azure documents 5 at a time (hub-device.md 2.2); this is only a bound."""
 
-_SHARED: Final = {text: text for text in (TWIN_RESPONSES, TWIN_DESIRED, METHODS)}
+_ANY_DEVICE: Final = "devices/+/messages/devicebound/#"
+"""How the Embedded C SDK asks for a device's messages (`AZ_IOT_HUB_CLIENT_C2D_SUBSCRIBE_TOPIC`)."""
+
+_SHARED: Final = {text: text for text in (TWIN_RESPONSES, TWIN_DESIRED, METHODS, _ANY_DEVICE)}
 # The documentation also allows the methods of one name.
 _ONE_METHOD: Final = re.compile(rf"\$iothub/methods/POST/{METHOD_NAME}(/#?)?")
 _encode: Final = msgspec.json.Encoder().encode
@@ -63,20 +67,31 @@ def own_topic(ref: Identity) -> str:
     return f"devices/{ref.device_id}"
 
 
+def message_filters(ref: Identity) -> tuple[str, ...]:
+    """Return the filters by which an identity gets cloud-to-device messages."""
+    own = own_topic(ref)
+    return (
+        f"{own}/messages/devicebound/#",
+        f"{own}/#" if ref.module_id else _ANY_DEVICE,
+    )
+
+
+def input_filters(ref: Identity) -> tuple[str, ...]:
+    """Return the filters by which a module gets what routes send to it; none for a device."""
+    own = own_topic(ref)
+    return (f"{own}/inputs/#", f"{own}/#") if ref.module_id else ()
+
+
 def allowed(ref: Identity, topic_filter: str) -> bool:
     """Tell whether an identity may subscribe to a filter (hub-device.md 2.3)."""
     if topic_filter in _SHARED:
-        return True
-    tails: tuple[str, ...] = ("/messages/devicebound/#",)
-    if ref.module_id:
-        tails += ("/inputs/#", "/#")
-    own = own_topic(ref)
-    if topic_filter.startswith(own) and topic_filter[len(own) :] in tails:
+        return topic_filter != _ANY_DEVICE or not ref.module_id
+    if topic_filter in message_filters(ref) or topic_filter in input_filters(ref):
         return True
     return bool(_ONE_METHOD.fullmatch(topic_filter))
 
 
-def granted(filters: TopicFilters | None, *wanted: str) -> int | None:
+def granted(filters: TopicFilters | None, wanted: Iterable[str]) -> int | None:
     """Return the highest QoS that one of these filters was granted, `None` when none is there."""
     if not filters:
         return None
