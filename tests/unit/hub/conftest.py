@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from muster.clock import ManualClock
+from unit.hub.deployment_parts import Deploying
 from unit.hub.hub_parts import Parts, build
 from unit.hub.hub_rest import Rest
 
@@ -32,3 +33,8 @@ def rest(parts: Parts) -> Rest:
     return Rest(
         parts, (route for each in parts.http for route in each.routes()), parts.access.group
     )
+
+
+@pytest.fixture
+def deploying(parts: Parts) -> Deploying:
+    return Deploying(parts)

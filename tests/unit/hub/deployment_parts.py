@@ -13,11 +13,12 @@ from muster.hub.targets import Targets
 from muster.hub.twins import TwinProperties, TwinRequest
 from muster.model.configuration import ConfigurationRequest, Content
 from muster.model.identity import IdentityRef
+from muster.wire.mqtt.packets import Subscribe
 
 if TYPE_CHECKING:
     from muster.hub.twins import ServiceTwin
     from muster.model.configuration import Configuration
-    from unit.hub.hub_parts import Parts
+    from unit.hub.hub_parts import Client, Parts
 
 DESIRED = "properties.desired"
 
@@ -123,3 +124,23 @@ def layer(**modules: dict[str, Any]) -> Content:
 
 def module(image: str) -> dict[str, Any]:
     return {"type": "docker", "settings": {"image": image}}
+
+
+def plain(section: dict[str, Any]) -> dict[str, Any]:
+    """Return properties without the members of the service."""
+    return {name: value for name, value in section.items() if not name.startswith("$")}
+
+
+async def agent(deploying: Deploying) -> Client:
+    """Connect the agent of the device e1, which hears of desired properties."""
+    hub = deploying.parts.hub.id
+    ref = IdentityRef(hub, "e1", "$edgeAgent")
+    found = await deploying.parts.modules.get(ref)
+    key = found.authentication.symmetric_key
+    assert key is not None
+    assert key.primary_key is not None
+    token = deploying.parts.token(ref, key.primary_key)
+    client = await deploying.parts.connect(ref, password=token)
+    client.send(Subscribe(1, [("$iothub/twin/PATCH/properties/desired/#", 0)]))
+    await client.take()
+    return client
