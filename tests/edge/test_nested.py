@@ -1,8 +1,8 @@
 """An edge device below another: it reaches that one and nobody else (edge.md 2.4, 6.5).
 
-Two real `iotedged`, each in a site of its own (`support.site`), the site of the lower one behind
-that of the upper. Below the lower one are modules and a leaf device, all with the official SDK.
-Ledgers count every message up to the hub's event stream, while either link is cut.
+Two or three real `iotedged`, each in a site of its own (`support.site`), the site of the lower one
+behind that of the upper. Below the lowest are modules and a leaf device, all with the official SDK.
+Ledgers count every message up to the hub's event stream, while links are cut.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support.certificates import ClientCertificate, self_signed
 from support.device import unique
 from support.edge_daemon import EdgeDaemon, deploy, manifest
 from support.edge_ledger import MODULES, ROUTES, DeviceLedger
@@ -25,6 +26,7 @@ from support.site import Site, why_none
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from support.instance import Instance
 
@@ -36,95 +38,131 @@ pytestmark = [
 TRAFFIC_S = float(os.environ.get("MUSTER_TEST_TRAFFIC_S", "3"))
 PATIENCE_S = 120.0
 UP = {"up": "FROM /messages/* INTO $upstream"}
+LOWEST = ROUTES | {
+    "leaf": "FROM /messages/* WHERE NOT IS_DEFINED($connectionModuleId) INTO $upstream"
+}
 _DIAL = "import socket, sys; socket.create_connection((sys.argv[1], 443), 3)"
 
 
-class Pair:
-    """An edge device, and one below it.
+class Tower:
+    """Edge devices above each other. The lowest one has modules and a leaf device.
+
+    Args:
+        instance: where they belong.
+        stack: closes them.
+        levels: how many.
 
     Attributes:
-        upper: the runtime of the one.
-        lower: that of the other.
+        upper: the runtime of the one on top.
+        lower: that of the lowest.
     """
 
-    def __init__(self, instance: Instance, stack: ExitStack) -> None:
+    def __init__(self, instance: Instance, stack: ExitStack, levels: int = 2) -> None:
         self.instance = instance
         self.hub = instance.hub()
-        self.upper_id, self.lower_id = unique("upper"), unique("lower")
+        self.ids = [unique(f"level-{level}") for level in range(levels)]
+        self.lower_id = self.ids[-1]
         self.leaf_id = f"{self.lower_id}-leaf"
-        self.upper_site = stack.enter_context(Site(instance.place, "upper.edge"))
-        self.lower_site = stack.enter_context(
-            Site(instance.place, "lower.edge", above=self.upper_site)
-        )
-        self.upper = stack.enter_context(self._daemon(self.upper_site))
-        self.lower = stack.enter_context(self._daemon(self.lower_site))
+        self.sites: list[Site] = []
+        self.daemons: list[EdgeDaemon] = []
+        for level in range(levels):
+            above = self.sites[-1] if self.sites else None
+            site = stack.enter_context(Site(instance.place, f"level-{level}.edge", above))
+            stack.callback(site.power_cut)
+            self.sites.append(site)
+            daemon = EdgeDaemon(instance, address="0.0.0.0", hostname=site.hostname, site=site)
+            self.daemons.append(stack.enter_context(daemon))
+        self.upper, self.lower = self.daemons[0], self.daemons[-1]
         self.modules = DeviceLedger(self.lower.directory / "ledger")
         self.leaf = DeviceLedger(self.lower.directory / "leaf")
         self.losses = 0
         self._stack = stack
-        stack.callback(self.lower_site.power_cut)
-
-    def _daemon(self, site: Site) -> EdgeDaemon:
-        return EdgeDaemon(self.instance, address="0.0.0.0", hostname=site.hostname, site=site)
+        self._leaf_env: dict[str, str] = {}
 
     # Bringing them up.
 
     def start_upper(self) -> None:
-        """Start the upper one, provisioned by DPS, and wait until its CA is there."""
+        """Start the one on top, provisioned by DPS, and wait until its CA is there."""
         key, _ = self.instance.dps.enroll(
-            self.upper_id,
+            self.ids[0],
             capabilities={"iotEdge": True},
             iotHubs=[self.instance.place.hubs[0]],
             allocationPolicy="hashed",
         )
-        self.upper.configure(self.upper_id, key)
+        self.upper.configure(self.ids[0], key)
         self.upper.begin()
-        path = f"/devices/{self.upper_id}"
+        path = f"/devices/{self.ids[0]}"
         wait_for(lambda: self.hub.call("GET", path).status == 200, PATIENCE_S)
-        deploy(self.instance, self.upper_id, {}, routes=UP)
-        wait_for(self.upper.root.exists, PATIENCE_S)
+        self.open(0)
 
-    def make_lower(self, *, below: bool = True) -> None:
-        """Make the lower one's identity, below the upper one or below nobody, as people do."""
-        parent = ("--parent", self.upper_id) if below else ()
+    def make(self, level: int, *, below: bool = True) -> None:
+        """Make the identity of one below another, or below nobody, as people do."""
+        parent = ("--parent", self.ids[level - 1]) if below else ()
         made = self.instance.cli(
-            *("device", "create", self.lower_id, "--edge", *parent, "--show-keys"),
+            *("device", "create", self.ids[level], "--edge", *parent, "--show-keys"),
             *("--hub", self.instance.place.hubs[0]),
         )
         key = made["authentication"]["symmetricKey"]["primaryKey"]
-        self.lower.configure_below(
-            f"HostName={self.hub.host};DeviceId={self.lower_id};SharedAccessKey={key}", self.upper
+        self.daemons[level].configure_below(
+            f"HostName={self.hub.host};DeviceId={self.ids[level]};SharedAccessKey={key}",
+            self.daemons[level - 1],
         )
 
-    def start_leaf(self) -> None:
-        """Start the leaf device below the lower one."""
+    def open(self, level: int) -> None:
+        """Have one send on what comes from below; without a route, that would be dropped."""
+        deploy(self.instance, self.ids[level], {}, routes=UP)
+        path = f"/twins/{self.ids[level]}/modules/$edgeHub"
+
+        def is_open() -> bool:
+            properties = self.hub.must("GET", path)["properties"]
+            wanted = properties["desired"]["$version"]
+            return bool(properties["reported"].get("lastDesiredVersion") == wanted)
+
+        wait_for(is_open, PATIENCE_S)
+
+    def make_leaf(self, certificate: ClientCertificate | None = None) -> None:
+        """Make a leaf device below the lowest one, with a certificate or with a key."""
         scope = self.hub.must("GET", f"/devices/{self.lower_id}")["deviceScope"]
-        key, _ = self.hub.create_device(self.leaf_id, deviceScope=scope)
+        proof = f"HostName={self.hub.host};DeviceId={self.leaf_id}"
+        if certificate is None:
+            key, _ = self.hub.create_device(self.leaf_id, deviceScope=scope)
+            proof += f";SharedAccessKey={key}"
+        else:
+            own = self_signed(certificate.sha256)
+            body = {"deviceScope": scope, "authentication": own}
+            self.hub.must("PUT", f"/devices/{self.leaf_id}", body)
+            self._leaf_env["CERTIFICATE"] = str(certificate.file)
+        self._leaf_env["CONNECTION_STRING"] = f"{proof};GatewayHostName={self.lower.hostname}"
+
+    def start_leaf(self) -> None:
+        """Start the leaf device."""
         wait_for(self.lower.root.exists, PATIENCE_S)
-        program = str(MODULES / "leaf.py")
-        with (self.leaf.directory / "log").open("wb") as log:
+        env = {"LEDGER": str(self.leaf.directory), "TRUST": str(self.lower.root)}
+        with (self.leaf.directory / "log").open("ab") as log:
             process = subprocess.Popen(
-                self.lower_site.command(sys.executable, program),
+                self.sites[-1].command(sys.executable, str(MODULES / "leaf.py")),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={
-                    **os.environ,
-                    "LEDGER": str(self.leaf.directory),
-                    "TRUST": str(self.lower.root),
-                    "CONNECTION_STRING": f"HostName={self.hub.host};DeviceId={self.leaf_id};"
-                    f"SharedAccessKey={key};GatewayHostName={self.lower.hostname}",
-                },
+                env={**os.environ, **env, **self._leaf_env},
             )
         self._stack.callback(process.wait)
         self._stack.callback(process.kill)
+
+    def power_cut(self) -> None:
+        """Kill everything that runs in the lowest site."""
+        self.losses += 1
+        process, self.lower.process = self.lower.process, None
+        self.sites[-1].power_cut()
+        if process is not None:
+            process.wait()
 
     def configure_lower(self, name: str, modules: dict[str, Any], priority: int) -> None:
         """Deploy by tags, at scale."""
         body = {
             "id": name,
             "schemaVersion": "2.0",
-            "content": manifest(modules, routes=ROUTES | UP),
+            "content": manifest(modules, routes=LOWEST),
             "targetCondition": f"tags.line = '{self.lower_id}'",
             "priority": priority,
         }
@@ -155,120 +193,147 @@ class Pair:
         """See that nothing is missing."""
         self.modules.stop()
         self.leaf.stop()
-        again = sum(
-            daemon.log_text().count("no connection to the hub")
-            for daemon in (self.upper, self.lower)
-        )
+        again = sum(daemon.log_text().count("no connection to the hub") for daemon in self.daemons)
         losses = self.losses + again
         print(self.modules.settle(self.instance, self.lower_id, losses))
         print(self.leaf.settle_upward(self.instance, self.leaf_id, losses))
 
 
 @pytest.fixture
-def pair(shared_instance: Instance) -> Iterator[Pair]:
-    with ExitStack() as stack:
-        yield Pair(shared_instance, stack)
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as made:
+        yield made
 
 
-def test_an_edge_device_below_another(pair: Pair) -> None:
-    hub = pair.hub
-    pair.start_upper()
-    pair.make_lower()
-    tags = {"tags": {"line": pair.lower_id}}
-    hub.must("PATCH", f"/twins/{pair.lower_id}", tags)
-    pair.configure_lower(f"{pair.lower_id}-1", pair.modules.modules(), 10)
-    pair.lower.start()
+def test_an_edge_device_below_another(shared_instance: Instance, stack: ExitStack) -> None:
+    tower = Tower(shared_instance, stack)
+    hub = tower.hub
+    tower.start_upper()
+    tower.make(1)
+    tags = {"tags": {"line": tower.lower_id}}
+    hub.must("PATCH", f"/twins/{tower.lower_id}", tags)
+    tower.configure_lower(f"{tower.lower_id}-1", tower.modules.modules(), 10)
+    tower.lower.start()
 
     # It reaches nobody but the device above it.
     for host, code in (
-        (pair.upper.hostname, 0),
-        (pair.instance.place.hubs[0], 1),
-        (pair.instance.place.dps, 1),
-        (pair.upper_site.gateway, 1),
+        (tower.upper.hostname, 0),
+        (tower.instance.place.hubs[0], 1),
+        (tower.instance.place.dps, 1),
+        (tower.sites[0].gateway, 1),
     ):
-        command = pair.lower_site.command(sys.executable, "-c", _DIAL, host)
+        command = tower.sites[1].command(sys.executable, "-c", _DIAL, host)
         assert subprocess.run(command, capture_output=True, check=False).returncode == code, host
 
     # Twins of agent and edge hub, identities and a deployment by tags.
     wait_for(
-        lambda: pair.reported("$edgeAgent").get("lastDesiredStatus", {}).get("code") == 200,
+        lambda: tower.reported("$edgeAgent").get("lastDesiredStatus", {}).get("code") == 200,
         PATIENCE_S,
     )
-    assert pair.identities() == {"$edgeAgent", "$edgeHub", "sender", "receiver"}
-    pair.modules.wait_received()
-    assert pair.lower.status("sender") == pair.lower.status("receiver") == "running"
-    known = f"{pair.lower_id}/receiver"
-    wait_for(lambda: known in pair.reported("$edgeHub").get("clients", {}), PATIENCE_S)
+    assert tower.identities() == {"$edgeAgent", "$edgeHub", "sender", "receiver"}
+    tower.modules.wait_received()
+    assert tower.lower.status("sender") == tower.lower.status("receiver") == "running"
+    known = f"{tower.lower_id}/receiver"
+    wait_for(lambda: known in tower.reported("$edgeHub").get("clients", {}), PATIENCE_S)
 
     # Each speaks with an identity of its own, and is spoken to.
-    pair.start_leaf()
-    pair.traffic(20)
-    (event,) = events_of(pair.instance, pair.lower_id, 1)
+    tower.make_leaf()
+    tower.start_leaf()
+    tower.traffic(20)
+    (event,) = events_of(tower.instance, tower.lower_id, 1)
     assert event["moduleId"] == "sender"
-    (event,) = events_of(pair.instance, pair.leaf_id, 1)
+    (event,) = events_of(tower.instance, tower.leaf_id, 1)
     assert event.get("moduleId") is None
-    receiver = f"{pair.lower_id}/modules/receiver"
-    wait_for(lambda: pair.call(receiver, [1]) == (200, [1]), PATIENCE_S)
-    wait_for(
-        lambda: pair.call(f"{pair.lower_id}/modules/$edgeAgent", None) == (200, None), PATIENCE_S
-    )
-    wait_for(lambda: pair.call(pair.leaf_id, {"a": 1}) == (200, {"a": 1}), PATIENCE_S)
+    receiver, agent = (f"{tower.lower_id}/modules/{name}" for name in ("receiver", "$edgeAgent"))
+    wait_for(lambda: tower.call(receiver, [1]) == (200, [1]), PATIENCE_S)
+    wait_for(lambda: tower.call(agent, None) == (200, None), PATIENCE_S)
+    wait_for(lambda: tower.call(tower.leaf_id, {"a": 1}) == (200, {"a": 1}), PATIENCE_S)
     hub.must("PATCH", f"/twins/{receiver}", {"properties": {"desired": {"wish": "one"}}})
-    wait_for(lambda: pair.modules.wish() == "one", PATIENCE_S)
-    hub.send_message(pair.leaf_id, b"down")
-    messages = pair.leaf.directory / "messages"
+    wait_for(lambda: tower.modules.wish() == "one", PATIENCE_S)
+    hub.send_message(tower.leaf_id, b"down")
+    messages = tower.leaf.directory / "messages"
     wait_for(lambda: messages.exists() and messages.read_text() == "down\n", PATIENCE_S)
 
-    # The upper link goes: what is below goes on, and so does what it is told locally.
-    pair.losses += 1
-    pair.upper_site.cut()
-    pair.traffic(50)
+    # The upper link goes: what is below goes on.
+    tower.losses += 1
+    tower.sites[0].cut()
+    tower.traffic(50)
     hub.must("PATCH", f"/twins/{receiver}", {"properties": {"desired": {"wish": "two"}}})
-    pair.modules.wait_received()
+    tower.modules.wait_received()
     time.sleep(TRAFFIC_S)
-    pair.upper_site.restore()
-    wait_for(lambda: pair.modules.wish() == "two", PATIENCE_S)
+    tower.sites[0].restore()
+    wait_for(lambda: tower.modules.wish() == "two", PATIENCE_S)
 
-    # The lower one goes, and the power of each.
-    pair.losses += 1
-    pair.lower_site.cut()
-    pair.traffic(50)
+    # The lower link goes, and the daemon above.
+    tower.losses += 1
+    tower.sites[1].cut()
+    tower.traffic(50)
     time.sleep(TRAFFIC_S)
-    pair.lower_site.restore()
-    pair.traffic(20)
-    wait_for(lambda: pair.call(receiver, [2]) == (200, [2]), PATIENCE_S)
-    pair.losses += 1
-    pair.upper.end(signal.SIGKILL)
-    pair.traffic(50)
-    pair.upper.begin()
-    wait_for(lambda: pair.call(receiver, [3]) == (200, [3]), PATIENCE_S)
-    pair.settle()
+    tower.sites[1].restore()
+    tower.traffic(20)
+    wait_for(lambda: tower.call(receiver, [2]) == (200, [2]), PATIENCE_S)
+    tower.losses += 1
+    tower.upper.end(signal.SIGKILL)
+    tower.traffic(50)
+    tower.upper.begin()
+    wait_for(lambda: tower.call(receiver, [3]) == (200, [3]), PATIENCE_S)
+    tower.settle()
 
     # What a deployment does not have any more is deleted where it was made.
-    rest = {"receiver": pair.modules.modules()["receiver"]}
-    pair.configure_lower(f"{pair.lower_id}-2", rest, 20)
-    wait_for(lambda: pair.identities() == {"$edgeAgent", "$edgeHub", "receiver"}, PATIENCE_S)
-    assert pair.lower.end() == 0
-    assert pair.upper.end() == 0
+    rest = {"receiver": tower.modules.modules()["receiver"]}
+    tower.configure_lower(f"{tower.lower_id}-2", rest, 20)
+    wait_for(lambda: tower.identities() == {"$edgeAgent", "$edgeHub", "receiver"}, PATIENCE_S)
+    assert tower.lower.end() == 0
+    assert tower.upper.end() == 0
 
 
-def test_one_that_is_not_below_yet_or_disabled(pair: Pair) -> None:
-    pair.start_upper()
-    pair.make_lower(below=False)
-    pair.lower.start()
-    wait_for(lambda: "not in the scope of this device" in pair.lower.log_text(), PATIENCE_S)
-    # It is nobody's business to be visited: it comes by itself.
-    path = f"/devices/{pair.lower_id}"
-    device = pair.hub.must("GET", path)
-    scope = pair.hub.must("GET", f"/devices/{pair.upper_id}")["deviceScope"]
-    device["parentScopes"] = [scope]
-    pair.hub.must("PUT", path, device, if_match="*")
-    agent = f"{pair.lower_id}/modules/$edgeAgent"
-    wait_for(lambda: pair.call(agent, None) == (200, None), PATIENCE_S)
+def test_one_that_is_not_below_yet_or_disabled(shared_instance: Instance, stack: ExitStack) -> None:
+    tower = Tower(shared_instance, stack)
+    tower.start_upper()
+    tower.make(1, below=False)
+    tower.lower.start()
+    wait_for(lambda: "not in the scope of this device" in tower.lower.log_text(), PATIENCE_S)
+    # Nobody has to go there: it comes by itself.
+    path = f"/devices/{tower.lower_id}"
+    device = tower.hub.must("GET", path)
+    device["parentScopes"] = [tower.hub.must("GET", f"/devices/{tower.ids[0]}")["deviceScope"]]
+    tower.hub.must("PUT", path, device, if_match="*")
+    agent = f"{tower.lower_id}/modules/$edgeAgent"
+    wait_for(lambda: tower.call(agent, None) == (200, None), PATIENCE_S)
 
     for status, expected in (("disabled", 404), ("enabled", 200)):
-        device = pair.hub.must("GET", path)
+        device = tower.hub.must("GET", path)
         device["status"] = status
-        pair.hub.must("PUT", path, device, if_match="*")
-        wait_for(lambda expected=expected: pair.call(agent, None)[0] == expected, PATIENCE_S)
-    assert pair.lower.end() == 0
+        tower.hub.must("PUT", path, device, if_match="*")
+        wait_for(lambda expected=expected: tower.call(agent, None)[0] == expected, PATIENCE_S)
+    assert tower.lower.end() == 0
+
+
+def test_three_levels_and_a_site_that_boots_while_the_cloud_is_away(
+    shared_instance: Instance, stack: ExitStack, tmp_path: Path
+) -> None:
+    tower = Tower(shared_instance, stack, levels=3)
+    tower.start_upper()
+    for level in (1, 2):
+        tower.make(level)
+        tower.daemons[level].start()
+        tower.open(level)
+    tower.modules.deploy(tower.instance, tower.lower_id, routes=LOWEST)
+    # It has no key with which anybody could speak for it: each level does so for the one below.
+    tower.make_leaf(ClientCertificate.make(tmp_path, rsa_key=True))
+    tower.start_leaf()
+    tower.traffic(20)
+    wait_for(lambda: tower.call(tower.leaf_id, {"a": 1}) == (200, {"a": 1}), PATIENCE_S)
+    receiver = f"{tower.lower_id}/modules/receiver"
+    wait_for(lambda: tower.call(receiver, [1]) == (200, [1]), PATIENCE_S)
+
+    tower.losses += 1
+    tower.sites[0].cut()
+    tower.traffic(20)
+    tower.power_cut()
+    tower.lower.begin()
+    tower.start_leaf()
+    tower.traffic(50)
+    tower.sites[0].restore()
+    wait_for(lambda: tower.call(receiver, [2]) == (200, [2]), PATIENCE_S)
+    tower.settle()

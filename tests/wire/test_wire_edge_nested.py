@@ -189,6 +189,25 @@ def test_an_edge_hub_asks_for_who_is_new(below: Below) -> None:
         assert below.behalf(ONE, {"targetDeviceId": target, **chain}).status == 404
 
 
+def test_a_module_that_is_made_anew_is_known_at_once(below: Below) -> None:
+    asked = {"authChain": below.device_id, "targetDeviceId": below.device_id}
+    one = {**asked, "targetModuleId": "thermo"}
+    assert below.behalf(ONE, one).status == 404
+    generations = set()
+    for _ in range(3):
+        # However soon after the last question, which has been answered otherwise.
+        assert below.modules("PUT", "thermo", below.named("thermo")).status == 200
+        keys = {"primaryKey": new_key(), "secondaryKey": new_key()}
+        signed = below.named("thermo", authentication={"type": "sas", "symmetricKey": keys})
+        below.modules("PUT", "thermo", signed, headers={"If-Match": "*"})
+        (found,) = below.behalf(ONE, one).json["modules"]
+        assert found["authentication"]["symmetricKey"] == keys
+        generations.add(found["generationId"])
+        assert below.modules("DELETE", "thermo").status == 204
+        assert below.behalf(ONE, one).status == 404
+    assert len(generations) == 3
+
+
 def test_two_levels_below(edge: EdgeDevice, below: Below) -> None:
     deeper = Below(edge, below.scope)
     leaf = f"{deeper.device_id}-leaf"

@@ -161,11 +161,14 @@ class Hub:
         self.page = ScopePage(devices=[edge("p")])
         self.asked: list[tuple[str, str | None]] = []
         self.reachable = True
+        self.shut = False
 
     async def pages(self, auth_chain: str | None = None) -> AsyncIterator[ScopePage]:
         self.asked.append(("*", auth_chain))
         if not self.reachable:
             raise UnreachableError("no link")
+        if self.shut:
+            raise RefusedError("disabled", status=403)
         yield self.page
 
     async def one(
@@ -221,6 +224,28 @@ async def test_with_a_new_edge_device_come_those_below_it(parts):
     assert hub.asked == [("*", None), ("c", None), ("*", "c;p")]
     assert scope.auth_chain(local("l")) == "l;c;p"
     assert scope.find(local("c", "x")) is not None
+
+
+async def test_nobody_is_forgotten_because_another_device_asks(parts):
+    hub, scope = parts.hub, parts.scope
+    page = ScopePage(devices=[edge("p"), edge("c", "p"), leaf("l", "c"), leaf("m", "p")])
+    hub.page = page
+    await scope.refresh()
+    hub.page = ScopePage(devices=[edge("c", "p")])
+    for name in ("m", "p", "nobody", "l"):
+        assert await scope.ask(local(name), "c")
+    assert set(scope.names()) == {local(name) for name in "pcm"}
+    assert parts.gone == ["l"]
+
+
+async def test_a_new_edge_device_is_known_though_nothing_is_told_of_those_below_it(parts):
+    hub, scope = parts.hub, parts.scope
+    await scope.refresh()
+    hub.page = ScopePage(devices=[edge("p"), edge("c", "p")])
+    hub.shut = True
+    assert await scope.ask(local("c"))
+    assert hub.asked[1:] == [("c", None), ("*", "c;p")]
+    assert scope.auth_chain(local("c")) == "c;p"
 
 
 async def test_a_scope_below_is_renewed_and_nothing_beside_it(parts):

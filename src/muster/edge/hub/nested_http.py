@@ -151,8 +151,7 @@ class NestedHead:
             raise InvalidArgumentError(
                 "Device ID or module ID are not the same in path and body.", code="id-mismatch"
             )
-        chain = await self._chain_of_caller(request)
-        return _passed(await self._registry.put(chain, module, request.headers.get("if-match")))
+        return await self._put_in(await self._chain_of_caller(request), module, request)
 
     async def _delete(self, request: Request) -> Response:
         chain = await self._chain_of_caller(request)
@@ -172,18 +171,24 @@ class NestedHead:
     async def _put_on_behalf(self, request: Request) -> Response:
         body: _Put = decode_json(await read_body(request, _MAX_BODY), _Put)
         chain = await self._chain_of_target(request, body)
-        if_match = request.headers.get("if-match")
-        return _passed(await self._registry.put(chain, body.module, if_match))
+        return await self._put_in(chain, body.module, request)
 
     async def _delete_on_behalf(self, request: Request) -> Response:
         body: _Delete = decode_json(await read_body(request, _MAX_BODY), _Delete)
         return await self._deleted(await self._chain_of_target(request, body), body.module_id)
 
+    async def _put_in(self, chain: str, module: dict[str, Any], request: Request) -> Response:
+        answer = await self._registry.put(chain, module, request.headers.get("if-match"))
+        self._scope.outdated(local(chain.partition(";")[0], str(module.get("moduleId"))))
+        return _passed(answer)
+
     async def _deleted(self, chain: str, module_id: str) -> Response:
         answer = await self._registry.delete(chain, module_id)
         if answer.status == _NO_CONTENT:
             # Whoever has its key is no client of this edge hub any more.
-            await self._scope.drop(local(chain.partition(";")[0], module_id))
+            ref = local(chain.partition(";")[0], module_id)
+            self._scope.outdated(ref)
+            await self._scope.drop(ref)
         return _passed(answer)
 
     # -- scopes --------------------------------------------------------------------------------

@@ -34,8 +34,7 @@ ASK_PACE: Final = Pace(rate=2.0, burst=20)
 _ASK_S: Final = 20.0
 _MOST_ASKED: Final = 1_024
 
-_NOT_THERE: Final = frozenset({403, 404})
-"""The second is the hub's word, the first that of a parent of which it is out of the scope."""
+_NOT_THERE: Final = 404
 _log = structlog.get_logger(__name__)
 
 
@@ -171,12 +170,16 @@ class Scope:
         """
         if not self._may_ask(ref, self._asked):
             return False
+        lineage = self._members.lineage(ref)
+        chain = lineage[1:] if edge is None else self._members.lineage(local(edge))
         try:
             async with asyncio.timeout(_ASK_S), self._lock:
-                lineage = self._members.lineage(ref if edge is None else local(edge))
-                await self._ask(ref, lineage if edge is not None else lineage[1:])
+                page = await self._source.one(
+                    ref.device_id, ref.module_id or None, ";".join(chain) or None
+                )
+                await self._put_with_those_below(of_page(page))
         except RefusedError as error:
-            if error.status not in _NOT_THERE:
+            if error.status != _NOT_THERE:
                 return False
             # Whoever says that somebody is below it is not believed about those who are not.
             if edge is None or edge in (ref.device_id, self._above(ref)):
@@ -185,6 +188,10 @@ class Scope:
             _log.info("identity not asked for", identity=ref.text, reason=str(error))
             return False
         return True
+
+    def outdated(self, ref: IdentityRef) -> None:
+        """Note that an identity has changed: it may be asked for again, however soon."""
+        self._asked.pop(ref, None)
 
     async def drop(self, ref: IdentityRef) -> None:
         """Let an identity go that the hub does not have any more.
@@ -201,20 +208,22 @@ class Scope:
         """Return the edge device above the device of an identity."""
         return next(iter(self._members.lineage(local(ref.device_id))[1:]), None)
 
-    async def _ask(self, ref: IdentityRef, lineage: list[str]) -> None:
-        chain = ";".join(lineage) or None
-        page = await self._source.one(ref.device_id, ref.module_id or None, chain)
-        found = of_page(page)
+    async def _put_with_those_below(self, found: dict[IdentityRef, Member]) -> None:
+        """Take identities, and whoever is below an edge device that was not known."""
         new = [
-            each
+            each.ref
             for each in found.values()
             if each.iot_edge and self._members.find(each.ref) is None
         ]
         await self._put(found, dropped=set())
-        for each in new:
-            # So are those below an edge device that was not known.
-            if lineage := self._members.lineage(each.ref):
-                await self._put(await self._all(";".join(lineage)), dropped=set())
+        for ref in new:
+            lineage = self._members.lineage(ref)
+            try:
+                below = await self._all(";".join(lineage)) if lineage else {}
+            except UpstreamError as error:
+                _log.info("scope not asked for", identity=ref.text, reason=error.message)
+            else:
+                await self._put(below, dropped=set())
 
     async def _all(self, auth_chain: str | None) -> dict[IdentityRef, Member]:
         found: dict[IdentityRef, Member] = {}

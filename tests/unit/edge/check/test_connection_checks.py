@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from muster.auth.sas_token import parse
 from muster.edge.check import connection_checks as checks
 from muster.edge.check.causes import Cause
@@ -63,6 +65,22 @@ def test_below_another_device_the_hub_is_looked_for_there(device: Device) -> Non
     for check in (checks.hub_https, checks.hub_authentication):
         what, _ = problem(check, device.around(), Cause.NAME_UNKNOWN)
         assert what.startswith("DNS: above.invalid cannot be resolved")
+
+
+def test_a_device_above_in_trouble(
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tls_server(tmp_path) as server:
+        trust = f'trust_bundle_cert = "file://{server.ca}"\n'
+        device.write(top=f'parent_hostname = "127.0.0.1"\n{trust}')
+        monkeypatch.setattr(checks, "HTTPS", server.port)  # an ordinary user cannot bind 443
+        server.answer = _answer("401 No", '{"errorMessage": "not in the scope"}')
+        what, fix = problem(checks.hub_authentication, device.around(), Cause.HUB_REFUSES)
+        assert what == "127.0.0.1, the device above, does not let d1 in: HTTP 401 not in the scope"
+        assert "it must be below 127.0.0.1: muster device update d1 --parent ID" in fix
+        server.answer = _answer("500 Oh", '{"errorMessage": "no link"}')
+        what, _ = problem(checks.hub_authentication, device.around(), Cause.HUB_IN_TROUBLE)
+        assert what == "127.0.0.1, the device above, answers with HTTP 500: no link"
 
 
 def test_ports_that_the_device_can_do_without(device: Device) -> None:
