@@ -64,6 +64,7 @@ class Cause(enum.StrEnum):
 
     # The daemon.
     DAEMON_AWAY = "daemon-away", "the daemon does not answer"
+    DAEMON_ELSEWHERE = "daemon-elsewhere", "it was asked where the configuration does not have it"
     DAEMON_FORBIDDEN = "daemon-forbidden", "the user may not use the management socket"
     DAEMON_FOREIGN = "daemon-foreign", "what answers on the management socket is not the daemon"
     CONFIGURATION_NOT_APPLIED = "configuration-not-applied", "the daemon runs with another content"

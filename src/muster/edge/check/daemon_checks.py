@@ -226,6 +226,14 @@ def _ask(around: Surroundings, path: str, kind: type[T]) -> T:
             "try again with sudo, or join the group iotedge",
         ) from None
     except DaemonAwayError as error:
+        configured = around.settings.sockets.management
+        if configured != around.host:
+            raise Problem(
+                Cause.DAEMON_ELSEWHERE,
+                f"the daemon does not answer on {around.host}, and listen.management_uri is "
+                f"{configured}",
+                f"name that one: iotedge -H {configured} check, or set IOTEDGE_HOST to it",
+            ) from None
         raise Problem(
             Cause.DAEMON_AWAY,
             f"the daemon does not answer: {error}",

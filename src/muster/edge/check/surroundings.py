@@ -45,6 +45,7 @@ class Surroundings(msgspec.Struct, kw_only=True):
 
     Attributes:
         options: see there.
+        host: URI of the management socket that is asked.
         ask: returns the daemon's answer to a GET; raises `DaemonAwayError` and `PermissionError`.
         daemon_environment: returns the daemon's environment; raises likewise.
         environment: of this process.
@@ -56,6 +57,7 @@ class Surroundings(msgspec.Struct, kw_only=True):
     """
 
     options: Options
+    host: str
     ask: Callable[[str], Any]
     daemon_environment: Callable[[], Mapping[str, str]]
     environment: Mapping[str, str]

@@ -200,6 +200,7 @@ def surroundings(host: str, options: Options) -> Surroundings:
 
     return Surroundings(
         options=options,
+        host=host,
         ask=ask,
         daemon_environment=daemon_environment,
         environment=os.environ,

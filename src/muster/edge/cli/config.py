@@ -337,7 +337,10 @@ def _write(settings: Settings, out: Path, *, trust: Path | None = None, force: b
         elif not private_file.create(out, text.encode(), 0o600):
             raise there
     except OSError as error:
-        raise CommandError(f"{out} cannot be written", error.strerror or str(error)) from None
+        causes = [error.strerror or str(error)]
+        if isinstance(error, PermissionError):
+            causes.append("try again with sudo, or write it elsewhere with -o")
+        raise CommandError(f"{out} cannot be written", *causes) from None
     click.echo(f"Written to {out}, readable by its owner only.")
     if anchors:
         click.echo(f"{trust} is copied to {_trust_file(out)}.")

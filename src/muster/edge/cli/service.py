@@ -11,7 +11,8 @@ from muster.edge.cli.failures import CommandError
 
 UNIT: Final = "iotedged"
 ENGINE: Final = "docker"
-_PATIENCE_S: Final = 120
+_PATIENCE_S: Final = 300
+"""For systemd: modules have 90 s to stop, and the daemon as much to start again."""
 
 
 def installed() -> bool:
@@ -103,6 +104,11 @@ def last_lines(count: int, unit: str = UNIT) -> list[str]:
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603 - fixed words
-        command, capture_output=True, text=True, check=False, timeout=_PATIENCE_S
-    )
+    try:
+        return subprocess.run(  # noqa: S603 - fixed words
+            command, capture_output=True, text=True, check=False, timeout=_PATIENCE_S
+        )
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(
+            command, 1, "", f"{command[0]} has not come to an end in {_PATIENCE_S} s"
+        )

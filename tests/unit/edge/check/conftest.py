@@ -76,7 +76,8 @@ class Device:
 
     def write(self, more: str = "", base: str = MANUAL, top: str = "") -> None:
         """Write the configuration: top-level keys, the base, and tables."""
-        self.file.write_text(top + base.replace("{home}", str(self.home)) + more)
+        listen = f'\n[listen]\nmanagement_uri = "unix://{self.socket}"\n'
+        self.file.write_text(top + base.replace("{home}", str(self.home)) + more + listen)
         self.file.chmod(0o600)
 
     @contextlib.contextmanager

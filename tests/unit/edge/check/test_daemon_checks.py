@@ -10,6 +10,7 @@ from muster.edge.check import container_checks, daemon_checks
 from muster.edge.check.causes import Cause
 from muster.edge.check.outcome import Result
 from muster.edge.configuration import applied
+from muster.edge.configuration.load import load
 from muster.edge.state import StateDirectory
 from support.users import nobody
 from unit.edge.check.conftest import Device, fine, problem, unix_server
@@ -25,6 +26,16 @@ def test_no_daemon(check: object, device: Device) -> None:
     what, fix = problem(check, device.around(), Cause.DAEMON_AWAY)
     assert what.startswith("the daemon does not answer: The daemon does not answer; nobody listens")
     assert fix.startswith("sudo iotedge system restart")
+
+
+def test_a_daemon_that_listens_elsewhere(device: Device) -> None:
+    around = device.around()
+    elsewhere = f"unix://{device.directory}/elsewhere.sock"
+    device.file.write_text(device.file.read_text().replace(f"unix://{device.socket}", elsewhere))
+    around.configuration = load(device.file)
+    what, fix = problem(daemon_checks.management, around, Cause.DAEMON_ELSEWHERE)
+    assert what.endswith(f", and listen.management_uri is {elsewhere}")
+    assert fix.startswith(f"name that one: iotedge -H {elsewhere} check")
 
 
 @pytest.mark.parametrize("check", ASKING)

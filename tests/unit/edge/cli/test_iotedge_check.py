@@ -23,6 +23,8 @@ source = "manual"
 connection_string = "HostName=hub.invalid;DeviceId=d1;SharedAccessKey=c2l4dGVlbiBieXRlcyBvciBtb3Jl"
 [moby_runtime]
 uri = "unix:///nonexistent/docker.sock"
+[listen]
+management_uri = "unix://{0}/mgmt.sock"
 """
 
 

@@ -17,6 +17,7 @@ from muster.edge.settings import (
     Reprovisioning,
     SymmetricKeyAttestation,
 )
+from support.users import nobody
 from unit.edge.cli.conftest import Run
 
 KEY = "c2l4dGVlbiBieXRlcyBvciBtb3Jl"
@@ -163,6 +164,17 @@ def test_mp_below_another_device(run: Run, tmp_path: Path) -> None:
     done = run(*command, "gateway-01")
     assert done.exit_code == 0, done.output
     assert load(out).settings.parent_hostname == "gateway-01"
+
+
+def test_where_this_user_may_not_write(run: Run, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    run("config", "mp", "--help")  # imports what comes late, as root
+    with nobody():
+        done = run("config", "mp", "-c", STRING, "-o", str(closed / "config.toml"))
+    assert done.exit_code == 1
+    assert "Permission denied\n\tcaused by: try again with sudo" in done.stderr
+    closed.chmod(0o700)
 
 
 def test_import(run: Run, tmp_path: Path) -> None:
