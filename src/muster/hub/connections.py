@@ -277,10 +277,13 @@ class Connections:
 
         attempts = set(filter(meant, self._attempts.get((hub, device_id), ())))
         found = set(filter(meant, self._of_device(hub, device_id)))
+        dropped = self._drop(attempts, found, reason)
         if module_id is None or module_id == EDGE_HUB:
-            attempts.update(self._spoken_for_soon.through(hub, device_id))
-            found.update(self._spoken_for.through(hub, device_id))
-        return self._drop(attempts, found, reason)
+            attempts = set(self._spoken_for_soon.through(hub, device_id))
+            found = set(self._spoken_for.through(hub, device_id))
+            reason = f"'{device_id}', over which an edge hub speaks for it: {reason}"
+            dropped += self._drop(attempts, found, reason)
+        return dropped
 
     # -- asking --------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from muster.edge.upstream.hub_time import STEP_S, HubTime
 from muster.edge.upstream.login import Gateway, Login, Transport, transports
 from muster.edge.upstream.topics import CloudMessage, DesiredPatch, MethodCall, TwinAnswer
 from muster.model import auth_chain
+from muster.model.auth_chain import AuthChain
 from muster.wire.mqtt.device_names import parse_user_name
 from support.edge import ShiftedClock
 
@@ -120,6 +121,19 @@ def test_an_edge_hub_speaks_for_others_with_its_own_token(
     assert token.resource == "hub/devices/edge/modules/$edgeHub"
     assert sas_token.signed_by(token, b"k")
     assert login.path == path
+
+
+# An ID that begins with ? looks like parameters in a user name.
+_IDS = st.text("abcXYZ019-.+%_#*!(),:=@$'", min_size=1, max_size=20)
+
+
+@given(st.lists(_IDS, min_size=2, max_size=6, unique=True), st.none() | _IDS)
+def test_a_chain_arrives_as_it_was_meant(devices: list[str], module_id: str | None) -> None:
+    identity = devices[0] if module_id is None else f"{devices[0]}/{module_id}"
+    chain = AuthChain(identity, tuple(devices))
+    edge_hub = Login(hub_host="hub", device_id=devices[-1], module_id="$edgeHub", key=b"k")
+    name = parse_user_name(Login.on_behalf(edge_hub, chain).connect(0, 60).username or "")
+    assert (name.client_id, auth_chain.parse(name.auth_chain)) == (identity, chain)
 
 
 @pytest.mark.parametrize(
