@@ -33,7 +33,6 @@ UNNAMED = {
     "daemon.lock": "it is empty",
     "edgehub.db-shm": "SQLite makes it anew",
     "edgehub.db-wal": "SQLite leaves out what has no checksum",
-    "server.pem": "it is made anew at each start",
     "ca.key": "its certificate is not used either",
 }
 """Files that nobody has to hear of, and why."""

@@ -261,6 +261,8 @@ class SqliteEngine:
         try:
             self._writing.execute(f"PRAGMA {pragma}").fetchall()
         except sqlite3.Error as error:
+            if self._failing:
+                return  # that has been said
             _log.warning("database not tended", pragma=pragma, reason=str(error))
 
     # The readers' threads.

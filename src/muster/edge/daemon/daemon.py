@@ -12,8 +12,10 @@ on disk. Modules are stopped on SIGTERM (edge.md 3.5) and left as they are on SI
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
+import stat
 from typing import TYPE_CHECKING, Final, TextIO, final
 
 import structlog
@@ -94,7 +96,8 @@ class Daemon:
                 f"{settings.source}: provisioning.source: a device without a hub has no modules"
             )
         settings.home.mkdir(mode=_HOME_MODE, parents=True, exist_ok=True)
-        settings.home.chmod(_HOME_MODE)
+        if stat.S_IMODE(settings.home.stat().st_mode) != _HOME_MODE:
+            settings.home.chmod(_HOME_MODE)
         self._settings = settings
         self._own_log = own_log
         self._arrival = arrival
@@ -238,6 +241,7 @@ class Daemon:
                 await device.close()
 
     async def _start_device(self, found: Provisioned) -> None:
+        told = ""
         while True:
             ground = Ground(
                 settings=self._settings,
@@ -256,7 +260,9 @@ class Daemon:
             try:
                 self._device = await Device.start(ground, found.identity, self)
             except (MusterError, OSError, ValueError) as error:  # a proxy is a ValueError
-                _log.error("the device does not start", reason=str(error), again_s=_AGAIN_S)
+                if str(error) != told:
+                    told = str(error)
+                    _log.error("the device does not start", reason=told, again_s=_AGAIN_S)
                 await asyncio.sleep(_AGAIN_S)
             else:
                 return
@@ -337,7 +343,14 @@ def _locked(home: Path) -> TextIO:
     Raises:
         InUseError: one is in it.
     """
-    file = (home / _LOCK).open("w")
+    path = home / _LOCK
+    try:
+        file = path.open("a")
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        # People are told of a disk that failed, and what runs goes on: a lock needs no writing.
+        file = path.open()
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -164,7 +164,7 @@ class EdgeHub:
         )
         self._absence = Absence(clock)
         self.metrics = HubMetrics(self._services, self._absence, device.hub_host, randomness.uuid())
-        self._ports = Ports(settings.address, certificates, settings.directory, clock)
+        self._ports = Ports(settings.address, certificates, clock)
         self._up = asyncio.Event()
         self._refreshed_at: float | None = None
         self._tasks: list[asyncio.Task[None]] = []

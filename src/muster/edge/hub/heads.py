@@ -47,7 +47,9 @@ class MqttSessions:
         await self._engine.write(Statement(SQL["put_session"], row))
 
     async def forget(self, ref: IdentityRef) -> None:
-        """Drop a session."""
+        """Drop a session; nothing is written where there is none, as for most that ask for it."""
+        if not await self._engine.read(SQL["session"], {"identity": ref.text}):
+            return
         await self._engine.write(Statement(SQL["drop_session"], {"identity": ref.text}))
 
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 import structlog
 from msgspec import Struct
 
-from muster.auth import private_file
 from muster.net.listener import Listener
 from muster.net.tasks import spawn
 from muster.net.tls import server_context
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     from muster.clock import Clock
     from muster.edge.certificates.issuance import IssuedCertificate
@@ -26,7 +26,6 @@ AGAIN_S: Final = 10.0
 """Between attempts to get a certificate or a port."""
 _LOOK_S: Final = 30.0
 _DRAIN_S: Final = 5.0
-_FILE_MODE: Final = 0o600
 _log = structlog.get_logger(__name__)
 
 
@@ -62,16 +61,12 @@ class Ports:
     Args:
         address: to bind; empty for all addresses.
         certificates: issues them.
-        directory: where they are kept for the TLS library, private.
         clock: for their end.
     """
 
-    def __init__(
-        self, address: str, certificates: CertificateSource, directory: Path, clock: Clock
-    ) -> None:
+    def __init__(self, address: str, certificates: CertificateSource, clock: Clock) -> None:
         self._address = address
         self._certificates = certificates
-        self._directory = directory
         self._clock = clock
         self._listeners: dict[str, Listener] = {}
         self._context: ssl.SSLContext | None = None
@@ -114,7 +109,7 @@ class Ports:
             return True
         try:
             issued = await self._certificates()
-            self._context = await asyncio.to_thread(self._load, issued)
+            self._context = await asyncio.to_thread(_context, issued)
         except Exception as error:  # noqa: BLE001 - whoever issues may fail in any way; tried again
             self._complain("no server certificate", str(error))
             return False
@@ -122,16 +117,6 @@ class Ports:
         for listener in self._listeners.values():
             listener.use_context(self._context)
         return True
-
-    def _load(self, issued: IssuedCertificate) -> ssl.SSLContext:
-        certificate, key = self._directory / "server.pem", self._directory / "server.key"
-        private_file.replace(certificate, issued.chain.encode(), _FILE_MODE)
-        private_file.replace(key, issued.key.encode(), _FILE_MODE)
-        try:
-            return server_context(certificate, key, ["http/1.1"], ask_clients=True)
-        finally:
-            with contextlib.suppress(OSError):
-                key.unlink()
 
     async def _open(self, port: Port, context: ssl.SSLContext) -> bool:
         if port.name in self._listeners:
@@ -150,3 +135,22 @@ class Ports:
         if (what + reason) not in self._complaints:
             self._complaints.add(what + reason)
             _log.error(what, reason=reason)
+
+
+def _context(issued: IssuedCertificate) -> ssl.SSLContext:
+    """Load a certificate; the TLS library wants files, so it gets some that are on no disk.
+
+    A disk that is full keeps nobody from connecting, and the key is never written to it.
+    """
+    with _in_memory(issued.chain) as certificate, _in_memory(issued.key) as key:
+        return server_context(certificate, key, ["http/1.1"], ask_clients=True)
+
+
+@contextlib.contextmanager
+def _in_memory(text: str) -> Iterator[Path]:
+    descriptor = os.memfd_create("pem")
+    try:
+        os.write(descriptor, text.encode())
+        yield Path(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
