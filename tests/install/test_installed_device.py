@@ -6,14 +6,17 @@ there is no container engine in it.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from muster.edge.check.causes import Cause
 from muster.edge.daemon.command import BAD_SETTINGS
 from support import machine as machines
 from support.device import unique
+from support.edge_checks import reported
 from support.edge_daemon import deploy, process
 from support.wheels import renumbered
 
@@ -109,6 +112,16 @@ def check_limits(machine: Machine, device: Installed, scope: str) -> None:
         assert re.search(r"^Max processes +20 ", limits, re.MULTILINE)
 
 
+def without_systemd(machine: Machine) -> str:
+    """Hide systemd from the daemon, and return what a check has to say of it."""
+    machine.must("mount", "-t", "tmpfs", "none", "/run/systemd")
+    try:
+        checks = json.loads(machine.run("iotedge", "check", "-o", "json").stdout)["checks"]
+    finally:
+        machine.must("umount", "/run/systemd")
+    return reported(checks, "process-limits", Cause.LIMITS_OF_PROCESSES, "warning")
+
+
 def test_an_installed_device(
     shared_instance: Instance, site: Site, machine: Machine, wheels: Path
 ) -> None:
@@ -160,6 +173,8 @@ def test_an_installed_device(
     must("iotedge", "restart", "stray")
     assert must("pgrep", "--count", "--exact", "sleep") == "2\n"
 
+    assert "systemd does not run" in without_systemd(machine)
+
     # The service as people look at it.
     assert re.search(r"^    iotedged +Running$", must("iotedge", "system", "status"), re.MULTILINE)
     logs = must("iotedge", "system", "logs", "--", "--no-pager")
@@ -187,7 +202,7 @@ def test_an_installed_device(
     # What people do to it.
     assert "Restarted" in must("iotedge", "system", "restart")
     device.wait_running("counter")
-    assert "Reprovisioned" in must("iotedge", "system", "reprovision")
+    assert "reprovisioned" in must("iotedge", "system", "reprovision")
     assert "Stopped" in must("iotedge", "system", "stop")
     assert machine.run("pgrep", "--uid", "plant").returncode == 1
     assert "Down - inactive" in must("iotedge", "system", "status")
@@ -197,6 +212,8 @@ def test_an_installed_device(
     # It starts again with the machine, when nobody can be reached.
     site.cut()
     machine.reboot()
+    # It asks its modules to end before anybody ends them.
+    assert "Stopping iotedge-" not in must("journalctl", "-b", "-1", "--no-pager", "-o", "cat")
     device.wait_running("counter", "edgeHub")
     site.restore()
 

@@ -71,6 +71,10 @@ class Cause(enum.StrEnum):
     CONFIGURATION_ELSEWHERE = "configuration-elsewhere", "the daemon runs with another file"
     CONFIGURATION_UNKNOWN = "configuration-unknown", "with which one it runs cannot be read"
     VERSION_DIFFERS = "version-differs", "the daemon is not of the expected version"
+    LIMITS_OF_PROCESSES = (
+        "limits-of-processes",
+        "a limit of a process module holds for each of its processes only",
+    )
     DAEMON_ENVIRONMENT_FORBIDDEN = (
         "daemon-environment-forbidden",
         "the user may not read the daemon's environment",

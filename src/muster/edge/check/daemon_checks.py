@@ -13,6 +13,7 @@ from muster import __version__
 from muster.edge import foreign_json
 from muster.edge.check.causes import Cause
 from muster.edge.check.outcome import (
+    IGNORED,
     OK,
     DaemonAwayError,
     Outcome,
@@ -36,6 +37,7 @@ class _SystemInfo(msgspec.Struct):
     """What is looked at of the daemon itself."""
 
     version: str
+    limits_shortfall: str = ""
 
 
 class _RuntimeStatus(msgspec.Struct):
@@ -59,6 +61,7 @@ class _Module(msgspec.Struct):
     """What is looked at of a module (`ModuleDetails`, edge.md 3.2)."""
 
     name: str
+    type: str
     status: _Status
     config: _Config
 
@@ -87,6 +90,20 @@ def daemon_version(around: Surroundings) -> Outcome:
             Cause.VERSION_DIFFERS,
             f"the daemon is version {running}, expected is {expected}",
             "sudo iotedge system restart, after an upgrade; else install the expected version",
+        )
+    return OK
+
+
+def process_limits(around: Surroundings) -> Outcome:
+    """See that limits of process modules hold for each module as a whole."""
+    if all(each.type != "process" for each in _ask(around, "/modules", _Modules).modules):
+        return IGNORED
+    if reason := _ask(around, "/systeminfo", _SystemInfo).limits_shortfall:
+        raise warning(
+            Cause.LIMITS_OF_PROCESSES,
+            f"a limit holds for each process of a module, not for all of it: {reason}",
+            "use the unit that install-edge.sh brings, and control groups of version 2 with memory "
+            "and pids; on a Raspberry Pi, cgroup_enable=memory in /boot/firmware/cmdline.txt",
         )
     return OK
 

@@ -66,6 +66,7 @@ CONFIGURATION: Final = (
     ),
     Check(_CA, "the CA that was brought can be used", certificates.edge_ca),
     Check("storage", "state survives, and has room", configuration.storage),
+    Check("process-limits", "limits hold for whole modules", daemon.process_limits, (_DAEMON,)),
     Check(_ENGINE, "the container engine answers", engine.container_engine),
     Check("container-engine-logrotate", "logs of containers are bounded", engine.engine_logs),
     Check("container-engine-ipv6", "the container engine has IPv6 as wanted", engine.engine_ipv6),

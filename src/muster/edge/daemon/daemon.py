@@ -154,7 +154,6 @@ class Daemon:
         api = ManagementApi(
             Callers(self._runtimes.engines),
             self._modules,
-            self._runtimes.engines,
             identities=self,
             machine=self._machine,
             bundles=self._bundles,

@@ -7,25 +7,23 @@ therefore refused to everybody, as the official daemon refuses it to everybody b
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 from starlette.responses import Response, StreamingResponse
 
-from muster.edge.engine.base import EngineError
 from muster.edge.local_api.answers import json_response, no_content, route
 from muster.edge.local_api.log_range import flag, log_range, moment
 from muster.errors import ForbiddenError
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from starlette.requests import Request
 
     from muster.clock import Clock
-    from muster.edge.engine.base import Engine, LogChunk
+    from muster.edge.engine.base import LogChunk
     from muster.edge.identity import ModuleIdentities
     from muster.edge.local_api.callers import Callers
     from muster.edge.local_api.machine import Machine
@@ -68,7 +66,6 @@ class ManagementApi:
     Args:
         callers: who is who.
         modules: what runs.
-        engines: the runtimes.
         identities: of modules.
         machine: where this runs.
         bundles: for support.
@@ -80,7 +77,6 @@ class ManagementApi:
         self,
         callers: Callers,
         modules: Modules,
-        engines: Sequence[Engine],
         *,
         identities: ModuleIdentities,
         machine: Machine,
@@ -90,7 +86,6 @@ class ManagementApi:
     ) -> None:
         self._callers = callers
         self._modules = modules
-        self._engines = engines
         self._identities = identities
         self._machine = machine
         self._bundles = bundles
@@ -152,12 +147,11 @@ class ManagementApi:
         return json_response({"identities": found})
 
     async def _system_info(self, _request: Request) -> Response:
-        version = ""
-        for engine in self._engines:
-            if engine.type == "docker":
-                with contextlib.suppress(EngineError):
-                    version = str((await engine.facts()).get("version", ""))
-        return json_response(self._machine.info(version))
+        runtimes = await self._modules.runtimes()
+        version = str(runtimes.get("docker", {}).get("version", ""))
+        # Of process modules, for `iotedge check`; nobody else asks.
+        shortfall = runtimes.get("process", {}).get("limitsShortfall", "")
+        return json_response({**self._machine.info(version), "limits_shortfall": shortfall})
 
     async def _resources(self, _request: Request) -> Response:
         return json_response(self._machine.resources(await self._modules.usage()))

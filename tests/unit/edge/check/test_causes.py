@@ -26,6 +26,7 @@ BREAKING = [
     ROOT / "tests/contract/test_docker_checks.py",
     ROOT / "tests/wire/test_edge_check.py",
     ROOT / "tests/wire/test_edge_check_containers.py",
+    ROOT / "tests/install/test_installed_device.py",
 ]
 PROBLEMS = ("Problem", "warning", "skipped", "kind", "_spared", "Outcome")
 

@@ -63,7 +63,7 @@ def test_one_missing_file_is_one_error(device: Device) -> None:
     }
     for root, ids in (
         ("connect-management-uri", ["config-up-to-date", "aziot-edge-version", "proxy-settings"]),
-        ("connect-management-uri", ["edge-hub"]),
+        ("connect-management-uri", ["edge-hub", "process-limits"]),
         ("trust-bundle", ["host-connect-dps-endpoint", "dps-registration"]),
         ("trust-bundle", [f"host-connect-iothub-{each}" for each in ("https", "mqtt", "amqp")]),
         ("trust-bundle", ["iothub-authentication"]),

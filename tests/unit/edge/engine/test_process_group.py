@@ -47,14 +47,19 @@ def test_a_scope_keeps_what_it_can(controllers: Path) -> None:
 
 
 def test_where_there_is_none(controllers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert group.shortfall() == ""
+    controllers.write_text("cpu pids\n")
+    assert group.shortfall() == "its control groups do not know memory"
     controllers.unlink()
+    assert group.shortfall() == "this machine has control groups of version 1"
     assert group_of("a", RUN, LIMITS) == Group()
     controllers.write_text("memory pids\n")
     monkeypatch.setattr(shutil, "which", lambda _: None)
     assert group_of("a", RUN, LIMITS) == Group()
+    assert group.shortfall() == "systemd-run is missing"
     monkeypatch.undo()
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert group.why_none() == "the daemon is not root"
+    assert group.shortfall() == "the daemon is not root"
     assert group_of("a", RUN, LIMITS) == Group()
 
 

@@ -220,7 +220,6 @@ class Apis:
         self._management = ManagementApi(
             callers,
             self.modules,
-            [self.runtime],
             identities=self.identities,
             machine=Machine(self.settings, self.clock),
             bundles=self,

@@ -286,6 +286,7 @@ class ProcessEngine:
             "os": platform.system().lower(),
             "architecture": platform.machine(),
             "kernelVersion": platform.release(),
+            "limitsShortfall": group.shortfall(),
         }
 
     def _directory(self, name: str) -> ModuleDirectory:

@@ -43,9 +43,9 @@ def group_of(name: str, run: str, limits: Mapping[str, int]) -> Group:
         limits: of the module, as the supervisor takes them.
     """
     program = shutil.which("systemd-run")
-    if why_none() is not None or program is None:
+    if _why_none() is not None or program is None:
         return Group()
-    kept = frozenset(limits.keys() & _KEPT_BY.keys() - lacking())
+    kept = frozenset(limits.keys() & _KEPT_BY.keys() - _lacking())
     properties = [
         "Delegate=yes",
         # So it is ended after the daemon when the machine goes down: the daemon asks first.
@@ -66,18 +66,28 @@ def group_of(name: str, run: str, limits: Mapping[str, int]) -> Group:
     )
 
 
-def why_none() -> str | None:
-    """Return why modules have no groups on this machine; `None` when they do."""
+def shortfall() -> str:
+    """Return why a limit of a module holds for each of its processes only; "" where none does."""
+    if (reason := _why_none()) is not None:
+        return reason
+    if missing := sorted(_KEPT_BY[limit] for limit in _lacking()):
+        return f"its control groups do not know {' and '.join(missing)}"
+    return ""
+
+
+def _why_none() -> str | None:
     if os.geteuid() != 0:
         return "the daemon is not root"
     if not _SYSTEMD.is_dir():
         return "systemd does not run this machine"
+    if shutil.which("systemd-run") is None:
+        return "systemd-run is missing"
     if not _CONTROLLERS.exists():
         return "this machine has control groups of version 1"
     return None
 
 
-def lacking() -> frozenset[str]:
+def _lacking() -> frozenset[str]:
     """Return the limits that groups cannot keep on this machine, as the supervisor calls them."""
     controllers = _CONTROLLERS.read_text().split() if _CONTROLLERS.exists() else []
     return frozenset(limit for limit, needed in _KEPT_BY.items() if needed not in controllers)
