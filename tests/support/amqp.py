@@ -5,11 +5,9 @@ It grants no credit, settles nothing and answers nothing of its own.
 
 from __future__ import annotations
 
-import contextlib
-import ssl
 import uuid
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from muster.wire.amqp import bodies, messages
 from muster.wire.amqp.frames import AMQP_HEADER, SASL_FRAME, SASL_HEADER, FrameBuffer, frame
@@ -28,22 +26,17 @@ from muster.wire.amqp.performatives import (
     Target,
     Transfer,
 )
-from support.https import open_tls
+from support.raw_client import PATIENCE_S, RawClient
 from support.secrets import CLOCK
-from support.websocket import WebSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from muster.wire.amqp.performatives import Performative
     from support.certificates import ClientCertificate
     from support.instance import Instance
 
 T = TypeVar("T")
-
-PATIENCE_S = 20.0
-"""How long an answer may take before the test gives up. Never what a test measures."""
 
 
 class Said(NamedTuple):
@@ -62,7 +55,7 @@ class Received(NamedTuple):
     payload: bytes
 
 
-class AmqpClient:
+class AmqpClient(RawClient):
     """One connection: TLS on the AMQP port, or a WebSocket on the HTTPS port."""
 
     def __init__(
@@ -81,42 +74,15 @@ class AmqpClient:
         self.transfers = 0
         """Transfer frames that have come."""
         self.host = host
-        place, ca_file = instance.place, instance.ca_file
-        self._websocket = None
-        port = place.amqp_port if websocket is None else place.https_port
-        self._tls = open_tls(place, port, ca_file, host, certificate)
-        if websocket is not None:
-            try:
-                self._websocket = WebSocket(self._tls, host + websocket, "AMQPWSB10")
-            except BaseException:
-                self._tls.close()
-                raise
+        super().__init__(
+            instance,
+            host,
+            instance.place.amqp_port,
+            websocket=None if websocket is None else (websocket, "AMQPWSB10"),
+            certificate=certificate,
+        )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.drop()
-
-    def drop(self) -> None:
-        """Close the connection without a word of AMQP."""
-        if self._websocket is not None:
-            with contextlib.suppress(OSError):
-                self._websocket.close()
-        self._tls.close()
-
-    # Bytes and frames.
-
-    def send_bytes(self, data: bytes) -> None:
-        if self._websocket is not None:
-            self._websocket.send(data)
-        else:
-            self._tls.sendall(data)
+    # Frames.
 
     def send(self, *said: Performative, payload: bytes = b"", channel: int = 0) -> None:
         """Say these, the last with a payload, all in one piece."""
@@ -141,19 +107,6 @@ class AmqpClient:
         performative, at = bodies.read(body)
         self.transfers += isinstance(performative, Transfer)
         return Said(channel, performative, body[at:])
-
-    def _read(self, timeout_s: float) -> bytes:
-        if timeout_s <= 0:
-            raise TimeoutError("nothing came")
-        self._tls.settimeout(timeout_s)
-        try:
-            if self._websocket is not None:
-                return self._websocket.receive()
-            return self._tls.recv(65_536)
-        except (ConnectionError, ssl.SSLError) as error:
-            if isinstance(error, ssl.SSLError) and "timed out" in str(error):
-                raise TimeoutError from error
-            return b""
 
     def header(self) -> bytes:
         """Return the protocol header that comes next."""

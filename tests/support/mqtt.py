@@ -5,10 +5,8 @@ It adds nothing of its own: no retries, no pings, no subscriptions.
 
 from __future__ import annotations
 
-import contextlib
-import ssl
 from collections import deque
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from websockets.exceptions import InvalidState
 
@@ -25,24 +23,18 @@ from muster.wire.mqtt.packets import (
     Subscribe,
     Will,
 )
-from support.https import open_tls
+from support.raw_client import PATIENCE_S, RawClient
 from support.secrets import CLOCK
-from support.websocket import WebSocket
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from muster.wire.mqtt.packets import Packet
     from support.certificates import ClientCertificate
     from support.instance import Instance
 
 T = TypeVar("T")
 
-PATIENCE_S = 20.0
-"""How long an answer may take before the test gives up. Never what a test measures."""
 
-
-class MqttClient:
+class MqttClient(RawClient):
     """One connection: TLS on the MQTT port, or a WebSocket on the HTTPS port."""
 
     def __init__(
@@ -58,45 +50,17 @@ class MqttClient:
         self._decoder = codec.Decoder()
         self._inbox: deque[Packet] = deque()
         self._next_id = 0
-        place, ca_file = instance.place, instance.ca_file
-        if websocket is None:
-            self._tls = open_tls(place, place.mqtt_port, ca_file, host, certificate)
-            self._websocket = None
-            return
-        self._tls = open_tls(place, place.https_port, ca_file, host, certificate)
-        address = f"{host}/$iothub/websocket{query}"
-        try:
-            self._websocket = WebSocket(self._tls, address, websocket)
-        except BaseException:
-            self._tls.close()
-            raise
-        self.subprotocol = self._websocket.subprotocol
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.drop()
-
-    def drop(self) -> None:
-        """Close the connection without a word of MQTT."""
+        super().__init__(
+            instance,
+            host,
+            instance.place.mqtt_port,
+            websocket=None if websocket is None else (f"/$iothub/websocket{query}", websocket),
+            certificate=certificate,
+        )
         if self._websocket is not None:
-            with contextlib.suppress(OSError):
-                self._websocket.close()
-        self._tls.close()
+            self.subprotocol = self._websocket.subprotocol
 
-    # Bytes and packets.
-
-    def send_bytes(self, data: bytes) -> None:
-        if self._websocket is not None:
-            self._websocket.send(data)
-        else:
-            self._tls.sendall(data)
+    # Packets.
 
     def send(self, packet: Packet) -> None:
         self.send_bytes(codec.encode(packet))
@@ -109,25 +73,11 @@ class MqttClient:
         """Return the next packet, None once the service has closed the connection."""
         end = CLOCK.monotonic() + timeout_s
         while not self._inbox:
-            left = end - CLOCK.monotonic()
-            if left <= 0:
-                raise TimeoutError(f"nothing came in {timeout_s} s")
-            data = self._read(left)
+            data = self._read(end - CLOCK.monotonic())
             if not data:
                 return None
             self._inbox.extend(self._decoder.feed(data))
         return self._inbox.popleft()
-
-    def _read(self, timeout_s: float) -> bytes:
-        self._tls.settimeout(timeout_s)
-        try:
-            if self._websocket is not None:
-                return self._websocket.receive()
-            return self._tls.recv(65_536)
-        except (ConnectionError, ssl.SSLError) as error:
-            if isinstance(error, ssl.SSLError) and "timed out" in str(error):
-                raise TimeoutError from error
-            return b""
 
     def expect(self, kind: type[T], timeout_s: float = PATIENCE_S) -> T:
         """Return the next packet, which must be of this kind."""
