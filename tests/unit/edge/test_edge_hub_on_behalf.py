@@ -319,6 +319,7 @@ async def test_it_proves_itself_as_anybody_does(parts: Parts) -> None:
         ("far;low", {"actor": "edge/modules/$edgeHub", "key": EDGE_HUB}, "wrong-resource"),
         ("far;low", {"ttl_s": -301}, "expired-token"),
         ("far;low", {"who": "far/m"}, "wrong-auth-chain"),
+        ("far", {"actor": "low/modules/$edgeHub"}, "wrong-resource"),
         ("near;low", {"who": "far"}, "wrong-auth-chain"),
         ("unknown;low", {}, "scope-unknown"),
         ("far;low;far", {}, "broken-auth-chain"),

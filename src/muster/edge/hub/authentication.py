@@ -42,6 +42,11 @@ class Proof(Struct, frozen=True):
     certificate: bytes | None = None
     auth_chain: str = ""
 
+    @property
+    def speaker(self) -> str | None:
+        """The edge device whose `$edgeHub` speaks; `None` where a chain is but a name."""
+        return self.auth_chain.rpartition(";")[2] if ";" in self.auth_chain else None
+
     def __repr__(self) -> str:
         return "Proof(***)"
 
@@ -114,7 +119,7 @@ class Authenticator:
         resource = audience.hub_audience(token.resource)
         if not resource.at(self._hosts):
             raise _refused("The token is for another hub.", "wrong-resource")
-        if proof.auth_chain and not resource.names(ref.device_id, ref.module_id or None):
+        if proof.speaker is not None and not resource.names(ref.device_id, ref.module_id or None):
             self._check_token(token, self._speaker_keys(ref, resource, proof.auth_chain))
             over = [name for name in self._scope.lineage(ref)[:-1] if "/" not in name]
             return Admission(token.expiry, tuple(over))
@@ -126,7 +131,7 @@ class Authenticator:
             return self.check(ref, proof)
         except (UnauthorizedError, ForbiddenError):
             # It may be new, have new keys, or have been enabled meanwhile.
-            speaker = proof.auth_chain.rpartition(";")[2] or None
+            speaker = proof.speaker
             asked = await self._scope.ask(ref, speaker)
             if asked and ref.module_id:
                 await self._scope.ask(local(ref.device_id), speaker)
