@@ -78,6 +78,7 @@ class InstanceInfo(msgspec.Struct, frozen=True, rename="camel"):
     Attributes:
         address: where programs on the same machine reach its HTTPS port, whatever names they
             know: `127.0.0.1:443`.
+        dps_fault_injection: faults may be injected into registrations on purpose.
     """
 
     id_scope: str
@@ -90,3 +91,4 @@ class InstanceInfo(msgspec.Struct, frozen=True, rename="camel"):
     version: str
     pid: int
     address: str
+    dps_fault_injection: bool = False

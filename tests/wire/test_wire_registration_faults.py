@@ -75,6 +75,16 @@ def test_chosen_devices_are_refused_and_throttled(instance: Instance) -> None:
     assert http_finish(instance, chosen, signed, first).json["status"] == "assigned"
 
 
+def test_the_switch_is_told_and_outlives_the_service(instance: Instance) -> None:
+    assert instance.facts["dpsFaultInjection"]
+    begin(instance, "refuse", prefix="a")
+    instance.restart()
+    assert instance.facts["dpsFaultInjection"]
+    assert instance.dps.must("GET", f"{DPS}/faults") == []
+    instance.dps.must("PUT", f"{DPS}/fault-injection", {"enabled": False})
+    assert not instance.facts["dpsFaultInjection"]
+
+
 def test_who_proves_nothing_meets_no_fault(instance: Instance) -> None:
     registration_id, _ = enrolled(instance)
     fault_id = begin(instance, "refuse", deviceIds=[registration_id])

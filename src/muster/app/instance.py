@@ -428,6 +428,7 @@ class Instance:
             version=__version__,
             pid=os.getpid(),
             address=_address(self._settings.listen, ports.https),
+            dps_fault_injection=settings.fault_injection,
         )
         private_file.replace(self._instance_file, msgspec.json.encode(self.info), 0o600)
 

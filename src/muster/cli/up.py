@@ -190,11 +190,12 @@ async def _serve(start: Callable[[Settings], Awaitable[Instance]], settings: Set
 
 
 def _summary(info: InstanceInfo, settings: Settings, notes: list[str]) -> str:
+    dps = _noted(info.dps_host, info.dps_fault_injection)
     lines = [
         "Muster is ready.",
         "",
         f"  ID scope       {info.id_scope}",
-        f"  Provisioning   {info.dps_host}  ({_ports(info.ports)})",
+        f"  Provisioning   {dps}  ({_ports(info.ports)})",
         *(f"  Hub            {_hub(hub)}" for hub in info.hubs),
         f"  CA file        {info.ca_file}",
         "",
@@ -211,7 +212,11 @@ def _summary(info: InstanceInfo, settings: Settings, notes: list[str]) -> str:
 
 
 def _hub(hub: HubInfo) -> str:
-    return f"{hub.host}  (fault injection is on)" if hub.fault_injection else hub.host
+    return _noted(hub.host, hub.fault_injection)
+
+
+def _noted(host: str, fault_injection: bool) -> str:  # noqa: FBT001 - what is noted of the host
+    return f"{host}  (fault injection is on)" if fault_injection else host
 
 
 def _ports(ports: Ports) -> str:
@@ -264,7 +269,7 @@ def info(data_dir: Path, *, as_json: bool) -> None:
         return
     rows = [
         ("ID scope", found.id_scope),
-        ("Provisioning", found.dps_host),
+        ("Provisioning", _noted(found.dps_host, found.dps_fault_injection)),
         *(("Hub", _hub(hub)) for hub in found.hubs),
         ("Ports", _ports(found.ports)),
         ("CA file", found.ca_file),

@@ -27,7 +27,9 @@ def test_fault_injection_is_said(run: Run, data_dir: Path, info: InstanceInfo) -
         (hub,) = info.hubs
         on = msgspec.structs.replace(hub, fault_injection=True)
         write_info(data_dir, msgspec.structs.replace(info, hubs=[on]))
-        assert "(fault injection is on)" in run("info").stdout
+        assert run("info").stdout.count("(fault injection is on)") == 1
+        write_info(data_dir, msgspec.structs.replace(info, dps_fault_injection=True))
+        assert run("info").stdout.count("(fault injection is on)") == 1
 
 
 def test_an_instance_that_was_killed(run: Run, data_dir: Path) -> None:
