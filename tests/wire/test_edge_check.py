@@ -14,6 +14,7 @@ import pytest
 
 from muster.edge.check.causes import Cause
 from muster.edge.hub.database import FILE_NAME
+from support.certificates import ClientCertificate, self_signed
 from support.device import unique
 from support.edge_checks import check, passes, reported
 from support.edge_daemon import EdgeDaemon, deploy
@@ -177,7 +178,7 @@ def test_keys_that_are_not_the_device_s(daemon: EdgeDaemon, shared_instance: Ins
     daemon.configure(device_id, new_key())
     daemon.start()
     checks = check(daemon)
-    details = reported(checks, "dps-registration", Cause.KEY_REFUSED)
+    details = reported(checks, "dps-registration", Cause.PROOF_REFUSED)
     assert f"does not accept the key of {device_id}: " in details
     assert f"muster registration explain {device_id}" in details
     assert passes(checks, "host-connect-dps-endpoint")
@@ -188,6 +189,35 @@ def test_keys_that_are_not_the_device_s(daemon: EdgeDaemon, shared_instance: Ins
         assert "not assigned to a hub yet" in details
     hub = shared_instance.place.hubs[0]
     assert passes(check(daemon, "--iothub-hostname", hub), "host-connect-iothub-mqtt")
+
+
+def test_a_device_with_a_certificate(
+    daemon: EdgeDaemon, shared_instance: Instance, tmp_path: Path
+) -> None:
+    device_id = unique("edge-x509")
+    hub = shared_instance.place.hubs[0]
+    mine, other = (ClientCertificate.make(tmp_path, device_id) for _ in range(2))
+    body = {"deviceId": device_id, "authentication": self_signed(mine.sha256)}
+    shared_instance.hub(hub).must(
+        "PUT", f"/devices/{device_id}", {**body, "capabilities": {"iotEdge": True}}
+    )
+    for certificate in (mine, other):
+        daemon.config.write_text(
+            f'homedir = "{daemon.home}"\nhostname = "{daemon.hostname}"\n'
+            f'trust_bundle_cert = "file://{shared_instance.ca_file}"\n'
+            f'[provisioning]\nsource = "manual"\niothub_hostname = "{hub}"\n'
+            f'device_id = "{device_id}"\n[provisioning.authentication]\nmethod = "x509"\n'
+            f'identity_cert = "file://{certificate.file}"\n'
+            f'identity_pk = "file://{certificate.file}"\n'
+        )
+        checks = check(daemon)
+        # It ended long ago, which is not what the hub looks at.
+        reported(checks, "identity-certificate-expiry", Cause.CERTIFICATE_ENDED)
+        if certificate is mine:
+            assert passes(checks, "iothub-authentication")
+        else:
+            details = reported(checks, "iothub-authentication", Cause.HUB_REFUSES)
+            assert f"does not let {device_id} in: HTTP 401" in details
 
 
 def test_a_daemon_that_is_stopped(daemon: EdgeDaemon, shared_instance: Instance) -> None:

@@ -117,7 +117,10 @@ class Cause(enum.StrEnum):
     )
 
     # The provisioning service and the hub.
-    KEY_REFUSED = "key-refused", "the provisioning service does not accept the key"
+    PROOF_REFUSED = (
+        "proof-refused",
+        "the provisioning service does not accept the key or certificate",
+    )
     NOT_REGISTERED = "not-registered", "the device has never registered"
     REGISTRATION_UNKNOWN = "registration-unknown", "the ID scope is not known"
     PROVISIONING_IN_TROUBLE = "provisioning-in-trouble", "the service answers with an error"

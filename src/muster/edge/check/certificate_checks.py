@@ -97,13 +97,15 @@ def edge_ca(around: Surroundings) -> Outcome:
 
 def _lifetime(around: Surroundings, certificate: x509.Certificate, what: str, fix: str) -> Outcome:
     now, end = around.clock.now(), certificate.not_valid_after_utc
+    # Neither keeps others from finding out what the service thinks of it: some do not mind.
     if now >= end:
-        raise Problem(Cause.CERTIFICATE_ENDED, f"{what} ended on {end:%Y-%m-%d}", fix)
+        raise Problem(Cause.CERTIFICATE_ENDED, f"{what} ended on {end:%Y-%m-%d}", fix, blocks=False)
     if now < certificate.not_valid_before_utc:
         raise Problem(
             Cause.CERTIFICATE_TOO_NEW,
             f"{what} is valid only from {certificate.not_valid_before_utc:%Y-%m-%d} on",
             "see that the clock of this device is right: date -u",
+            blocks=False,
         )
     if end - now < _SOON:
         raise warning(Cause.CERTIFICATE_ENDS_SOON, f"{what} ends on {end:%Y-%m-%d}", fix)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlsplit
 
@@ -19,8 +20,11 @@ from muster.edge.settings import (
     DpsProvisioning,
     ManualProvisioning,
     SymmetricKeyAttestation,
+    X509Attestation,
 )
+from muster.edge.upstream import registration, trust
 from muster.edge.upstream.login import Transport, transports
+from muster.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from muster.edge.check.surroundings import Surroundings
@@ -44,38 +48,41 @@ def dps_endpoint(around: Surroundings) -> Outcome:
 def dps_registration(around: Surroundings) -> Outcome:
     """Ask the provisioning service for the registration, with the device's own proof."""
     given = around.settings.provisioning
-    if not isinstance(given, DpsProvisioning) or not isinstance(
-        given.attestation, SymmetricKeyAttestation
-    ):
+    if not isinstance(given, DpsProvisioning):
         return IGNORED
-    host, port = _endpoint(given)
-    registration_id = given.attestation.registration_id
-    token = sas_token.sign(
-        f"{given.id_scope}/registrations/{registration_id}",
-        given.attestation.key,
-        int(around.service_time()) + _TOKEN_S,
-        "registration",
-    )
+    registration_id = _registration_id(given)
+    proof, token = "certificate", None
+    if isinstance(given.attestation, SymmetricKeyAttestation):
+        resource = f"{given.id_scope}/registrations/{registration_id}".lower()
+        expiry = int(around.service_time()) + _TOKEN_S
+        proof = "key"
+        token = sas_token.sign(resource, given.attestation.key, expiry, "registration")
     answer = request(
         around,
-        host,
-        port,
+        *_endpoint(given),
         "POST",
         f"/{quote(given.id_scope, safe='')}/registrations/{quote(registration_id, safe='')}"
         "?api-version=2021-06-01",
         token=token,
         body=json.dumps({"registrationId": registration_id}).encode(),
+        context=_with_certificate(around),
     )
     said = _said(answer)
     if answer.status == 200:
         return OK
     if answer.status == 401:
         raise Problem(
-            Cause.KEY_REFUSED,
-            f"the provisioning service does not accept the key of {registration_id}: {said}",
+            Cause.PROOF_REFUSED,
+            f"the provisioning service does not accept the {proof} of {registration_id}: {said}",
             "see that ID scope and registration ID are right, that the enrollment is there and "
-            "enabled, and that symmetric_key is the device's own key: for a group, the key derived "
-            "from the group's, never that itself. Who runs the service can see the exact cause: "
+            f"enabled, and that the {proof} is the one it knows"
+            + (
+                ": symmetric_key is the device's own key; for a group, the key derived from the "
+                "group's, never that itself"
+                if proof == "key"
+                else ", or of a CA that it knows"
+            )
+            + ". Who runs the service can see the exact cause: "
             f"muster registration explain {registration_id}",
         )
     if answer.status == 404:
@@ -151,15 +158,17 @@ def _spared(problem: Problem, why: str) -> Problem:
 
 
 def hub_authentication(around: Surroundings) -> Outcome:
-    """List the device's modules with its own key."""
+    """List the device's modules with its own key or certificate."""
     device_id, key = _device(around)
-    if key is None:
-        return IGNORED
     hub, _ = split(_hub(around), HTTPS)
     host, port = gateway(around)
-    token = sas_token.sign(f"{hub}/devices/{device_id}", key, int(around.service_time()) + _TOKEN_S)
+    token = None
+    if key is not None:
+        expiry = int(around.service_time()) + _TOKEN_S
+        token = sas_token.sign(f"{hub}/devices/{device_id}", key, expiry)
     path = f"/devices/{quote(device_id, safe='')}/modules?api-version=2017-11-08-preview"
-    answer = request(around, host, port, "GET", path, token=token)
+    context = _with_certificate(around)
+    answer = request(around, host, port, "GET", path, token=token, context=context)
     said = _said(answer)
     if answer.status == 200:
         return Outcome(result=Result.OK, facts={"device_id": device_id})
@@ -188,6 +197,31 @@ def hub_authentication(around: Surroundings) -> Outcome:
 def _endpoint(given: DpsProvisioning) -> tuple[str, int]:
     parts = urlsplit(given.endpoint)
     return parts.hostname or "", parts.port or HTTPS
+
+
+def _registration_id(given: DpsProvisioning) -> str:
+    try:
+        return registration.registration_id(given)
+    except InvalidArgumentError as error:  # it stands in a certificate, which cannot be read
+        raise Problem(
+            Cause.IDENTITY_CERTIFICATE_UNUSABLE, error.message, "see identity-certificate-expiry"
+        ) from None
+
+
+def _with_certificate(around: Surroundings) -> ssl.SSLContext | None:
+    """Return a context for a device with a certificate; `None` for one with a key."""
+    given = around.settings.provisioning
+    proof = given.attestation if isinstance(given, DpsProvisioning) else given
+    if not isinstance(proof, X509Attestation | ManualProvisioning) or proof.certificate is None:
+        return None
+    try:
+        return trust.context(around.settings.trust_bundle, proof.certificate, proof.private_key)
+    except OSError as error:
+        raise Problem(
+            Cause.IDENTITY_KEY_UNUSABLE,
+            f"identity_cert and identity_pk cannot be used: {error}",
+            "see identity-certificate-expiry",
+        ) from None
 
 
 def _device(around: Surroundings) -> tuple[str, bytes | None]:
@@ -219,6 +253,8 @@ def gateway(around: Surroundings) -> tuple[str, int]:
 
 def _assignment(around: Surroundings) -> Assignment:
     given = around.settings.provisioning
+    if isinstance(given, DpsProvisioning):
+        _registration_id(given)  # what was assigned is known by it
     try:
         kept = backup.peek(around.settings.home)
     except PermissionError:

@@ -37,6 +37,7 @@ class Check(NamedTuple):
 
 _READ: Final = "aziot-edged-config-well-formed"
 _DAEMON: Final = "connect-management-uri"
+_IDENTITY: Final = "identity-certificate-expiry"
 _TRUST: Final = "trust-bundle"
 _CA: Final = "edge-ca-expiry"
 _ENGINE: Final = "container-engine-uri"
@@ -60,7 +61,7 @@ CONFIGURATION: Final = (
     Check("parent_hostname", "the device above has a good name", configuration.parent_name),
     Check(_TRUST, "the trust bundle can be used", certificates.trust_bundle),
     Check(
-        "identity-certificate-expiry",
+        _IDENTITY,
         "the device's certificate and key can be used",
         certificates.identity_certificate,
     ),
@@ -88,13 +89,13 @@ CONNECTION: Final = (
         "dps-registration",
         "the provisioning service accepts the device",
         remote.dps_registration,
-        (_TRUST, _DPS),
+        (_TRUST, _IDENTITY, _DPS),
     ),
     Check(
         "iothub-authentication",
         "the hub accepts the device",
         remote.hub_authentication,
-        (_TRUST, _HTTPS),
+        (_TRUST, _IDENTITY, _HTTPS),
     ),
     Check(
         _HUB,

@@ -166,13 +166,28 @@ def unix_server(path: Path, answer: bytes | None) -> Iterator[None]:
 class TlsServer:
     """Answers every connection with some bytes.
 
+    Args:
+        directory: for its files.
+        name: of its certificate.
+        shift_s: by which it lives later than this machine.
+        address: to listen on.
+        port: likewise; 0 for any.
+
     Attributes:
         port: of it.
         ca: PEM file of what clients must trust.
         requests: heads of what was asked.
     """
 
-    def __init__(self, directory: Path, name: str, *, shift_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        *,
+        shift_s: float = 0.0,
+        address: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
         clock = ManualClock(SystemClock().time() + shift_s)
         authority = DeviceAuthority(
             EdgeCa(), directory / "ca", "server", clock=clock, randomness=Randomness()
@@ -195,7 +210,7 @@ class TlsServer:
         self.ca.write_text(issuer.trust_bundle())
         self.answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
         self.requests: list[bytes] = []
-        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening = socket.create_server((address, port))
         self.port = int(self._listening.getsockname()[1])
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import ssl
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,10 @@ from muster.edge.check.outcome import IGNORED, Result
 from muster.edge.provisioning import backup
 from muster.edge.state import StateDirectory
 from muster.edge.upstream.registration import Assignment
+from support.run import Run
 from support.users import nobody
-from unit.edge.check.conftest import DPS, Device, fine, problem, tls_server
+from unit.edge.certificates.conftest import authority
+from unit.edge.check.conftest import DPS, Device, TlsServer, fine, problem, tls_server
 
 WARNING, SKIPPED = Result.WARNING, Result.SKIPPED
 
@@ -32,6 +36,50 @@ def test_a_provisioning_service_in_trouble(device: Device, tmp_path: Path) -> No
         server.answer = _answer("404 No", '{"errorCode": 404, "message": "no such scope"}')
         what, _ = problem(checks.dps_registration, device.around(), Cause.REGISTRATION_UNKNOWN)
         assert what == "the provisioning service knows no r in 0ne1: no such scope"
+
+
+def test_a_device_with_a_certificate_shows_it(device: Device, tmp_path: Path) -> None:
+    anchors = tmp_path / "anchors.pem"
+    anchors.write_bytes(authority(tmp_path / "x", device.clock).issuer().anchors)
+    certificate, key = tmp_path / "x" / "ca.pem", tmp_path / "x" / "ca.key"
+    with tls_server(tmp_path / "server") as server:
+        assert server.context is not None
+        server.context.verify_mode = ssl.CERT_REQUIRED
+        server.context.load_verify_locations(anchors)
+        _with_certificate(device, server, certificate, key)
+        server.answer = _answer("200 OK", "{}")
+        fine(checks.dps_registration, device.around())
+        assert b"Authorization" not in server.requests[0]
+        server.answer = _answer("401 No", '{"errorCode": 401002, "message": "Unauthorized"}')
+        what, fix = problem(checks.dps_registration, device.around(), Cause.PROOF_REFUSED)
+        assert what == (
+            "the provisioning service does not accept the certificate of r: Unauthorized"
+        )
+        assert "or of a CA that it knows" in fix
+        (tmp_path / "other.key").write_bytes(server.ca.read_bytes())
+        _with_certificate(device, server, certificate, tmp_path / "other.key")
+        problem(checks.dps_registration, device.around(), Cause.IDENTITY_KEY_UNUSABLE)
+
+
+def test_a_registration_id_that_stands_in_a_certificate_that_is_not_there(
+    device: Device, tmp_path: Path
+) -> None:
+    with tls_server(tmp_path) as server:
+        missing = tmp_path / "missing.pem"
+        _with_certificate(device, server, missing, missing)
+        device.file.write_text(device.file.read_text().replace('registration_id = "r"', ""))
+        for check in (checks.dps_registration, checks.hub_https, checks.hub_authentication):
+            problem(check, device.around(), Cause.IDENTITY_CERTIFICATE_UNUSABLE)
+
+
+def _with_certificate(device: Device, server: TlsServer, certificate: Path, key: Path) -> None:
+    base = (DPS % server.port).partition("method =")[0]
+    device.write(
+        'method = "x509"\nregistration_id = "r"\n'
+        f'identity_cert = "file://{certificate}"\nidentity_pk = "file://{key}"\n',
+        base=base,
+        top=f'trust_bundle_cert = "file://{server.ca}"\n',
+    )
 
 
 def test_tokens_have_the_time_of_the_service_as_the_daemon_s_have(
@@ -67,20 +115,20 @@ def test_below_another_device_the_hub_is_looked_for_there(device: Device) -> Non
         assert what.startswith("DNS: above.invalid cannot be resolved")
 
 
-def test_a_device_above_in_trouble(
-    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with tls_server(tmp_path) as server:
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user cannot listen on port 443")
+def test_a_device_above_in_trouble(device: Device, tmp_path: Path) -> None:
+    run = Run.current()
+    above = f"127.{150 + run.slot}.251.{run.next_number() % 250 + 1}"
+    with tls_server(tmp_path, above, address=above, port=443) as server:
         trust = f'trust_bundle_cert = "file://{server.ca}"\n'
-        device.write(top=f'parent_hostname = "127.0.0.1"\n{trust}')
-        monkeypatch.setattr(checks, "HTTPS", server.port)  # an ordinary user cannot bind 443
+        device.write(top=f'parent_hostname = "{above}"\n{trust}')
         server.answer = _answer("401 No", '{"errorMessage": "not in the scope"}')
         what, fix = problem(checks.hub_authentication, device.around(), Cause.HUB_REFUSES)
-        assert what == "127.0.0.1, the device above, does not let d1 in: HTTP 401 not in the scope"
-        assert "it must be below 127.0.0.1: muster device update d1 --parent ID" in fix
+        assert what == f"{above}, the device above, does not let d1 in: HTTP 401 not in the scope"
+        assert f"it must be below {above}: muster device update d1 --parent ID" in fix
         server.answer = _answer("500 Oh", '{"errorMessage": "no link"}')
         what, _ = problem(checks.hub_authentication, device.around(), Cause.HUB_IN_TROUBLE)
-        assert what == "127.0.0.1, the device above, answers with HTTP 500: no link"
+        assert what == f"{above}, the device above, answers with HTTP 500: no link"
 
 
 def test_ports_that_the_device_can_do_without(device: Device) -> None:
