@@ -41,9 +41,10 @@ unit=$(dirname "$0")/systemd/iotedged.service
 sed "s|/opt/muster-edge|$PREFIX|" "$unit" >"$UNITS/iotedged.service"
 chmod 0644 "$UNITS/iotedged.service"
 
+# Also where an image of a device is made, and nothing runs yet.
+if command -v systemctl >/dev/null; then systemctl enable --quiet iotedged; fi
 if [ -d /run/systemd/system ]; then
     systemctl daemon-reload
-    systemctl enable --quiet iotedged
     if systemctl is-active --quiet iotedged; then
         # Modules go on while the daemon is replaced.
         systemctl kill --kill-whom=main --signal=INT iotedged

@@ -24,10 +24,13 @@ case "$*" in
 esac
 [ "$(id -u)" -eq 0 ] || fail "must be run as root: try again with sudo"
 
-if [ -d /run/systemd/system ] && [ -e "$UNITS/iotedged.service" ]; then
-    # Whatever the daemon could not stop is in the slice.
-    systemctl disable --quiet --now iotedged
-    systemctl stop iotedge.slice
+if [ -e "$UNITS/iotedged.service" ] && command -v systemctl >/dev/null; then
+    systemctl disable --quiet iotedged
+    if [ -d /run/systemd/system ]; then
+        # Whatever the daemon could not stop is in the slice.
+        systemctl stop iotedged
+        systemctl stop iotedge.slice
+    fi
 fi
 rm -rf "$UNITS/iotedged.service" "$UNITS/iotedged.service.d" "$PREFIX"
 rm -f "$BIN/iotedge" "$BIN/iotedged"
