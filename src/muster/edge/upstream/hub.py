@@ -14,6 +14,7 @@ from muster.edge.upstream.login import Gateway, Login, transports
 from muster.edge.upstream.modules import HubModules
 from muster.edge.upstream.modules_on_behalf import ModulesOnBehalf
 from muster.edge.upstream.session import ALL, MqttSession
+from muster.edge.upstream.turn import Turn
 from muster.net.dial import Dialler
 from muster.net.stream import Limits
 
@@ -77,6 +78,7 @@ class Hub:
         self._time = time
         self._randomness = randomness
         self._arrival = arrival
+        self._turn = Turn(self._connected)
         self._login = Login(hub_host=device.hub_host, device_id=device.device_id, key=device.key)
         # One for all, since the system's certificates take a megabyte each time.
         trusted = trust.context(trust_bundle)
@@ -109,6 +111,7 @@ class Hub:
             tuning=tuning,
             reached=self._reached,
             company=self._company,
+            turn=self._turn,
         )
         self._sessions.add(made)
         return made
@@ -136,6 +139,9 @@ class Hub:
             if session is not first and session.link is Link.UNREACHABLE:
                 chance = int.from_bytes(self._randomness.token_bytes(4)) / 2**32
                 loop.call_later(chance * _FOLLOW_S, session.hurry)
+
+    def _connected(self) -> bool:
+        return any(each.link is Link.CONNECTED for each in self._sessions)
 
     def _company(self) -> int:
         """Count the sessions that look for the hub, the one that asks included."""

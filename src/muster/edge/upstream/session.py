@@ -27,12 +27,13 @@ from muster.net.dial_websocket import WebSocketLine
 from muster.net.tasks import spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from muster.edge.upstream.arrival import Arrival
     from muster.edge.upstream.base import Owner
     from muster.edge.upstream.hub_time import HubTime
     from muster.edge.upstream.login import Gateway, Login
+    from muster.edge.upstream.turn import Turn
     from muster.ids import Randomness
     from muster.net.conversation import Conversation
     from muster.net.tunnel import Proxy
@@ -44,6 +45,7 @@ _LARGEST: Final = 2**63 - 1
 
 _WEBSOCKET_PATH: Final = "/$iothub/websocket"
 _SUBPROTOCOL: Final = "mqtt"
+_TURN_S: Final = 1.0
 _LOOK_S: Final = 10.0
 """How often a session looks whether the clock was set."""
 _log = structlog.get_logger(__name__)
@@ -82,6 +84,8 @@ class MqttSession:
             many times longer, so that together they try as often as one would, and one that gets
             through has the others follow.
         arrival: before which it does not try; `None` where nothing is to be waited for.
+        turn: held while a connection is opened, so that a device whose hub does not answer has one
+            on its way and not one of each session; `None` where there is no other session.
     """
 
     def __init__(
@@ -99,6 +103,7 @@ class MqttSession:
         reached: Callable[[MqttSession], None] | None = None,
         company: Callable[[], int] | None = None,
         arrival: Arrival | None = None,
+        turn: Turn | None = None,
     ) -> None:
         self._login = login
         self._gateway = gateway
@@ -112,6 +117,7 @@ class MqttSession:
         self._reached = reached
         self._company = company
         self._arrival = arrival
+        self._turn = turn
         self._found_before = False
         self._link = Link.UNREACHABLE
         self._told: tuple[Link, str] | None = None
@@ -299,7 +305,7 @@ class MqttSession:
             protocol = WebSocketLine(connection, gateway.host, port, _WEBSOCKET_PATH, _SUBPROTOCOL)
         stream: asyncio.Transport | None = None
         try:
-            async with asyncio.timeout(tuning.dial_s):
+            async with self._in_turn(), asyncio.timeout(tuning.dial_s):
                 stream = await self._dialler.open(
                     gateway.address or gateway.host, port, protocol, gateway.host, proxy
                 )
@@ -320,6 +326,24 @@ class MqttSession:
                 if stream is not None:
                     stream.abort()
         return _explained(failure, f"{gateway.host}:{port}", self._time)
+
+    @contextlib.asynccontextmanager
+    async def _in_turn(self) -> AsyncIterator[None]:
+        """Hold the turn; who waits long for it is told that there is no link meanwhile."""
+        if self._turn is None:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        detail = "another session of this device looks for the hub"
+        telling = loop.call_later(_TURN_S, self._link_is, Link.UNREACHABLE, detail)
+        try:
+            await self._turn.begin()
+        finally:
+            telling.cancel()
+        try:
+            yield
+        finally:
+            self._turn.end()
 
     async def _stay(self) -> Failure | None:
         """Be connected until that ends; `None` where it ends to renew the token."""

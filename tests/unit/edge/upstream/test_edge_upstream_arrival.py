@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -17,6 +17,7 @@ from muster.edge.upstream.errors import UnreachableError
 from muster.edge.upstream.hub import Hub
 from muster.edge.upstream.hub_time import HubTime
 from muster.edge.upstream.login import Gateway
+from muster.edge.upstream.turn import Turn
 from muster.ids import Randomness
 from support.edge import SessionOwner, ShiftedClock, until
 from unit.edge.upstream.session_subject import LOGIN, TUNING, Subject
@@ -115,6 +116,83 @@ async def test_sessions_of_a_device_look_for_the_hub_as_often_as_one(hub: Hub) -
     assert pauses.together[-1] == 4
     for session in sessions:
         await session.close()
+
+
+class Abyss:
+    """A way on which nothing comes back; it knows who is on it.
+
+    Attributes:
+        ended: set when all of that is given up.
+    """
+
+    def __init__(self) -> None:
+        self.on_it = 0
+        self.most = 0
+        self.ended = asyncio.Event()
+
+    async def open(self, *_arguments: Any) -> asyncio.Transport:
+        self.on_it += 1
+        self.most = max(self.most, self.on_it)
+        try:
+            await self.ended.wait()
+        finally:
+            self.on_it -= 1
+        raise ConnectionResetError("nobody")
+
+
+async def test_a_device_opens_one_connection_at_a_time_where_none_is_answered(hub: Hub) -> None:
+    abyss = Abyss()
+    dialler, hub._dialler = hub._dialler, abyss  # type: ignore[assignment]
+    owners = [SessionOwner() for _ in range(4)]
+    sessions = [
+        hub.session(msgspec.structs.replace(LOGIN, module_id=f"m{number}"), owner)
+        for number, owner in enumerate(owners)
+    ]
+    for session in sessions:
+        session.open()
+    # Those that wait say so: whoever waits for them waits no longer.
+    await until(lambda: sum(bool(owner.links) for owner in owners) == 3)
+    assert abyss.most == 1
+    waits = {detail for owner in owners for _, detail in owner.links}
+    assert waits == {"another session of this device looks for the hub"}
+    # The one that has the turn goes, and one that waits: the next has it.
+    await sessions[0].close()
+    await sessions[2].close()
+    await until(lambda: abyss.on_it == 1)
+    abyss.ended.set()
+    await until(lambda: all("nobody" in owners[number].links[-1][1] for number in (1, 3)))
+    assert abyss.most == 1
+    for session in sessions:
+        await session.close()
+    hub._dialler = dialler
+
+
+async def test_all_may_dial_where_one_is_connected() -> None:
+    connected = False
+    turn = Turn(lambda: connected)
+    await turn.begin()
+    waiting = asyncio.ensure_future(turn.begin())
+    await asyncio.sleep(0)
+    connected = True
+    await turn.begin()
+    assert not waiting.done()
+    turn.end()
+    turn.end()
+    await waiting
+
+
+async def test_a_turn_that_comes_to_nobody_is_passed_on() -> None:
+    turn = Turn(lambda: False)
+    await turn.begin()
+    first, second, third = (asyncio.ensure_future(turn.begin()) for _ in range(3))
+    await asyncio.sleep(0)
+    first.cancel()  # before its turn
+    turn.end()
+    second.cancel()  # after it has come, and before it has gone on
+    await asyncio.wait([first, second, third])
+    assert first.cancelled()
+    assert second.cancelled()
+    assert third.result() is None
 
 
 async def test_pauses_of_those_that_try_together_are_so_many_times_longer() -> None:
