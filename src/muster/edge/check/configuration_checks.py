@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _LEAST_FREE: Final = 200 * 1024 * 1024
 """Bytes below which queues, logs and images soon have no room."""
 _LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+_DAEMON: Final = "connect-management-uri"
 _VOLATILE: Final = ("tmpfs", "ramfs", "overlay")
 
 
@@ -127,6 +128,8 @@ def storage(around: Surroundings) -> Outcome:
             Cause.HOME_MISSING,
             f"the directory of all state, {home}, is not there",
             "start the daemon, which makes it: sudo iotedge system restart",
+            # Of a daemon that does not run it is no news.
+            Result.SKIPPED if _DAEMON in around.failed else Result.ERROR,
         )
     if not os.access(home, os.W_OK, effective_ids=True):
         raise _not_writable(home)

@@ -190,13 +190,13 @@ def surroundings(host: str, options: Options) -> Surroundings:
         except NotAllowedError:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
         except CommandError as error:
-            raise DaemonAwayError("; ".join(error.lines)) from None
+            raise DaemonAwayError(_reason(error)) from None
 
     def daemon_environment() -> Mapping[str, str]:
         try:
             return Management(host, 20.0).environment()
         except CommandError as error:
-            raise DaemonAwayError("; ".join(error.lines)) from None
+            raise DaemonAwayError(_reason(error)) from None
 
     return Surroundings(
         options=options,
@@ -206,6 +206,11 @@ def surroundings(host: str, options: Options) -> Surroundings:
         environment=os.environ,
         clock=SystemClock(),
     )
+
+
+def _reason(error: CommandError) -> str:
+    """Return why the daemon does not answer; that it does not, and what to do, a check says."""
+    return error.lines[1] if len(error.lines) > 1 else error.lines[0]
 
 
 def _show(finding: Finding, *, verbose: bool) -> None:

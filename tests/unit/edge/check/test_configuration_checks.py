@@ -15,7 +15,7 @@ import pytest
 from muster.edge.check import configuration_checks as checks
 from muster.edge.check.causes import Cause
 from muster.edge.check.outcome import IGNORED, Result
-from muster.edge.check.run import CHECKS, run
+from muster.edge.check.run import CHECKS, CONFIGURATION, run
 from support.users import nobody
 from unit.edge.check.conftest import Device, fine, problem
 
@@ -141,6 +141,10 @@ def test_no_directory(device: Device) -> None:
     what, fix = problem(checks.storage, device.around(), Cause.HOME_MISSING)
     assert what == f"the directory of all state, {device.home}, is not there"
     assert "sudo iotedge system restart" in fix
+    found = {each.check.id: each.outcome for each in run(CONFIGURATION, device.around(read=False))}
+    assert found["connect-management-uri"].cause is Cause.DAEMON_AWAY
+    assert found["storage"].cause is Cause.HOME_MISSING
+    assert found["storage"].result is SKIPPED  # the daemon that would make it is away
 
 
 def test_a_directory_in_memory(device: Device) -> None:
