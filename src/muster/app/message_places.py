@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, final
 
 from muster.hub.telemetry import LogKind
 from muster.model.routing import FileSettings
-from muster.net.webhook import Webhook
 from muster.store.journal import Journal
 from muster.store.json_lines import JsonLinesFiles
 
@@ -72,6 +71,9 @@ class MessagePlaces:
                 max_bytes=settings.max_file_bytes,
                 max_age_s=settings.max_file_age_s,
             )
+        # Its HTTP client takes a fifth of the start-up time; most instances have no such endpoint.
+        from muster.net.webhook import Webhook  # noqa: PLC0415 - see above
+
         return Webhook(
             settings.url,
             self._clock,
