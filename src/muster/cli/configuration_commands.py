@@ -6,7 +6,7 @@ devices. Each noun lists and changes only its own kind.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import click
 
@@ -32,8 +32,12 @@ from muster.terminal.output import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from muster.cli.client import RestClient
     from muster.cli.connection import Invocation
+
+F = TypeVar("F", bound="Callable[..., Any]")
 
 COLLECTION: Final = "/configurations"
 KINDS: Final = ("modulesContent", "deviceContent", "moduleContent")
@@ -45,20 +49,29 @@ FAILED: Final = "reportedFailedCount"
 _content = click.option(
     "--content", type=JSON_DOCUMENT, required=True, help="What it sets, as JSON or @FILE."
 )
-_target = click.option(
-    "--target-condition",
-    "--target",
-    "target",
-    metavar="CONDITION",
-    help="""Whom, for example "tags.site = 'plant-a'"; '*' for all. Nobody without it.""",
-)
-_priority = click.option(
-    "--priority", type=click.IntRange(min=0), metavar="N", help="The higher one wins [default: 0]."
-)
 _labels = click.option("--labels", type=JSON_DOCUMENT, help="Labels, as JSON or @FILE.")
 _metrics = click.option(
     "--metrics", type=JSON_DOCUMENT, help='Metrics, name to query: {"hot": "SELECT …"}.'
 )
+
+
+def _target(default: str) -> Callable[[F], F]:
+    return click.option(
+        "--target-condition",
+        "--target",
+        "target",
+        metavar="CONDITION",
+        help=f"""Whom, for example "tags.site = 'plant-a'"; '*' for all [default: {default}].""",
+    )
+
+
+def _priority(default: str) -> Callable[[F], F]:
+    return click.option(
+        "--priority",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help=f"The higher one wins [default: {default}].",
+    )
 
 
 class Noun(NamedTuple):
@@ -143,8 +156,8 @@ def _create(noun: Noun) -> click.Command:
     @click.command("create")
     @click.argument("name")
     @_content
-    @_target
-    @_priority
+    @_target("nobody")
+    @_priority("0")
     @_labels
     @_metrics
     @hub_option
@@ -236,8 +249,8 @@ def _list(noun: Noun) -> click.Command:
 def _update(noun: Noun) -> click.Command:
     @click.command("update")
     @click.argument("name")
-    @_target
-    @_priority
+    @_target("as it is")
+    @_priority("as it is")
     @_labels
     @_metrics
     @etag_option

@@ -32,8 +32,8 @@ def demo(engine: str | None, image: str | None) -> None:
 
     Starts a service, creates enrollments, provisions ten devices with the official Azure IoT
     device SDK, and shows what an operator sees. Then one of them runs the edge runtime: modules
-    are deployed to it by tags, its line is cut and restored, and nothing is lost. Takes about a
-    minute.
+    are deployed to it by tags, its line is cut and restored, and nothing is lost. Takes a minute
+    and a half.
     """
     if (engine is None) != (image is None):
         raise click.UsageError("--engine and --image belong together: give both or none.")

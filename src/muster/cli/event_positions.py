@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from muster.cli.quantities import read_moment
 from muster.model.message import SOURCES
 
 if TYPE_CHECKING:
@@ -31,14 +31,13 @@ def read_position(
         return text.lower()
     if _SEQUENCE.fullmatch(text):
         return text
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
+    moment = read_moment(text)
+    if moment is None:
         raise click.BadParameter(
             f"{text!r} is neither earliest, latest, a sequence number, nor a time like "
             "2026-01-31T12:00:00Z."
-        ) from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
+        )
+    return moment.isoformat()
 
 
 def source_option(command: F) -> F:

@@ -37,6 +37,8 @@ _STEPS: Final = {
     "muster message purge DEVICE_ID",
     "DeviceMessageLockLost": "muster message receive DEVICE_ID locks a message anew",
     "JobNotFound": "muster job list; a job is kept for 30 days after its end",
+    "JobRunPreconditionFailed": "muster job show JOB_ID says how it ended; there is nothing to "
+    "cancel",
     "JobAlreadyExists": "choose another --job-id; IDs are used once in 30 days",
     "GatewayTimeout": "--timeout SECONDS gives the device longer",
 }

@@ -205,7 +205,7 @@ def create(
     if sum((bool(device_ids), bool(prefix), bool(target_condition.strip()))) != 1:
         raise click.UsageError("Say whom: --device-id, --prefix or --target-condition.")
     if (kind == "delay") is (delay is None):
-        raise click.UsageError("--delay goes with the kind delay, and only with that.")
+        raise click.UsageError("The kind delay needs --delay SECONDS; no other kind takes it.")
     body = {
         "kind": kind,
         "duration": duration,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +11,7 @@ from muster.cli.job_watch import watch_job
 from muster.cli.method_options import method_call, method_options
 from muster.cli.noun import NounGroup
 from muster.cli.options import JSON_DOCUMENT, hub_option, service_command
+from muster.cli.quantities import MOMENT
 from muster.ids import Randomness
 from muster.terminal.examples import examples
 from muster.terminal.output import remark
@@ -46,8 +46,8 @@ def _schedule_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--start-time",
-            type=click.DateTime(["%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d"]),
-            help="When it starts, in UTC [default: now].",
+            type=MOMENT,
+            help="When it starts: 2026-12-24T18:00, UTC where it says nothing else [default: now].",
         ),
         click.option(
             "--query-condition",
@@ -135,7 +135,7 @@ def _create(
     body |= {
         "jobId": job_id,
         "queryCondition": condition,
-        "startTime": start_time.replace(tzinfo=UTC).isoformat() if start_time else None,
+        "startTime": start_time.isoformat() if start_time else None,
         "maxExecutionTimeInSeconds": max_execution_s,
     }
     created = client.put(COLLECTION, job_id, body=body)

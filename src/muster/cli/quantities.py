@@ -1,8 +1,9 @@
-"""Times and sizes as people write them: `90s`, `12h`, `7d`; `64MiB`, `10GB`."""
+"""Times and sizes as people write them: `90s`, `12h`, `2026-01-31T12:00:00Z`; `64MiB`, `10GB`."""
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Any, Final, final
 
 import click
@@ -35,6 +36,22 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in newer r
 
 
 @final
+class Moment(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases only
+    """A point in time from a date, with or without a time of day."""
+
+    name = "TIME"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        """Read it."""
+        moment = value if isinstance(value, datetime) else read_moment(str(value))
+        if moment is None:
+            self.fail(f"{value!r} is no time like 2026-01-31T12:00:00Z.", param, ctx)
+        return moment
+
+
+@final
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer releases only
     """Bytes from a number with a unit."""
 
@@ -51,7 +68,17 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer relea
 
 
 DURATION: Final = Duration()
+MOMENT: Final = Moment()
 SIZE: Final = Size()
+
+
+def read_moment(text: str) -> datetime | None:
+    """Return a time in ISO 8601, UTC unless it says otherwise; `None` if it is none."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _read(text: str, units: dict[str, int]) -> float | None:

@@ -18,7 +18,7 @@ from muster.errors import (
     NotFoundError,
     PreconditionFailedError,
 )
-from muster.hub.registry import LostRaceError
+from muster.hub.registry import ATTEMPTS, LostRaceError
 from muster.model.configuration import (
     Configuration,
     check_content,
@@ -153,37 +153,17 @@ class Configurations:
             PreconditionFailedError: the etag is another; code `etag-mismatch`.
             InvalidArgumentError: as `create`; or the content is another; code
                 `immutable-configuration-content`.
-            ConflictError: somebody else changes it; code `concurrent-update`.
+            ConflictError: too many others change it; code `concurrent-update`.
         """
-        before = self._matching(hub.id, configuration_id, if_match)
-        _check_same_content(before.content, request)
-        after = msgspec.structs.replace(
-            before,
-            schema_version=request.schema_version or before.schema_version,
-            labels=before.labels if request.labels is None else check_labels(request.labels),
-            target_condition=(
-                before.target_condition
-                if request.target_condition is None
-                else request.target_condition.strip()
-            ),
-            priority=(
-                before.priority if request.priority is None else check_priority(request.priority)
-            ),
-            metrics=before.metrics if _metrics(request) is None else _metrics(request),
-            updated_at=self._clock.time(),
-            counter=before.counter + 1,
-        )
-        await self._targets.check(after)
-        await self._engine.write(
-            Statement(
-                _SQL["update"],
-                {**_params(hub.id, after), "expected": before.counter},
-                expect=1,
-                otherwise=_lost(configuration_id),
-            )
-        )
-        self._changed(hub.id, after)
-        return after
+        for _ in range(ATTEMPTS):
+            before = self._matching(hub.id, configuration_id, if_match)
+            _check_same_content(before.content, request)
+            after = _updated(before, request, self._clock.time())
+            await self._targets.check(after)
+            if await self._first("update", _params(hub.id, after), before):
+                self._changed(hub.id, after)
+                return after
+        raise _lost(configuration_id)
 
     async def delete(self, hub: Hub, configuration_id: str, if_match: str | None) -> None:
         """Delete a configuration. What it set on edge devices stays (hub-service.md 6.5).
@@ -191,20 +171,33 @@ class Configurations:
         Raises:
             NotFoundError: code `configuration-not-found`.
             PreconditionFailedError: the etag is another; code `etag-mismatch`.
-            ConflictError: somebody else changes it; code `concurrent-update`.
+            ConflictError: too many others change it; code `concurrent-update`.
         """
-        before = self._matching(hub.id, configuration_id, if_match)
-        await self._engine.write(
-            Statement(
-                _SQL["delete"],
-                {"hub": hub.id, "id": configuration_id, "expected": before.counter},
-                expect=1,
-                otherwise=_lost(configuration_id),
+        for _ in range(ATTEMPTS):
+            before = self._matching(hub.id, configuration_id, if_match)
+            if await self._first("delete", {"hub": hub.id, "id": configuration_id}, before):
+                self._of_hub[hub.id].pop(configuration_id, None)
+                self._targets.forget(hub.id, configuration_id)
+                self._tell(hub.id, configuration_id)
+                return
+        raise _lost(configuration_id)
+
+    async def _first(
+        self, statement: str, parameters: dict[str, str | int], before: Configuration
+    ) -> bool:
+        """Write a change of what was read before; return whether nobody was faster."""
+        try:
+            await self._engine.write(
+                Statement(
+                    _SQL[statement],
+                    {**parameters, "expected": before.counter},
+                    expect=1,
+                    otherwise=_lost(before.id),
+                )
             )
-        )
-        self._of_hub[hub.id].pop(configuration_id, None)
-        self._targets.forget(hub.id, configuration_id)
-        self._tell(hub.id, configuration_id)
+        except LostRaceError:
+            return False
+        return True
 
     def _matching(self, hub: int, configuration_id: str, if_match: str | None) -> Configuration:
         found = self.get(hub, configuration_id)
@@ -230,6 +223,23 @@ class Configurations:
 def etag(configuration: Configuration) -> str:
     """Return the etag: base64 of the counter's digits, `MQ==` at first."""
     return base64.b64encode(str(configuration.counter).encode()).decode()
+
+
+def _updated(before: Configuration, request: ConfigurationRequest, now: float) -> Configuration:
+    return msgspec.structs.replace(
+        before,
+        schema_version=request.schema_version or before.schema_version,
+        labels=before.labels if request.labels is None else check_labels(request.labels),
+        target_condition=(
+            before.target_condition
+            if request.target_condition is None
+            else request.target_condition.strip()
+        ),
+        priority=before.priority if request.priority is None else check_priority(request.priority),
+        metrics=before.metrics if _metrics(request) is None else _metrics(request),
+        updated_at=now,
+        counter=before.counter + 1,
+    )
 
 
 def _metrics(request: ConfigurationRequest) -> dict[str, str] | None:

@@ -61,6 +61,8 @@ def test_what_makes_no_fault(run: Run, service: CliService) -> None:
         ("reset", "--prefix", "d", "--probability", "0"),
     ):
         run("fault", "create", *wrong, "--hub", "plant-a", code=2)
+    unsaid = run("fault", "create", "delay", "--prefix", "d", "--hub", "plant-a", code=2)
+    assert "needs --delay SECONDS" in unsaid.stderr
     assert service.calls == []
 
 

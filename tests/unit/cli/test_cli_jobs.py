@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from muster.cli import job_watch
-from unit.cli.cli_service import CliService
+from unit.cli.cli_service import CliService, hub_refusal
 from unit.cli.conftest import Run, parsed
 
 
@@ -44,6 +44,33 @@ def test_a_twin_update(run: Run, service: CliService) -> None:
     assert "tags.a = 1" in result.stdout
     assert "muster job watch j1" in result.stderr
     assert "--tags" in run("job", "create", "twin-update", "-q", "*", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("2026-12-24", "2026-12-24T00:00:00+00:00"),
+        ("2026-12-24T18:00:00Z", "2026-12-24T18:00:00+00:00"),
+        ("2026-12-24T18:00+01:00", "2026-12-24T18:00:00+01:00"),
+    ],
+)
+def test_times_are_given_as_everywhere(
+    run: Run, service: CliService, given: str, sent: str
+) -> None:
+    service.on("PUT", "/jobs/v2/j1", shown("scheduled"))
+    create = ("job", "create", "method", "reboot", "--job-id", "j1", "-q", "*")
+    run(*create, "--start-time", given)
+    assert service.calls[-1].body["startTime"] == sent
+    refused = run(*create, "--start-time", "tomorrow", code=2)
+    assert "2026-01-31T12:00:00Z" in refused.stderr
+
+
+def test_a_job_that_is_over_is_not_cancelled(run: Run, service: CliService) -> None:
+    refused = hub_refusal(412, "JobRunPreconditionFailed", "The job 'j1' is over.")
+    service.on("POST", "/jobs/v2/j1/cancel", refused)
+    result = run("job", "cancel", "j1", code=1)
+    assert "muster job show JOB_ID" in result.stderr
+    assert "etag" not in result.stderr
 
 
 def test_a_method_is_watched(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,13 +20,13 @@ from muster.errors import (
 from muster.hub import setbacks, twin_rows
 from muster.hub.configurations import Configurations, etag
 from muster.hub.twins import TwinRequest
-from muster.model.configuration import ConfigurationRequest, Content, Queries
+from muster.model.configuration import Configuration, ConfigurationRequest, Content, Queries
 from muster.model.identity import IdentityRef
 from muster.store.engine import Statement
 from unit.hub.deployment_parts import DESIRED, Deploying, base, layer, module
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Coroutine, Iterator, Sequence
 
 
 # Races and restarts.
@@ -70,6 +72,29 @@ async def test_the_pass_at_the_start_finds_what_nobody_heard_of(deploying: Deplo
 
 
 # Managing them.
+
+
+async def test_of_several_that_change_a_configuration_one_is_first(deploying: Deploying) -> None:
+    hub, configurations = deploying.parts.hub, deploying.configurations
+    made = await deploying.create("d1", base())
+
+    def update(priority: int, if_match: str) -> Coroutine[Any, Any, Configuration]:
+        request = ConfigurationRequest(priority=priority)
+        return configurations.update(hub, "d1", request, if_match)
+
+    async def outcomes(*calls: Coroutine[Any, Any, Any]) -> list[type]:
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+        return sorted({type(each) for each in ended}, key=lambda each: each.__name__)
+
+    with_etag = await outcomes(*(update(n, etag(made)) for n in range(5)))
+    assert with_etag == [Configuration, PreconditionFailedError]
+    assert configurations.get(hub.id, "d1").counter == made.counter + 1
+
+    assert await outcomes(*(update(n, "*") for n in range(5))) == [Configuration]
+    assert configurations.get(hub.id, "d1").counter == made.counter + 6
+
+    deleted = await outcomes(*(configurations.delete(hub, "d1", "*") for _ in range(5)))
+    assert deleted == [NoneType, NotFoundError]
 
 
 async def test_create_update_delete(deploying: Deploying) -> None:
