@@ -66,9 +66,11 @@ def _ntp(around: Surroundings, server: str) -> float:
     """Ask a time server (SNTP, RFC 4330) and return unix seconds."""
     host, port = probe.split(server, _NTP_PORT)
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        family, kind, protocol, _, address = found[0]
+        with socket.socket(family, kind, protocol) as channel:
             channel.settimeout(around.options.patience_s)
-            channel.sendto(b"\x23" + bytes(_NTP_SIZE - 1), (host, port))
+            channel.sendto(b"\x23" + bytes(_NTP_SIZE - 1), address)
             answer = channel.recv(512)
     except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)

@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from muster.edge.check.causes import Cause
 from muster.edge.check.outcome import Problem, Result
@@ -21,7 +22,7 @@ class EngineConnection(http.client.HTTPConnection):
     def __init__(self, uri: str, patience_s: float = 10.0) -> None:
         self._unix = path_of(uri) if uri.startswith("unix:") else None
         super().__init__(
-            "localhost" if self._unix else uri.removeprefix("http://").rstrip("/"),
+            "localhost" if self._unix else urlsplit(uri).netloc,
             timeout=patience_s,
         )
 

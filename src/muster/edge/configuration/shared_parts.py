@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -66,12 +67,20 @@ def sockets(connect: Section, listen: Section) -> Sockets:
 def container_engine(section: Section, *, elevated: bool) -> ContainerEngine:
     """Read `moby_runtime`."""
     uri = section.text("uri")
-    if uri is not None and not uri.startswith(("unix:///", "http://")):
+    if uri is not None and not (uri.startswith("unix:///") or _is_http(uri)):
         raise section.error("uri", "must be unix:///path/of.sock or http://host:port")
     section.refuse("content_trust", "signed images cannot be verified here; take it out")
     engine = ContainerEngine(elevated=elevated, network=_network(section))
     section.finish()
     return engine if uri is None else msgspec.structs.replace(engine, uri=uri)
+
+
+def _is_http(uri: str) -> bool:
+    try:
+        parts = urlsplit(uri)
+        return parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, brackets that hold no address
+        return False
 
 
 def _network(moby: Section) -> Network:

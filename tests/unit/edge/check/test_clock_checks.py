@@ -112,6 +112,6 @@ def test_time_servers(device: Device) -> None:
         device.options["ntp_server"] = f"127.0.0.1:{port}"
         what, _ = problem(checks.local_time, device.around(), Cause.TIME_SERVER_SILENT, WARNING)
     assert what == f"the time server 127.0.0.1:{port} does not answer: timed out"
-    for nonsense in ("127.0.0.1:99999", f"{'x' * 64}.example"):
+    for nonsense in ("127.0.0.1:99999", f"{'x' * 64}.example", "\u00fc" * 70, ""):
         device.options["ntp_server"] = nonsense
         problem(checks.local_time, device.around(), Cause.TIME_SERVER_SILENT, WARNING)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from muster.edge.check import engine_checks as checks
 from muster.edge.check.causes import Cause
 from muster.edge.check.outcome import IGNORED, Result
@@ -69,10 +71,11 @@ def test_an_engine_where_this_user_may_not_look(device: Device) -> None:
     directory.chmod(0o700)
 
 
-def test_an_engine_on_another_machine_that_is_off(device: Device) -> None:
-    device.write('[moby_runtime]\nuri = "http://127.0.0.1:1"\n')
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:1", "http://127.0.0.1:1/", "http://[::1]:1/x"])
+def test_an_engine_on_another_machine_that_is_off(uri: str, device: Device) -> None:
+    device.write(f'[moby_runtime]\nuri = "{uri}"\n')
     what, _ = problem(checks.container_engine, device.around(), Cause.ENGINE_SILENT)
-    assert what.startswith("the container engine at http://127.0.0.1:1 does not answer: ")
+    assert what.startswith(f"the container engine at {uri} does not answer: ")
 
 
 def test_the_configuration_of_the_engine(device: Device) -> None:

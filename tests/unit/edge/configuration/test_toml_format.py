@@ -311,6 +311,18 @@ def test_keys_with_nothing_to_act_on_are_told(key: str, line: str) -> None:
         ),
         (DPS + "[edge_ca]\ncert = 'file:///c'", "10: edge_ca: cert and pk belong together"),
         (
+            DPS + "[moby_runtime]\nuri = 'http://engine:port'\n",
+            "11: moby_runtime.uri: must be unix:///path/of.sock or http://host:port",
+        ),
+        (
+            DPS + "[moby_runtime]\nuri = 'http://[engine'\n",
+            "11: moby_runtime.uri: must be unix:///path/of.sock or http://host:port",
+        ),
+        (
+            DPS + "[moby_runtime]\nuri = 'http://'\n",
+            "11: moby_runtime.uri: must be unix:///path/of.sock or http://host:port",
+        ),
+        (
             DPS + "[moby_runtime]\ncontent_trust = {}",
             "11: moby_runtime.content_trust: signed images",
         ),
