@@ -37,6 +37,9 @@ class EdgeDaemon:
         hostname: what modules call it; the address.
         network: table of the containers' network.
         site: where it is to run; `None` for here.
+
+    Attributes:
+        environment: variables it gets besides.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class EdgeDaemon:
         self.management = f"unix://{self.directory}/mgmt.sock"
         self.log = self.directory / "log.txt"
         self.process: subprocess.Popen[bytes] | None = None
+        self.environment: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -149,7 +153,7 @@ class EdgeDaemon:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "NO_COLOR": "1"},
+                env={**os.environ, "NO_COLOR": "1", **self.environment},
             )
 
     def _listens(self) -> bool:
