@@ -12,13 +12,14 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from support.certificates import ClientCertificate, self_signed
 from support.device import unique
+from support.edge_checks import check, passes
 from support.edge_daemon import EdgeDaemon, deploy, manifest
 from support.edge_ledger import MODULES, ROUTES, DeviceLedger
 from support.events import events_of, wait_for
@@ -199,141 +200,162 @@ class Tower:
         print(self.leaf.settle_upward(self.instance, self.leaf_id, losses))
 
 
-@pytest.fixture
-def stack() -> Iterator[ExitStack]:
-    with ExitStack() as made:
-        yield made
+@contextmanager
+def raised(instance: Instance, levels: int = 2) -> Iterator[Tower]:
+    """Raise a tower; when a test fails, its daemons say what they logged."""
+    with ExitStack() as stack:
+        yield Tower(instance, stack, levels)
 
 
-def test_an_edge_device_below_another(shared_instance: Instance, stack: ExitStack) -> None:
-    tower = Tower(shared_instance, stack)
-    hub = tower.hub
-    tower.start_upper()
-    tower.make(1)
-    tags = {"tags": {"line": tower.lower_id}}
-    hub.must("PATCH", f"/twins/{tower.lower_id}", tags)
-    tower.configure_lower(f"{tower.lower_id}-1", tower.modules.modules(), 10)
-    tower.lower.start()
+def test_an_edge_device_below_another(shared_instance: Instance) -> None:
+    with raised(shared_instance) as tower:
+        hub = tower.hub
+        tower.start_upper()
+        tower.make(1)
+        tags = {"tags": {"line": tower.lower_id}}
+        hub.must("PATCH", f"/twins/{tower.lower_id}", tags)
+        tower.configure_lower(f"{tower.lower_id}-1", tower.modules.modules(), 10)
+        tower.lower.start()
 
-    # It reaches nobody but the device above it.
-    for host, code in (
-        (tower.upper.hostname, 0),
-        (tower.instance.place.hubs[0], 1),
-        (tower.instance.place.dps, 1),
-        (tower.sites[0].gateway, 1),
-    ):
-        command = tower.sites[1].command(sys.executable, "-c", _DIAL, host)
-        assert subprocess.run(command, capture_output=True, check=False).returncode == code, host
+        # It reaches nobody but the device above it.
+        for host, code in (
+            (tower.upper.hostname, 0),
+            (tower.instance.place.hubs[0], 1),
+            (tower.instance.place.dps, 1),
+            (tower.sites[0].gateway, 1),
+        ):
+            command = tower.sites[1].command(sys.executable, "-c", _DIAL, host)
+            assert subprocess.run(command, capture_output=True, check=False).returncode == code, (
+                host
+            )
 
-    # Twins of agent and edge hub, identities and a deployment by tags.
-    wait_for(
-        lambda: tower.reported("$edgeAgent").get("lastDesiredStatus", {}).get("code") == 200,
-        PATIENCE_S,
-    )
-    assert tower.identities() == {"$edgeAgent", "$edgeHub", "sender", "receiver"}
-    tower.modules.wait_received()
-    assert tower.lower.status("sender") == tower.lower.status("receiver") == "running"
-    known = f"{tower.lower_id}/receiver"
-    wait_for(lambda: known in tower.reported("$edgeHub").get("clients", {}), PATIENCE_S)
+        # Twins of agent and edge hub, identities and a deployment by tags.
+        wait_for(
+            lambda: tower.reported("$edgeAgent").get("lastDesiredStatus", {}).get("code") == 200,
+            PATIENCE_S,
+        )
+        assert tower.identities() == {"$edgeAgent", "$edgeHub", "sender", "receiver"}
+        tower.modules.wait_received()
+        assert tower.lower.status("sender") == tower.lower.status("receiver") == "running"
+        known = f"{tower.lower_id}/receiver"
+        wait_for(lambda: known in tower.reported("$edgeHub").get("clients", {}), PATIENCE_S)
 
-    # Each speaks with an identity of its own, and is spoken to.
-    tower.make_leaf()
-    tower.start_leaf()
-    tower.traffic(20)
-    (event,) = events_of(tower.instance, tower.lower_id, 1)
-    assert event["moduleId"] == "sender"
-    (event,) = events_of(tower.instance, tower.leaf_id, 1)
-    assert event.get("moduleId") is None
-    receiver, agent = (f"{tower.lower_id}/modules/{name}" for name in ("receiver", "$edgeAgent"))
-    wait_for(lambda: tower.call(receiver, [1]) == (200, [1]), PATIENCE_S)
-    wait_for(lambda: tower.call(agent, None) == (200, None), PATIENCE_S)
-    wait_for(lambda: tower.call(tower.leaf_id, {"a": 1}) == (200, {"a": 1}), PATIENCE_S)
-    hub.must("PATCH", f"/twins/{receiver}", {"properties": {"desired": {"wish": "one"}}})
-    wait_for(lambda: tower.modules.wish() == "one", PATIENCE_S)
-    hub.send_message(tower.leaf_id, b"down")
-    messages = tower.leaf.directory / "messages"
-    wait_for(lambda: messages.exists() and messages.read_text() == "down\n", PATIENCE_S)
+        # It finds all of that well itself.
+        checks = check(tower.lower)
+        for name in (
+            *("parent_hostname", "trust-bundle", "host-connect-iothub-https", "host-local-time"),
+            *("host-connect-iothub-mqtt", "iothub-authentication", "edge-hub"),
+        ):
+            assert passes(checks, name), checks[name]
 
-    # The upper link goes: what is below goes on.
-    tower.losses += 1
-    tower.sites[0].cut()
-    tower.traffic(50)
-    hub.must("PATCH", f"/twins/{receiver}", {"properties": {"desired": {"wish": "two"}}})
-    tower.modules.wait_received()
-    time.sleep(TRAFFIC_S)
-    tower.sites[0].restore()
-    wait_for(lambda: tower.modules.wish() == "two", PATIENCE_S)
+        # Each speaks with an identity of its own, and is spoken to.
+        tower.make_leaf()
+        tower.start_leaf()
+        tower.traffic(20)
+        (event,) = events_of(tower.instance, tower.lower_id, 1)
+        assert event["moduleId"] == "sender"
+        (event,) = events_of(tower.instance, tower.leaf_id, 1)
+        assert event.get("moduleId") is None
+        receiver, agent = (
+            f"{tower.lower_id}/modules/{name}" for name in ("receiver", "$edgeAgent")
+        )
+        wait_for(lambda: tower.call(receiver, [1]) == (200, [1]), PATIENCE_S)
+        wait_for(lambda: tower.call(agent, None) == (200, None), PATIENCE_S)
+        wait_for(lambda: tower.call(tower.leaf_id, {"a": 1}) == (200, {"a": 1}), PATIENCE_S)
+        hub.must("PATCH", f"/twins/{receiver}", {"properties": {"desired": {"wish": "one"}}})
+        wait_for(lambda: tower.modules.wish() == "one", PATIENCE_S)
+        hub.send_message(tower.leaf_id, b"down")
+        messages = tower.leaf.directory / "messages"
+        wait_for(lambda: messages.exists() and messages.read_text() == "down\n", PATIENCE_S)
 
-    # The lower link goes, and the daemon above.
-    tower.losses += 1
-    tower.sites[1].cut()
-    tower.traffic(50)
-    time.sleep(TRAFFIC_S)
-    tower.sites[1].restore()
-    tower.traffic(20)
-    wait_for(lambda: tower.call(receiver, [2]) == (200, [2]), PATIENCE_S)
-    tower.losses += 1
-    tower.upper.end(signal.SIGKILL)
-    tower.traffic(50)
-    tower.upper.begin()
-    wait_for(lambda: tower.call(receiver, [3]) == (200, [3]), PATIENCE_S)
-    tower.settle()
+        # The upper link goes: what is below goes on.
+        tower.losses += 1
+        tower.sites[0].cut()
+        tower.traffic(50)
+        hub.must("PATCH", f"/twins/{receiver}", {"properties": {"desired": {"wish": "two"}}})
+        tower.modules.wait_received()
+        time.sleep(TRAFFIC_S)
+        tower.sites[0].restore()
+        wait_for(lambda: tower.modules.wish() == "two", PATIENCE_S)
 
-    # What a deployment does not have any more is deleted where it was made.
-    rest = {"receiver": tower.modules.modules()["receiver"]}
-    tower.configure_lower(f"{tower.lower_id}-2", rest, 20)
-    wait_for(lambda: tower.identities() == {"$edgeAgent", "$edgeHub", "receiver"}, PATIENCE_S)
-    assert tower.lower.end() == 0
-    assert tower.upper.end() == 0
+        # The lower link goes, and the daemon above.
+        tower.losses += 1
+        tower.sites[1].cut()
+        tower.traffic(50)
+        time.sleep(TRAFFIC_S)
+        tower.sites[1].restore()
+        tower.traffic(20)
+        wait_for(lambda: tower.call(receiver, [2]) == (200, [2]), PATIENCE_S)
+        tower.losses += 1
+        tower.upper.end(signal.SIGKILL)
+        tower.traffic(50)
+        tower.upper.begin()
+        wait_for(lambda: tower.call(receiver, [3]) == (200, [3]), PATIENCE_S)
+        tower.settle()
+
+        # What a deployment does not have any more is deleted where it was made.
+        rest = {"receiver": tower.modules.modules()["receiver"]}
+        tower.configure_lower(f"{tower.lower_id}-2", rest, 20)
+        wait_for(lambda: tower.identities() == {"$edgeAgent", "$edgeHub", "receiver"}, PATIENCE_S)
+        assert tower.lower.end() == 0
+        assert tower.upper.end() == 0
 
 
-def test_one_that_is_not_below_yet_or_disabled(shared_instance: Instance, stack: ExitStack) -> None:
-    tower = Tower(shared_instance, stack)
-    tower.start_upper()
-    tower.make(1, below=False)
-    tower.lower.start()
-    wait_for(lambda: "not in the scope of this device" in tower.lower.log_text(), PATIENCE_S)
-    # Nobody has to go there: it comes by itself.
-    path = f"/devices/{tower.lower_id}"
-    device = tower.hub.must("GET", path)
-    device["parentScopes"] = [tower.hub.must("GET", f"/devices/{tower.ids[0]}")["deviceScope"]]
-    tower.hub.must("PUT", path, device, if_match="*")
-    agent = f"{tower.lower_id}/modules/$edgeAgent"
-    wait_for(lambda: tower.call(agent, None) == (200, None), PATIENCE_S)
+def test_one_that_is_not_below_yet_or_disabled(shared_instance: Instance) -> None:
+    with raised(shared_instance) as tower:
+        tower.start_upper()
+        tower.make(1, below=False)
+        tower.lower.start()
+        wait_for(lambda: "not in the scope of this device" in tower.lower.log_text(), PATIENCE_S)
 
-    for status, expected in (("disabled", 404), ("enabled", 200)):
+        def told() -> bool:
+            # In between, the one above does not ask the hub again, and says that it does not know.
+            found = check(tower.lower)["iothub-authentication"]
+            assert found["result"] == "error"
+            return "the device above, does not let" in found["details"][0]
+
+        wait_for(told, PATIENCE_S)
+        # Nobody has to go there: it comes by itself.
+        path = f"/devices/{tower.lower_id}"
         device = tower.hub.must("GET", path)
-        device["status"] = status
+        device["parentScopes"] = [tower.hub.must("GET", f"/devices/{tower.ids[0]}")["deviceScope"]]
         tower.hub.must("PUT", path, device, if_match="*")
-        wait_for(lambda expected=expected: tower.call(agent, None)[0] == expected, PATIENCE_S)
-    assert tower.lower.end() == 0
+        agent = f"{tower.lower_id}/modules/$edgeAgent"
+        wait_for(lambda: tower.call(agent, None) == (200, None), PATIENCE_S)
+
+        for status, expected in (("disabled", 404), ("enabled", 200)):
+            device = tower.hub.must("GET", path)
+            device["status"] = status
+            tower.hub.must("PUT", path, device, if_match="*")
+            wait_for(lambda expected=expected: tower.call(agent, None)[0] == expected, PATIENCE_S)
+        assert tower.lower.end() == 0
 
 
 def test_three_levels_and_a_site_that_boots_while_the_cloud_is_away(
-    shared_instance: Instance, stack: ExitStack, tmp_path: Path
+    shared_instance: Instance, tmp_path: Path
 ) -> None:
-    tower = Tower(shared_instance, stack, levels=3)
-    tower.start_upper()
-    for level in (1, 2):
-        tower.make(level)
-        tower.daemons[level].start()
-        tower.open(level)
-    tower.modules.deploy(tower.instance, tower.lower_id, routes=LOWEST)
-    # It has no key with which anybody could speak for it: each level does so for the one below.
-    tower.make_leaf(ClientCertificate.make(tmp_path, rsa_key=True))
-    tower.start_leaf()
-    tower.traffic(20)
-    wait_for(lambda: tower.call(tower.leaf_id, {"a": 1}) == (200, {"a": 1}), PATIENCE_S)
-    receiver = f"{tower.lower_id}/modules/receiver"
-    wait_for(lambda: tower.call(receiver, [1]) == (200, [1]), PATIENCE_S)
+    with raised(shared_instance, 3) as tower:
+        tower.start_upper()
+        for level in (1, 2):
+            tower.make(level)
+            tower.daemons[level].start()
+            tower.open(level)
+        tower.modules.deploy(tower.instance, tower.lower_id, routes=LOWEST)
+        # It has no key with which anybody could speak for it: each level does so for the one below.
+        tower.make_leaf(ClientCertificate.make(tmp_path, rsa_key=True))
+        tower.start_leaf()
+        tower.traffic(20)
+        wait_for(lambda: tower.call(tower.leaf_id, {"a": 1}) == (200, {"a": 1}), PATIENCE_S)
+        receiver = f"{tower.lower_id}/modules/receiver"
+        wait_for(lambda: tower.call(receiver, [1]) == (200, [1]), PATIENCE_S)
 
-    tower.losses += 1
-    tower.sites[0].cut()
-    tower.traffic(20)
-    tower.power_cut()
-    tower.lower.begin()
-    tower.start_leaf()
-    tower.traffic(50)
-    tower.sites[0].restore()
-    wait_for(lambda: tower.call(receiver, [2]) == (200, [2]), PATIENCE_S)
-    tower.settle()
+        tower.losses += 1
+        tower.sites[0].cut()
+        tower.traffic(20)
+        tower.power_cut()
+        tower.lower.begin()
+        tower.start_leaf()
+        tower.traffic(50)
+        tower.sites[0].restore()
+        wait_for(lambda: tower.call(receiver, [2]) == (200, [2]), PATIENCE_S)
+        tower.settle()

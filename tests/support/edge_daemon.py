@@ -175,9 +175,10 @@ class EdgeDaemon:
             self.process = None
 
     def iotedge(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run `iotedge …` against it."""
+        """Run `iotedge …` against it, where it is."""
+        command = [str(IOTEDGE), "-H", self.management, *arguments]
         return subprocess.run(
-            [IOTEDGE, "-H", self.management, *arguments],
+            command if self._site is None else self._site.command(*command),
             capture_output=True,
             text=True,
             timeout=PATIENCE_S,

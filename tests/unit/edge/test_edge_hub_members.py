@@ -176,6 +176,8 @@ class Hub:
     ) -> ScopePage:
         ref = local(device_id, module_id or "")
         self.asked.append((ref.text, auth_chain))
+        if not self.reachable:
+            raise UnreachableError("no link")
         found = of_page(self.page)
         if ref not in found:
             raise RefusedError("not in the scope", status=404)
@@ -236,6 +238,20 @@ async def test_nobody_is_forgotten_because_another_device_asks(parts):
         assert await scope.ask(local(name), "c")
     assert set(scope.names()) == {local(name) for name in "pcm"}
     assert parts.gone == ["l"]
+
+
+async def test_a_question_of_a_device_below_is_another_one(parts):
+    hub, scope = parts.hub, parts.scope
+    hub.page = ScopePage(devices=[edge("p"), edge("c", "p")])
+    await scope.refresh()
+    for _ in range(2):
+        await scope.ask(local("new"), "c")
+        await scope.ask(local("new"))
+    assert hub.asked[1:] == [("new", "c;p"), ("new", None)]
+    # What has changed may be asked for at once.
+    scope.outdated(local("new"))
+    assert await scope.ask(local("new"))
+    assert await scope.ask(local("new"), "c")
 
 
 async def test_a_new_edge_device_is_known_though_nothing_is_told_of_those_below_it(parts):

@@ -6,7 +6,7 @@ The copy on disk is what counts while the hub is out of reach, also after a rebo
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, Protocol, final
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
 
 import msgspec
 import structlog
@@ -36,6 +36,9 @@ _MOST_ASKED: Final = 1_024
 
 _NOT_THERE: Final = 404
 _log = structlog.get_logger(__name__)
+
+_Question: TypeAlias = "tuple[IdentityRef, str | None]"
+"""Whom it is about, and the edge device that wants to know; `None` for this one."""
 
 
 class ScopeSource(Protocol):
@@ -75,8 +78,8 @@ class Scope:
         self._clock = clock
         self._gone = gone
         self._members = Members(device_id)
-        self._asked: dict[IdentityRef, float] = {}
-        self._renewed: dict[IdentityRef, float] = {}
+        self._asked: dict[_Question, float] = {}
+        self._renewed: dict[_Question, float] = {}
         self._arrival = 0.0
         self._lock = asyncio.Lock()
 
@@ -149,7 +152,7 @@ class Scope:
         """
         ref = local(device_id)
         chain = self._members.lineage(ref)
-        if not chain or not self._may_ask(ref, self._renewed):
+        if not chain or not self._may_ask((ref, None), self._renewed):
             return
         try:
             async with asyncio.timeout(_ASK_S), self._lock:
@@ -168,7 +171,7 @@ class Scope:
         Returns:
             Whether what is known of it is what the hub says now.
         """
-        if not self._may_ask(ref, self._asked):
+        if not self._may_ask((ref, edge), self._asked):
             return False
         lineage = self._members.lineage(ref)
         chain = lineage[1:] if edge is None else self._members.lineage(local(edge))
@@ -191,7 +194,8 @@ class Scope:
 
     def outdated(self, ref: IdentityRef) -> None:
         """Note that an identity has changed: it may be asked for again, however soon."""
-        self._asked.pop(ref, None)
+        for question in [each for each in self._asked if each[0] == ref]:
+            del self._asked[question]
 
     async def drop(self, ref: IdentityRef) -> None:
         """Let an identity go that the hub does not have any more.
@@ -231,16 +235,16 @@ class Scope:
             found.update(of_page(page))
         return found
 
-    def _may_ask(self, ref: IdentityRef, asked: dict[IdentityRef, float]) -> bool:
+    def _may_ask(self, question: _Question, asked: dict[_Question, float]) -> bool:
         now = self._clock.monotonic()
-        if now - asked.get(ref, -ASK_AGAIN_S) < ASK_AGAIN_S:
+        if now - asked.get(question, -ASK_AGAIN_S) < ASK_AGAIN_S:
             return False
         if ASK_PACE.wait_s(self._arrival, now):
             return False
         self._arrival = ASK_PACE.after(self._arrival, now)
         if len(asked) >= _MOST_ASKED:
             asked.clear()
-        asked[ref] = now
+        asked[question] = now
         return True
 
     async def _put(self, found: dict[IdentityRef, Member], dropped: set[IdentityRef]) -> None:

@@ -23,6 +23,7 @@ from muster.edge.upstream.http import Https
 from muster.edge.upstream.hub_time import HubTime
 from muster.edge.upstream.login import Gateway, Login
 from muster.edge.upstream.modules import HubModules
+from muster.edge.upstream.modules_on_behalf import ModulesOnBehalf
 from muster.edge.upstream.registration import Assignment, Registrar
 from muster.errors import InvalidArgumentError
 from muster.net.tls import server_context
@@ -409,3 +410,41 @@ async def test_an_edge_device_of_which_nothing_is_told(peer: HttpsPeer, https: H
     with pytest.raises(RefusedError):
         async for _ in DeviceScope(https, login).pages():
             pass
+
+
+async def test_what_is_asked_on_behalf_of_others_is_passed_on(
+    peer: HttpsPeer, https: Https
+) -> None:
+    registry = ModulesOnBehalf(
+        https, Login(hub_host="hub", device_id="p 1", module_id="$edgeHub", key=KEY)
+    )
+    refusal = {"Message": "ErrorCode:ModuleNotFound;"}
+    peer.replies = [reply(404, refusal), reply(200, b"as it is"), reply(204), reply(200, MODULE)]
+    refused = await registry.get("c;p 1", "x")
+    assert (refused.status, json.loads(refused.body)) == (404, refusal)
+    assert (await registry.all("c;p 1")).body == b"as it is"
+    assert (await registry.delete("c;p 1", "x")).status == 204
+    await registry.put("c;p 1", MODULE, "*")
+    base = "/devices/p%201/modules/%24edgeHub/"
+    version = "?api-version=2020-06-30-preview"
+    assert [(each.method, each.path) for each in peer.seen] == [
+        ("POST", f"{base}getModuleOnBehalfOf{version}"),
+        ("POST", f"{base}getModulesOnTargetDevice{version}"),
+        ("POST", f"{base}deleteModuleOnBehalfOf{version}"),
+        ("PUT", f"{base}putModuleOnBehalfOf{version}"),
+    ]
+    assert [json.loads(each.body) for each in peer.seen] == [
+        {"authChain": "c;p 1", "targetModuleId": "x"},
+        {"authChain": "c;p 1"},
+        {"authChain": "c;p 1", "moduleId": "x"},
+        {"authChain": "c;p 1", "module": MODULE},
+    ]
+    assert peer.seen[-1].headers["if-match"] == "*"
+    token = sas_token.parse(peer.seen[0].headers["authorization"])
+    assert token.resource == "hub/devices/p 1/modules/$edgeHub"
+
+    # Who is not there, or not to be trusted, has said nothing that could be passed on.
+    peer.replies = [reply(503), reply(429), reply(302, Location="https://elsewhere")]
+    for kind in (UnreachableError, UnreachableError, NonsenseError):
+        with pytest.raises(kind):
+            await registry.all("c;p 1")
