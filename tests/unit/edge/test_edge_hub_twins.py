@@ -12,6 +12,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from muster.clock import ManualClock
 from muster.edge.hub import twins as twins_module
@@ -494,3 +495,27 @@ async def test_a_method_from_the_cloud_reaches_the_client(tmp_path):
         made.methods.answered(REF, client.calls[1][0], 200, b"no json")
         status, _ = await call
         assert status == 502
+
+
+async def test_a_disk_that_refuses_is_told_and_nothing_else_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise UnavailableError("The disk is full.")
+
+    async with parts(tmp_path) as made:
+        client = Client()
+        made.clients.attach(client)
+        made.cloud.up()
+        await made.view()
+        with monkeypatch.context() as patch, capture_logs() as log:
+            patch.setattr(made.twins._engine, "write", refuse)
+            made.twins.desired_changed(REF, made.cloud.desire({"a": 1}))
+            made.twins.linked(REF)
+            await made.settle()
+        assert {entry["event"] for entry in log} == {"a twin is not kept"}
+        # What was missed is found when the disk has room again.
+        made.twins.linked(REF)
+        await made.settle()
+        assert (await made.view())["desired"] == {"a": 1, "$version": 2}
+        assert client.patches[-1] == {"a": 1, "$version": 2}

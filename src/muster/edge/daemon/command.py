@@ -117,7 +117,7 @@ async def _serve(
     except InUseError as error:
         _log.critical("cannot start", reason=str(error))
         return 1
-    except BaseException:
+    except BaseException:  # cancelled, too: what was begun is ended in good order
         await daemon.close(stop_modules=False)
         raise
     try:

@@ -199,7 +199,7 @@ class Device:
         made = cls(ground, identity, watcher)
         try:
             await made._start()
-        except BaseException:
+        except BaseException:  # cancelled, too: sockets and sessions are let go of
             await made.close()
             raise
         return made

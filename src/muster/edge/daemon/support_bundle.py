@@ -76,7 +76,7 @@ class SupportBundles:
                 for module in details:
                     if not runtime_only or module["name"] in BUILT_IN:
                         await self._add(archive, module["name"], since, until)
-        except BaseException:
+        except BaseException:  # cancelled, too: nobody else knows of the file
             await asyncio.to_thread(path.unlink, missing_ok=True)
             raise
         return path

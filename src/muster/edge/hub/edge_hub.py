@@ -218,7 +218,7 @@ class EdgeHub:
                 randomness=randomness,
             )
             await made._load()
-        except BaseException:
+        except BaseException:  # cancelled, too: the database has threads of its own
             await engine.close()
             raise
         return made

@@ -27,6 +27,8 @@ from muster.net.tasks import spawn
 from muster.store.engine import Statement
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from muster.edge.hub.broker import Broker
     from muster.edge.hub.clients import Clients
     from muster.edge.upstream.base import Session
@@ -196,11 +198,11 @@ class Twins:
 
     def linked(self, ref: IdentityRef) -> None:
         """There is a link: pass on what waits, and find out what was missed."""
-        spawn(self._synchronize(ref), "twin synchronization")
+        _begin(self._synchronize(ref), "twin synchronization")
 
     def desired_changed(self, ref: IdentityRef, patch: JsonObject) -> None:
         """Take a patch from the cloud."""
-        spawn(self._take(ref, patch), "desired properties")
+        _begin(self._take(ref, patch), "desired properties")
 
     async def forget(self, ref: IdentityRef) -> None:
         """Drop the copy of an identity that is no more."""
@@ -215,7 +217,7 @@ class Twins:
         """Tell a client what it has missed."""
         link = self._clients.get(ref)
         if link is not None and link.takes_desired():
-            spawn(self._tell(ref), "missed desired properties")
+            _begin(self._tell(ref), "missed desired properties")
 
     def left(self, ref: IdentityRef) -> None:
         """Nothing to do."""
@@ -334,7 +336,7 @@ class Twins:
 
     def _push_now(self, ref: IdentityRef) -> None:
         self._timers.pop(ref, None)
-        spawn(self._push_alone(ref), "reported properties")
+        _begin(self._push_alone(ref), "reported properties")
 
     async def _push_alone(self, ref: IdentityRef) -> None:
         async with self._lock(ref):
@@ -395,3 +397,16 @@ def _with(pending: list[JsonObject], patch: JsonObject, reported: JsonObject) ->
 
 
 _encode: Final = msgspec.json.Encoder().encode
+
+
+def _begin(work: Coroutine[Any, Any, None], what: str) -> None:
+    """Do something that nobody waits for."""
+    spawn(_guarded(work, what), what)
+
+
+async def _guarded(work: Coroutine[Any, Any, None], what: str) -> None:
+    try:
+        await work
+    except MusterError as error:
+        # The disk refuses. The copy is as it was, and what differs is found when it is next asked.
+        _log.warning("a twin is not kept", work=what, reason=error.message)

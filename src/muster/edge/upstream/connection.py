@@ -35,6 +35,7 @@ MAX_INBOX: Final = 64
 """Messages that wait for their owner; the hub sends 50 at most before it wants answers."""
 
 _REFUSED: Final = 0x80
+_MISTAKE: Final = b'{"message":"internal error; the device\'s log has more"}'
 _PINGREQ: Final = codec.encode(Pingreq())
 _log = structlog.get_logger(__name__)
 
@@ -383,9 +384,9 @@ class Connection(Conversation[Waiting]):
         try:
             status, answer = await self._hub.method(call.name, argument)
             body = msgspec.json.encode(answer)
-        except Exception as error:  # noqa: BLE001 - the caller gets an answer whatever happens
-            _log.exception("direct method failed", method=call.name)
-            status, body = 500, msgspec.json.encode({"message": str(error)})
+        except Exception:  # noqa: BLE001 - the caller gets an answer whatever happens
+            _log.exception("direct method failed", method=call.name[:100])
+            status, body = 500, _MISTAKE
         self._reply(call, status, msgspec.Raw(body))
 
     def _reply(self, call: MethodCall, status: int, answer: Any) -> None:

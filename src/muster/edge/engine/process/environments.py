@@ -122,7 +122,7 @@ async def _run(*command: str) -> None:
     try:
         async with asyncio.timeout(_PATIENCE_S):
             said, _ = await process.communicate()
-    except BaseException as error:
+    except BaseException as error:  # cancelled, too: it must not run on
         process.kill()
         await process.wait()
         if isinstance(error, TimeoutError):
