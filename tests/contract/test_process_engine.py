@@ -404,6 +404,8 @@ async def test_settings_that_are_wrong(
         with pytest.raises(EngineError, match=words) as caught:
             await refused
         assert caught.value.status == 400
+        # Who reports it says of which module.
+        assert spec.name not in str(caught.value)
 
 
 async def test_create_options_are_refused(harness: ProcessHarness) -> None:

@@ -62,6 +62,7 @@ def test_from_preview_to_deletion(shared_instance: Instance, manifest: Path) -> 
     assert shown["properties"]["desired"]["modules"]["thermo"]["settings"]["image"] == "thermo:1"
     why = instance.cli("deployment", "explain", name, "--device", device_id, *on)
     assert (why["outcome"], why["modules"]) == ("applied", {"thermo": name})
+    assert "not answered" in why["agent"]
     rows = instance.cli("deployment", "show-metric", name, "appliedCount", *on)
     assert rows == [{"deviceId": device_id}]
     assert name in [each["id"] for each in instance.cli("deployment", "list", *on)]

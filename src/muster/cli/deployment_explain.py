@@ -34,6 +34,7 @@ def explain(invocation: Invocation, *, name: str, device_id: str, hub_host: str 
             ("Outcome", found["outcome"]),
             ("In words", found["summary"]),
             ("Next", found["remedy"]),
+            ("Agent", found["agent"]),
         ]
     )
     if found["reasons"]:

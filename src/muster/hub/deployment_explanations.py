@@ -20,10 +20,12 @@ from muster.model.layering import Status, deployment_plan
 if TYPE_CHECKING:
     from muster.hub.configurations import Configurations
     from muster.hub.targets import Targets
-    from muster.hub.twins import Twins
+    from muster.hub.twins import ServiceTwin, Twins
     from muster.model.configuration import Configuration
 
 NOT_TARGETED: Final = "not targeted"
+SUCCESS: Final = 200
+"""What an agent reports when all that is deployed is so."""
 
 
 class Part(Struct, rename="camel"):
@@ -50,6 +52,7 @@ class Explanation(Struct, rename="camel"):
         outcome: `applied`, `targeted` (outranked) or `not targeted`.
         summary: the same in words.
         remedy: what to do if it should be otherwise; empty when it is applied.
+        agent: what the agent on the device says of it; empty when it is not applied.
         reasons: parts of the condition that decided.
         deployments: all that target the device.
         modules: each module the device gets, and the deployment it is from.
@@ -58,6 +61,7 @@ class Explanation(Struct, rename="camel"):
     outcome: str
     summary: str
     remedy: str
+    agent: str
     reasons: list[Part]
     deployments: list[Rival]
     modules: dict[str, str]
@@ -107,15 +111,17 @@ class DeploymentExplanations:
         ]
         status = plan.statuses.get(asked.id)
         reasons = _reasons(asked, twin)
+        agent = ""
         if status is None:
             summary, remedy = _not_targeted(asked, twin)
         elif status is Status.APPLIED:
             summary, remedy = _applied(asked), ""
+            agent = _answer(await self._twins.get(IdentityRef(hub, device_id, EDGE_AGENT)))
         else:
             summary, remedy = _outranked(asked, ranked)
         outcome = NOT_TARGETED if status is None else status.value.lower()
         return Explanation(
-            outcome, summary, remedy, reasons, rivals, _sources(ranked, plan.statuses)
+            outcome, summary, remedy, agent, reasons, rivals, _sources(ranked, plan.statuses)
         )
 
 
@@ -159,6 +165,18 @@ def _applied(asked: Configuration) -> str:
     if asked.layered:
         return f"{asked.id} is laid over the base deployment of the device."
     return f"{asked.id} is the base deployment of the device: it has the highest priority."
+
+
+def _answer(twin: ServiceTwin) -> str:
+    """Say in words what an agent has reported (edge.md 5.2); a device may report anything."""
+    desired, reported = twin.properties["desired"], twin.properties["reported"]
+    if reported.get("lastDesiredVersion") != desired["$version"]:
+        return f"has not answered yet; it is {twin.connection_state.lower()}"
+    status = reported.get("lastDesiredStatus")
+    told: dict[str, Any] = status if isinstance(status, dict) else {}
+    if told.get("code") == SUCCESS:
+        return "has it in force"
+    return f"answered {told.get('code')}: {told.get('description') or 'without saying why'}"
 
 
 def _outranked(asked: Configuration, ranked: list[Configuration]) -> tuple[str, str]:

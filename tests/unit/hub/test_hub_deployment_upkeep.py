@@ -21,7 +21,7 @@ from muster.hub import setbacks, twin_rows
 from muster.hub.configurations import Configurations, etag
 from muster.hub.twins import TwinRequest
 from muster.model.configuration import Configuration, ConfigurationRequest, Content, Queries
-from muster.model.identity import IdentityRef
+from muster.model.identity import EDGE_AGENT, IdentityRef
 from muster.store.engine import Statement
 from unit.hub.deployment_parts import DESIRED, Deploying, base, layer, module
 
@@ -255,6 +255,28 @@ async def test_explanations(deploying: Deploying) -> None:
     assert lost.modules == {"a": "high", "b": "add"}
     assert (await explain(hub, "add", "e1")).outcome == "applied"
     assert "must be higher" in (await explain(hub, "under", "e1")).summary
+
+
+async def test_what_the_agent_says_is_part_of_it(deploying: Deploying) -> None:
+    device = await deploying.edge("e1")
+    agent = IdentityRef(device.hub, device.device_id, EDGE_AGENT)
+    await deploying.create("base", base())
+
+    async def told(**status: Any) -> str:
+        desired = (await deploying.twin()).properties["desired"]
+        report = {"lastDesiredVersion": desired["$version"], "lastDesiredStatus": status or None}
+        await deploying.parts.twins.report(agent, report)
+        return (await deploying.explanations.explain(device.hub, "base", "e1")).agent
+
+    before = await deploying.explanations.explain(device.hub, "base", "e1")
+    assert before.agent == "has not answered yet; it is disconnected"
+    assert await told(code=500, description="no such image") == "answered 500: no such image"
+    assert await told(code=200, description="") == "has it in force"
+    assert await told() == "answered None: without saying why"
+    await deploying.create("newer", base("a:2"))
+    of_older = await deploying.explanations.explain(device.hub, "base", "e1")
+    of_newer = await deploying.explanations.explain(device.hub, "newer", "e1")
+    assert (of_older.agent, of_newer.agent) == ("", before.agent)
 
 
 # What goes wrong, and who is connected.

@@ -53,7 +53,7 @@ def image_of(spec: ModuleSpec) -> str:
     """
     image, digest = spec.settings.get("image"), spec.settings.get("digest")
     if not isinstance(image, str) or not image:
-        raise EngineError(f"module {spec.name}: settings.image must name an image", 400)
+        raise EngineError("settings.image must name an image", 400)
     if not digest:
         return image
     repository, colon, tag = image.rpartition(":")

@@ -147,7 +147,7 @@ def test_images(image: str, digest: str | None, expected: str) -> None:
 
 @pytest.mark.parametrize("settings", [{}, {"image": ""}, {"image": 7}])
 def test_no_image(settings: dict[str, Any]) -> None:
-    with pytest.raises(EngineError, match=r"settings\.image") as caught:
+    with pytest.raises(EngineError, match=r"^settings\.image") as caught:
         image_of(spec(settings=settings))
     assert caught.value.status == 400
 

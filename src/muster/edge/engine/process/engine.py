@@ -175,7 +175,7 @@ class ProcessEngine:
         self._await(pid)
         if answer != "ok":
             reason = answer.removeprefix("error ")
-            raise EngineError(f"module {name}: {reason}", 500 if reason == answer else 400)
+            raise EngineError(reason, 500 if reason == answer else 400)
 
     def _await(self, pid: int) -> None:
         """Take note when a supervisor that this process started has ended, so that it is gone."""

@@ -102,7 +102,7 @@ def parse(spec: ModuleSpec) -> Program:
     try:
         return _parse(spec)
     except ValueError as error:
-        raise EngineError(f"module {spec.name}: {error}", 400) from error
+        raise EngineError(str(error), 400) from error
 
 
 def _parse(spec: ModuleSpec) -> Program:
