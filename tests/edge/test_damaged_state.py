@@ -31,6 +31,7 @@ time.sleep(3600)
 """
 UNNAMED = {
     "daemon.lock": "it is empty",
+    "configuration.json": "it is written anew at each start",
     "edgehub.db-shm": "SQLite makes it anew",
     "edgehub.db-wal": "SQLite leaves out what has no checksum",
     "ca.key": "its certificate is not used either",
