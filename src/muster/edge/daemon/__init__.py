@@ -6,6 +6,8 @@ import ctypes
 import sys
 from typing import Final
 
+from muster.edge import extra
+
 _ARENA_MAX: Final = -8
 """`M_ARENA_MAX` of mallopt(3)."""
 
@@ -13,9 +15,12 @@ _ARENA_MAX: Final = -8
 def main() -> None:
     """Run the daemon and end the process with its exit code (edge.md 2.6)."""
     _save_memory()
-    from muster.edge.daemon.command import iotedged  # noqa: PLC0415 - nothing else needs it
+    try:
+        from muster.edge.daemon.command import iotedged  # noqa: PLC0415 - nothing else needs it
 
-    iotedged(prog_name="iotedged")
+        iotedged(prog_name="iotedged")
+    except ModuleNotFoundError as error:
+        raise extra.missing(error) from None
 
 
 def _save_memory() -> None:
