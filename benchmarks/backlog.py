@@ -73,6 +73,7 @@ def _bridge(work: Path, ca: Path, fields: dict[str, Any]) -> list[Row]:
         job = below.job("telemetry", devices=[Device("sender", topic="plant/messages")], **fields)
         stored = load(job)
         # It writes all of it anew, once a second.
+        device.until(bridge.stored.exists, "mosquitto's file")
         size = bridge.stored.stat().st_blocks * 512
         rows = _kept_rows(_PEER, stored, size, memory([pid]) - before)
         with bridge.above() as arrived:
