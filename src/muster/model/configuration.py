@@ -221,7 +221,10 @@ def settings(paths: dict[str, Any], where: str) -> Settings:
         head, dot, tail = text[: len(DESIRED)], text[len(DESIRED) :][:1], text[len(DESIRED) + 1 :]
         keys = tuple(tail.split(".")) if dot else ()
         if head != DESIRED or dot not in ("", ".") or "" in keys:
-            raise _invalid(f"{where} has the path '{text[:128]}': paths begin with {DESIRED}")
+            raise _invalid(
+                f"{where} has the path '{text[:128]}': paths begin with {DESIRED}, and no part of "
+                "them is empty"
+            )
         if not keys and not isinstance(value, dict):
             raise _invalid(f"{where}: {DESIRED} must be an object")
         found[keys] = value

@@ -152,6 +152,7 @@ class _HttpProtocol(HttpToolsProtocol):
         self._began = 0.0
         self._header_size = 0
         self._header_fed = 0
+        self._host_given = False
         self._unread = 0
         self._body_size = 0
         self._refused: tuple[HTTPStatus, str] | None = None
@@ -203,6 +204,7 @@ class _HttpProtocol(HttpToolsProtocol):
         self._stage = _HEADER
         self._header_size = 0
         self._header_fed = 0
+        self._host_given = False
         self._unread = 0
         self._body_size = 0
         self._began = self.loop.time()
@@ -220,6 +222,11 @@ class _HttpProtocol(HttpToolsProtocol):
             self._refuse_in_parser(
                 HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "There are too many header fields."
             )
+        if name.lower() == b"host":
+            # RFC 9112, 3.2. Which hub is meant must not depend on who reads the request.
+            if self._host_given:
+                self._refuse_in_parser(HTTPStatus.BAD_REQUEST, "There are several Host fields.")
+            self._host_given = True
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
