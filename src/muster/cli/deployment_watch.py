@@ -71,7 +71,10 @@ def watch(
     if live:
         click.echo()
     if last and last["failed"]:
-        remark(f"{last['failed']:,} failed: muster deployment show-metric {name} {FAILED}")
+        remark(
+            f"{last['failed']:,} failed. Which: muster deployment show-metric {name} {FAILED}; "
+            f"and why: muster deployment explain {name} --device ID"
+        )
 
 
 def _looks(client: RestClient, name: str, interval: float) -> Iterator[dict[str, int]]:

@@ -124,6 +124,13 @@ async def test_create_update_delete(deploying: Deploying) -> None:
     assert missing.value.code == "configuration-not-found"
 
 
+@pytest.mark.parametrize("path", ["tags.a", DESIRED + ".", DESIRED + "..a", DESIRED + "a"])
+async def test_a_path_that_is_none_is_told_what_one_is(deploying: Deploying, path: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="no part of them is empty") as refused:
+        await deploying.create("x", Content(device_content={path: 1}))
+    assert f"'{path}'" in refused.value.message
+
+
 @pytest.mark.parametrize(
     ("name", "fields", "code"),
     [
