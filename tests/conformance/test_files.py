@@ -16,6 +16,9 @@ from support.node import run_script, value_of
 if TYPE_CHECKING:
     from support.instance import Instance
 
+# A notification goes to one of those who ask for them.
+pytestmark = pytest.mark.xdist_group("files")
+
 
 def blob_client(instance: Instance, told: dict[str, Any], **options: Any) -> BlobClient:
     """Make the client as the samples of the device SDK do."""

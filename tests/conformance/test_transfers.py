@@ -6,6 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from azure.iot.hub import IoTHubJobManager
 from azure.iot.hub.models import JobProperties
 from azure.storage.blob import ContainerClient
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from support.instance import Instance
+
+# A hub has one export or import at a time.
+pytestmark = pytest.mark.xdist_group("transfers")
 
 PATIENCE_S = 60.0
 

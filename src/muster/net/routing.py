@@ -7,6 +7,7 @@ Azure's clients are careless about paths: literal segments come in any case
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
@@ -44,6 +45,8 @@ TRANSPORT: Final = "muster.transport"
 """Key of an ASGI scope: the transport of the connection."""
 
 _RANDOMNESS: Final = "muster.randomness"
+# Words in quotes that are nothing or no number for msgspec, and what could spell them.
+_NO_VALUE: Final = re.compile(rb'"\s*[+-]?(?:null|nan|inf|infinity)\s*"|\\u', re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +330,8 @@ def decode_json(body: bytes, type_: type[_T] | Any = Any) -> _T:
             raise InvalidArgumentError(
                 f"The body is nested deeper than {MAX_DEPTH} levels.", code="malformed-json"
             )
-        decoded: _T = msgspec.json.decode(body, type=type_, strict=False)
+        strict = _NO_VALUE.search(body) is not None
+        decoded: _T = msgspec.json.decode(body, type=type_, strict=strict)
     except msgspec.ValidationError as error:
         raise InvalidArgumentError(str(error), code="invalid-json-value") from None
     except UnicodeDecodeError:

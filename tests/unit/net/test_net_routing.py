@@ -342,6 +342,16 @@ def test_a_number_in_quotes_is_a_number() -> None:
     assert decode_json(b'{"x":"1"}', Point).x == 1
 
 
+@pytest.mark.parametrize(
+    "word", ["null", "NULL", " null ", r"nul\u006c", "nan", "-inf", "Infinity"]
+)
+@pytest.mark.parametrize("type_", [int | None, float | None, bool | None, dict[str, int] | None])
+def test_words_in_quotes_are_neither_nothing_nor_numbers(word: str, type_: Any) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        decode_json(f'"{word}"'.encode(), type_)
+    assert caught.value.code == "invalid-json-value"
+
+
 @pytest.mark.parametrize("wrong", [b'{"x":"one"}', b"{}", b"[]", b'{"x":' + b"1" * 5_000 + b"}"])
 def test_json_of_another_type(wrong: bytes) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
