@@ -44,10 +44,19 @@ class Failures:
         """Note a success."""
         self._failures.pop(name, None)
 
-    def keep(self, names: set[str]) -> None:
-        """Forget all others."""
+    def keep(self, names: set[str], down: set[str]) -> None:
+        """Forget all others.
+
+        Args:
+            names: of all that is still to be tried.
+            down: of modules that should run and do not. When one is started again their restart
+                policy says, without a pause of ours; why it could not be started is told on.
+        """
         for name in self._failures.keys() - names:
-            del self._failures[name]
+            if name in down:
+                self._failures[name] = _Failure(self._failures[name].message, 0, 0.0)
+            else:
+                del self._failures[name]
 
     def clear(self) -> None:
         """Begin anew."""

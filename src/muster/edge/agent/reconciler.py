@@ -33,7 +33,7 @@ from muster.edge.agent.performer import Doing, Performer, StepError
 from muster.edge.agent.plan import Act, Found, Kind, Step, Target, plan
 from muster.edge.agent.ports import Workload
 from muster.edge.agent.reported import ReportedModule
-from muster.edge.agent.restarts import runtime_status
+from muster.edge.agent.restarts import is_down, runtime_status
 from muster.edge.engine.base import EngineError, Status
 from muster.edge.engine.module_locks import ModuleLocks
 from muster.edge.upstream.base import HubError, NoLinkError
@@ -214,7 +214,7 @@ class Reconciler:
         return Pass(
             modules=tuple(self._reported(deployment)),
             settled=settled,
-            problems=(*problems.values(), *self._failed(steps)),
+            problems=(*problems.values(), *self._failed(steps, deployment)),
         )
 
     def _lacking(self, deployment: Deployment) -> dict[str, str]:
@@ -229,12 +229,19 @@ class Reconciler:
         # A module that somebody restarts is down for a moment; that is nothing to mend.
         return set(self._doing) | self._locks.taken()
 
-    def _failed(self, steps: Sequence[Step]) -> Iterator[str]:
+    def _failed(self, steps: Sequence[Step], deployment: Deployment) -> Iterator[str]:
         """Yield what is wrong with modules; forget what was, and is not tried any more."""
         self._failures.keep(
             {step.name for step in steps}
             | set(self._doing)
-            | {f"{_IDENTITY}{module_id}" for module_id in self._gone}
+            | {f"{_IDENTITY}{module_id}" for module_id in self._gone},
+            {
+                name
+                for one in self._found
+                if (name := one.module.name) in deployment.modules
+                and _should_run(deployment.modules[name])
+                and is_down(one.module)
+            },
         )
         for name, message in sorted({**self._unfit, **self._failures.messages()}.items()):
             if not name.startswith(_IDENTITY):

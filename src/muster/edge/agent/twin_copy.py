@@ -9,6 +9,7 @@ from muster.model.merge_patches import merge
 JsonObject: TypeAlias = dict[str, Any]
 
 _VERSION: Final = "$version"
+_OF_EVERY_DEPLOYMENT: Final = frozenset({"schemaVersion", "runtime", "systemModules"})
 
 
 @final
@@ -41,8 +42,10 @@ class DesiredCopy:
 
         Returns:
             Whether the copy is whole. It is not when a patch was missed: a version that does not
-            follow ours (edge.md 5.3, trap 12). The copy then stays, and a whole twin is needed. A
-            patch that is older than the copy has been heard of already.
+            follow ours (edge.md 5.3, trap 12), nor when the patch may be a whole document that was
+            put in place of another: what that one had besides is not named in it. The copy then
+            stays, and a whole twin is needed. A patch that is older than the copy has been heard
+            of already.
         """
         version = patch.get(_VERSION)
         if self.document is None or not isinstance(version, int):
@@ -51,5 +54,8 @@ class DesiredCopy:
             return True
         if version != self.version + 1:
             return False
-        self.document = {**merge(self.document, patch), _VERSION: version}
+        merged = {**merge(self.document, patch), _VERSION: version}
+        if patch.keys() >= _OF_EVERY_DEPLOYMENT and merged != patch:
+            return False
+        self.document = merged
         return True

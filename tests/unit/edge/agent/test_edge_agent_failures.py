@@ -186,3 +186,24 @@ async def test_a_module_that_cannot_be_started_is_replaced_by_the_next_deploymen
     await device.settle()
     assert device.process.running() == {"a"}
     assert device.process.specs["a"].settings["command"] == ["sleep", "1"]
+
+
+async def test_why_a_module_could_not_be_started_is_told_until_it_is(device: Device) -> None:
+    wrong = "permission denied"
+    device.deploy(a=process_module(restartPolicy="always"))
+    device.process.failing["start a"] = EngineError(wrong, 500)
+    await device.go_on_until(lambda: "start a" in device.process.calls)
+    now = device.clock.now()
+    device.process.change("a", status=Status.FAILED, exit_code=126, started_at=now, exited_at=now)
+    # Its restart policy decides when it is started again, as before.
+    for tries, pause_s in enumerate([11, 21, 41], start=1):
+        assert (await device.settle()).problems == (f"module a: {wrong}",)
+        assert device.process.calls.count("start a") == tries
+        device.clock.advance(pause_s)
+        await device.settle()
+        now = device.clock.now()
+        device.process.change("a", started_at=now, exited_at=now)
+    del device.process.failing["start a"]
+    device.clock.advance(301)
+    assert (await device.settle()).problems == ()
+    assert device.process.running() == {"a"}

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from muster.edge.agent import create_options, images
 from muster.edge.agent.twin_copy import DesiredCopy
 from muster.edge.engine.base import RegistryLogin
+from unit.edge.agent.agent_cases import desired
 
 KEYS = st.sampled_from(["a", "b", "c"])
 VALUES = st.recursive(
@@ -98,6 +99,17 @@ def test_a_patch_after_a_gap_needs_the_whole_twin() -> None:
     assert copy.document == {"a": 1, "$version": 3}
     assert copy.replace({"a": 2, "$version": 5})
     assert not copy.replace({"a": 2, "$version": 5})
+
+
+def test_a_patch_that_may_stand_in_place_of_all_needs_the_whole_twin() -> None:
+    whole = desired(3, a={"type": "process", "env": {"K": {"value": 1}}})
+    copy = DesiredCopy(whole)
+    # Whoever puts a document in place of another has the hub tell that document, without nulls.
+    assert not copy.apply(desired(4, a={"type": "process"}))
+    assert copy.document == whole
+    assert copy.apply({**whole, "$version": 4})
+    assert copy.document == {**whole, "$version": 4}
+    assert DesiredCopy({"$version": 3}).apply({**whole, "$version": 4})
 
 
 def test_a_patch_that_was_heard_of_is_nothing() -> None:
