@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
+    from muster.edge.upstream.base import Feature
+
 RATE = 100
 BURST = RATE // 10
 
@@ -46,6 +48,9 @@ class Cloud:
         self.link = Link.CONNECTED
         self.at: list[tuple[float, bytes]] = []
         self.refused = 0
+
+    def want(self, features: frozenset[Feature]) -> None:
+        """Nothing to do."""
 
     def open(self) -> None:
         """Nothing to do."""

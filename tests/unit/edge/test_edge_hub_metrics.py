@@ -63,6 +63,9 @@ class Link:
     def desired_changed(self, body: bytes, version: int) -> None:
         raise AssertionError
 
+    def takes_methods(self) -> bool:
+        return True
+
     def takes_method(self, name: str) -> bool:
         return True
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from muster.edge.upstream.base import Feature
     from muster.model.identity import IdentityRef
 
 HOSTS = ("hub.example", "gateway")
@@ -122,6 +123,12 @@ class Connected:
     def takes_desired(self) -> bool:
         return False
 
+    def takes_methods(self) -> bool:
+        return False
+
+    def takes_messages(self) -> bool:
+        return False
+
 
 @final
 class FakeSession:
@@ -132,6 +139,9 @@ class FakeSession:
         self.owner = owner
         self.link = Link.UNREACHABLE
         self.closed = False
+
+    def want(self, features: frozenset[Feature]) -> None:
+        """Nothing to do."""
 
     def open(self) -> None:
         return

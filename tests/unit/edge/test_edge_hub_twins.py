@@ -27,7 +27,7 @@ from muster.edge.hub.queue import Entry, Key
 from muster.edge.hub.queues import Queues
 from muster.edge.hub.twins import Twins
 from muster.edge.hub.upstreams import DrainPace
-from muster.edge.upstream.base import HubError, Link, Message, NoLinkError
+from muster.edge.upstream.base import Feature, HubError, Link, Message, NoLinkError
 from muster.edge.upstream.login import Login
 from muster.errors import (
     InvalidArgumentError,
@@ -59,9 +59,13 @@ class Cloud:
         self.sent: list[str] = []
         self.fails_after: int | None = None
         self.owner: Any = None
+        self.wanted: list[frozenset[Feature]] = []
+
+    def want(self, features: frozenset[Feature]) -> None:
+        self.wanted.append(features)
 
     def open(self) -> None:
-        pass
+        self.opened_with = self.wanted[-1]
 
     async def close(self) -> None:
         pass
@@ -124,7 +128,9 @@ class Cloud:
 class Client:
     """A connection of a client, of which everything is noted."""
 
-    def __init__(self, *, desired: bool = True, methods: bool = True) -> None:
+    def __init__(
+        self, *, desired: bool = True, methods: bool = True, messages: bool = True
+    ) -> None:
         self.ref = REF
         self.expires_at = 1 << 40
         self.over = ()
@@ -134,6 +140,7 @@ class Client:
         self.messages: list[bytes] = []
         self.wants_desired = desired
         self.wants_methods = methods
+        self.wants_messages = messages
 
     def close(self, reason: str) -> None:
         self.closed.append(reason)
@@ -144,6 +151,9 @@ class Client:
     def desired_changed(self, body: bytes, version: int) -> None:
         self.patches.append(json.loads(body))
 
+    def takes_methods(self) -> bool:
+        return self.wants_methods
+
     def takes_method(self, name: str) -> bool:
         return self.wants_methods
 
@@ -151,7 +161,7 @@ class Client:
         self.calls.append((request_id, name, payload))
 
     def takes_messages(self) -> bool:
-        return True
+        return self.wants_messages
 
     async def deliver(self, bag: str, body: bytes) -> bool:
         self.messages.append(body)
@@ -471,15 +481,74 @@ async def test_a_cloud_message_waits_for_its_client(tmp_path):
         assert client.messages == [b"hello"]
 
 
+async def test_a_session_wants_what_its_client_takes_and_no_more(tmp_path):
+    async with parts(tmp_path) as made:
+        client = Client(desired=False, methods=True, messages=False)
+        made.clients.attach(client)
+        async with line(made) as way:
+            made.clients.watch(Waker(way))
+            # Asked for with the connection, not after it.
+            assert made.cloud.opened_with == {Feature.METHODS}
+            client.wants_messages = True
+            made.clients.changed(client)
+            # Nothing new is asked for twice.
+            made.clients.changed(client)
+            client.wants_methods = False
+            made.clients.changed(client)
+            made.clients.detach(client)
+            # It is there, and has asked for nothing yet.
+            made.clients.attach(Client(desired=False, methods=False, messages=False))
+            assert made.cloud.wanted == [
+                {Feature.METHODS},
+                {Feature.METHODS, Feature.MESSAGES},
+                {Feature.MESSAGES},
+                set(),
+            ]
+
+
+async def test_one_that_takes_over_is_sent_nothing_until_it_asks(tmp_path):
+    async with parts(tmp_path) as made:
+        made.clients.attach(Client())
+        async with line(made) as way:
+            made.clients.watch(Waker(way))
+            assert made.cloud.opened_with == set(Feature)
+            made.clients.attach(Client(desired=False, methods=False, messages=False))
+            assert made.cloud.wanted[1:] == [set()]
+
+
+async def test_desired_properties_changed_before_they_were_asked_for_come_as_one_difference(
+    tmp_path,
+):
+    async with parts(tmp_path) as made:
+        client = Client(desired=False)
+        made.clients.attach(client)
+        async with line(made) as way:
+            made.clients.watch(Waker(way))
+            made.cloud.desire({"a": 1, "b": 1})
+            made.cloud.up()
+            await made.view()
+            # Nobody hears of these: the session has not asked for them.
+            made.cloud.desire({"a": 2, "c": 1})
+            made.cloud.desire({"b": None})
+            client.wants_desired = True
+            made.clients.changed(client)
+            await until(lambda: client.patches)
+            await made.settle()
+            assert client.patches == [{"a": 2, "b": None, "c": 1, "$version": 4}]
+            made.clients.changed(client)
+            await made.settle()
+            assert len(client.patches) == 1
+
+
 class Waker:
     def __init__(self, way: Line) -> None:
         self._way = way
 
     def came(self, ref: Any) -> None:
-        self._way.client_came()
+        self._way.client_changed()
 
     def left(self, ref: Any) -> None:
-        pass
+        self._way.client_changed()
 
 
 async def test_a_method_from_the_cloud_reaches_the_client(tmp_path):

@@ -70,9 +70,11 @@ class AmqpIdentity:
         self._links.add(link)
 
     def remove(self, link: Link) -> None:
-        """A link is gone; with the last one the identity is."""
+        """A link is gone, and what came over it; with the last one the identity is."""
         self._links.discard(link)
-        if not self._links and not self._over:
+        if self._links:
+            self.changed()
+        elif not self._over:
             self._over = True
             self.services.clients.detach(self)
             self.client.gone(self)
@@ -120,8 +122,12 @@ class AmqpIdentity:
             # It reads the whole twin when it comes back.
             self.client.detach(link)
 
+    def takes_methods(self) -> bool:
+        """Tell whether the client has both links for methods."""
+        return self.methods.whole() is not None
+
     def takes_method(self, name: str) -> bool:
-        """Tell whether the client has both links for methods; there is no choice of names."""
+        """Tell whether a method can be sent now; there is no choice of names."""
         link = self.methods.whole()
         return link is not None and link.queued < MAX_QUEUED
 

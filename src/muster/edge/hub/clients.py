@@ -45,6 +45,9 @@ class Link(Protocol):
     def desired_changed(self, body: bytes, version: int) -> None:
         """Send a patch of desired properties."""
 
+    def takes_methods(self) -> bool:
+        """Tell whether the client wants direct methods, all or some."""
+
     def takes_method(self, name: str) -> bool:
         """Tell whether the client may be sent a direct method."""
 

@@ -11,7 +11,7 @@ import structlog
 from muster.edge import foreign_json
 from muster.edge.foreign_json import ForeignJsonError
 from muster.edge.hub.broker import UPSTREAM
-from muster.edge.upstream.base import HubError, Link, Message, NoLinkError
+from muster.edge.upstream.base import Feature, HubError, Link, Message, NoLinkError
 from muster.errors import MusterError, NotFoundError
 from muster.net.tasks import spawn
 
@@ -89,7 +89,8 @@ class Line:
         self._outlet: Outlet = queues.outlet(UPSTREAM, ref.text)
         self._up = asyncio.Event()
         self.tried = asyncio.Event()
-        self._came = asyncio.Event()
+        self._wanted: frozenset[Feature] = frozenset()
+        self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._flying: set[asyncio.Task[None]] = set()
         self._lost = False
@@ -102,8 +103,10 @@ class Line:
         return self._outlet.count
 
     def open(self, session: Session) -> None:
-        """Begin."""
+        """Begin, with what the client takes at this moment."""
         self.session = session
+        self._wanted = self._taken()
+        session.want(self._wanted)
         session.open()
         self._task = spawn(self._drain(), f"upstream of {self.ref.text}")
 
@@ -118,9 +121,31 @@ class Line:
         if self._flying:
             await asyncio.wait(self._flying)
 
-    def client_came(self) -> None:
-        """Note that the client is there, or takes something else."""
-        self._came.set()
+    def client_changed(self) -> None:
+        """Note that the client is there, takes something else, or is gone.
+
+        The hub is asked for what the client takes and for nothing else: so its callers hear that
+        a client takes no methods, and its messages wait there.
+        """
+        before, self._wanted = self._wanted, self._taken()
+        if self.session is not None and self._wanted != before:
+            self.session.want(self._wanted)
+            if Feature.DESIRED in self._wanted - before:
+                # Asked for after the subscription, so nothing falls in between.
+                self._twins.subscribed(self.ref)
+        self._changed.set()
+
+    def _taken(self) -> frozenset[Feature]:
+        """Return what the client takes from the cloud now."""
+        link = self._clients.get(self.ref)
+        if link is None:
+            return frozenset()
+        takes = {
+            Feature.DESIRED: link.takes_desired(),
+            Feature.METHODS: link.takes_methods(),
+            Feature.MESSAGES: link.takes_messages(),
+        }
+        return frozenset(feature for feature, taken in takes.items() if taken)
 
     # -- Owner ---------------------------------------------------------------------------------
 
@@ -158,9 +183,9 @@ class Line:
             return _BAD_ANSWER, {"message": "The answer of the client is not JSON."}
 
     async def message(self, message: Message) -> None:
-        """Give the client a message; until it is there the hub's message is not completed."""
+        """Give the client a message; until it takes it the hub's message is not completed."""
         while True:
-            self._came.clear()
+            self._changed.clear()
             link = self._clients.get(self.ref)
             if link is not None and link.takes_messages():
                 try:
@@ -169,7 +194,7 @@ class Line:
                 except TimeoutError:
                     link.close("messages are not acknowledged")
                     continue
-            await self._came.wait()
+            await self._changed.wait()
 
     # -- telemetry -----------------------------------------------------------------------------
 

@@ -125,6 +125,10 @@ class ClientSession:
         """Send a patch of desired properties."""
         self._peer.write(device_twins.desired(body, version))
 
+    def takes_methods(self) -> bool:
+        """Tell whether the client has subscribed to any method."""
+        return self._started and device_methods.takes_any(self._filters)
+
     def takes_method(self, name: str) -> bool:
         """Tell whether the client has subscribed to a method."""
         return self._started and device_methods.takes(self._filters, name)

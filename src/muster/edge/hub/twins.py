@@ -200,6 +200,10 @@ class Twins:
         """There is a link: pass on what waits, and find out what was missed."""
         _begin(self._synchronize(ref), "twin synchronization")
 
+    def subscribed(self, ref: IdentityRef) -> None:
+        """Patches come from now on: find out what was missed before."""
+        _begin(self._catch_up(ref), "missed desired properties")
+
     def desired_changed(self, ref: IdentityRef, patch: JsonObject) -> None:
         """Take a patch from the cloud."""
         _begin(self._take(ref, patch), "desired properties")
@@ -235,9 +239,16 @@ class Twins:
             copy = await self._copy(ref)
             await self._push(ref, copy)
             if copy.desired_version or self._clients.get(ref) is not None:
-                await self._fetch(ref, copy)
-                if copy.seen is not None:
-                    await self._notify(ref, copy)
+                await self._fetch_and_notify(ref, copy)
+
+    async def _catch_up(self, ref: IdentityRef) -> None:
+        async with self._lock(ref):
+            await self._fetch_and_notify(ref, await self._copy(ref))
+
+    async def _fetch_and_notify(self, ref: IdentityRef, copy: Copy) -> None:
+        await self._fetch(ref, copy)
+        if copy.seen is not None:
+            await self._notify(ref, copy)
 
     async def _take(self, ref: IdentityRef, patch: JsonObject) -> None:
         async with self._lock(ref):
@@ -247,9 +258,7 @@ class Twins:
                 return
             if not copy.desired_version or version != copy.desired_version + 1:
                 # Something was missed.
-                await self._fetch(ref, copy)
-                if copy.seen is not None:
-                    await self._notify(ref, copy)
+                await self._fetch_and_notify(ref, copy)
                 return
             change = twin_rules.without_service_members(patch)
             before = copy.desired

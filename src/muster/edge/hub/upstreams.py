@@ -165,10 +165,13 @@ class Upstreams:
         """Have a session for a client."""
         line = self._ensure(ref)
         if line is not None:
-            line.client_came()
+            line.client_changed()
 
     def left(self, ref: IdentityRef) -> None:
-        """Nothing to do yet: see `IDLE_S`."""
+        """Have nothing sent to a client that is gone; for its session see `IDLE_S`."""
+        line = self._lines.get(ref)
+        if line is not None:
+            line.client_changed()
 
     def _ensure(self, ref: IdentityRef) -> Line | None:
         line = self._lines.get(ref)

@@ -175,6 +175,7 @@ class Connection(Conversation[Waiting]):
         if before is None or self._over:
             return
         self._filters = after = topics.filters(self._login, features)
+        self._expect()
         if added := [(name, qos) for name, qos in after.items() if name not in before]:
             self.write(self._client.subscribe(added, Waiting()))
         if dropped := [name for name in before if name not in after]:

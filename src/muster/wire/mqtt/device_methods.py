@@ -35,6 +35,11 @@ def takes(filters: TopicFilters | None, name: str) -> bool:
     return METHODS in filters or any(f"{own}{tail}" in filters for tail in ("", "/", "/#"))
 
 
+def takes_any(filters: TopicFilters | None) -> bool:
+    """Tell whether a session is subscribed to at least one method."""
+    return any(name.startswith(_POST) for name in filters or ())
+
+
 def request(request_id: int, name: str, payload: bytes) -> bytes:
     """Return the PUBLISH that asks: QoS 0, `$rid` first and alone (hub-device.md 0.5)."""
     return codec.encode_publish(f"{_POST}{name}/?$rid={request_id:x}", payload)

@@ -68,6 +68,22 @@ async def test_what_is_wanted_may_change(peer: Peer, begin: Callable[..., Subjec
     assert peer.line.subscribed == peer.lines[0].subscribed
 
 
+async def test_what_is_wanted_after_a_long_rest_is_waited_for(
+    peer: Peer, begin: Callable[..., Subject]
+) -> None:
+    subject = begin(features=frozenset())
+    await subject.connected()
+    connection = subject.session._connection
+    assert connection is not None
+    # The hub had nothing to acknowledge for longer than it may leave something unacknowledged.
+    connection.progress_at -= 2 * TUNING.progress_s
+    subject.session.want(frozenset({Feature.METHODS}))
+    connection.watch(TUNING.answer_s, TUNING.progress_s)
+    await subject.session.twin()
+    assert "$iothub/methods/POST/#" in peer.line.subscribed
+    assert len(peer.lines) == 1
+
+
 async def test_a_hub_that_acknowledges_nothing_is_left(
     peer: Peer, begin: Callable[..., Subject]
 ) -> None:
