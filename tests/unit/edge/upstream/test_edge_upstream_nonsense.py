@@ -71,7 +71,8 @@ async def test_any_nonsense(peer: Peer, begin: Callable[..., Subject]) -> None:
             line.write(packet(moments))
             # What was cut off takes this for its end.
             line.write(codec.encode(Pingresp()))
-            with contextlib.suppress(HubError, NoLinkError):
+            # A length that is nonsense may keep the answer from being read.
+            with contextlib.suppress(HubError, NoLinkError, TimeoutError):
                 async with asyncio.timeout(0.05):
                     await subject.session.twin()
     assert [entry for entry in log if entry["log_level"] == "error"] == []
