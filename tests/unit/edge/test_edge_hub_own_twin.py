@@ -38,6 +38,7 @@ class Hub:
 class Session:
     def __init__(self, *versions: Any) -> None:
         self.versions = list(versions)
+        self.reads = 0
         self.reports: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
     def open(self) -> None: ...
@@ -45,6 +46,7 @@ class Session:
     async def close(self) -> None: ...
 
     async def twin(self) -> dict[str, Any]:
+        self.reads += 1
         version = self.versions.pop(0) if len(self.versions) > 1 else self.versions[0]
         if type(version) is not int:
             raise HubError("the hub answers with a twin whose version is none", 502)
@@ -75,3 +77,22 @@ async def test_an_odd_request_to_refresh_is_answered() -> None:
     twin = OwnTwin(Hub(), Clients(ManualClock()), FullDisk(), "dev-1")  # type: ignore[arg-type]
     for payload in (None, 7, {"deviceIds": 7}, {"deviceIds": [7, "a"]}):
         assert await twin.method("RefreshDeviceScopeIdentityCache", payload) == (200, None)
+
+
+async def test_a_configuration_in_place_of_another_is_read_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(own_twin, "REPORT_AFTER_S", 0.01)
+    hub, session = Hub(), Session(4, 5)
+    twin = OwnTwin(hub, Clients(ManualClock()), FullDisk(), "dev-1")  # type: ignore[arg-type]
+    twin.open(session)  # type: ignore[arg-type]
+    twin.link_changed(Link.CONNECTED, "")
+    async with asyncio.timeout(60):
+        assert (await session.reports.get())["lastDesiredVersion"] == 4
+        # The hub tells the new document, without the route that went with the one before.
+        twin.desired_changed({"schemaVersion": "1.0", "routes": {}, "$version": 5})
+        assert (await session.reports.get())["lastDesiredVersion"] == 5
+    await twin.close()
+    # What is read counts, not what the two have together.
+    assert session.reads == 2
+    assert len(hub.used) == 2

@@ -30,6 +30,7 @@ REPORT_AFTER_S: Final = 2.0
 """Who comes and goes meanwhile is reported together."""
 
 _SETTING: Final = "configuration"
+_OF_EVERY_CONFIGURATION: Final = frozenset({"schemaVersion", "routes"})
 _REFRESH: Final = "refreshdevicescopeidentitycache"
 _NOT_FOUND: Final = 404
 _log = structlog.get_logger(__name__)
@@ -127,12 +128,16 @@ class OwnTwin:
 
     def desired_changed(self, patch: JsonObject) -> None:
         """Take a patch of the configuration."""
-        if patch.get("$version") != self._version + 1:
-            # Something was missed: the whole twin is read again.
+        change = twin_rules.without_service_members(patch)
+        merged = merge(self._desired, change)
+        whole = change.keys() >= _OF_EVERY_CONFIGURATION and merged != change
+        if whole or patch.get("$version") != self._version + 1:
+            # Something was missed, or this may be a document that was put in place of another and
+            # does not name what is gone: the whole twin is read again.
             self._reported = None
             self._changed.set()
             return
-        self._desired = merge(self._desired, twin_rules.without_service_members(patch))
+        self._desired = merged
         self._version += 1
         spawn(self._apply(), "edge hub configuration")
 
