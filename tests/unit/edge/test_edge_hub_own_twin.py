@@ -73,6 +73,29 @@ async def test_a_configuration_is_used_and_reported_though_the_disk_is_full(
     assert len(hub.used[-1].routes) == 1
 
 
+async def test_a_change_while_the_twin_is_read_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(own_twin, "REPORT_AFTER_S", 0.01)
+    hub, session = Hub(), Session(4, 5)
+    twin = OwnTwin(hub, Clients(ManualClock()), FullDisk(), "dev-1")  # type: ignore[arg-type]
+    read = session.twin
+
+    async def overtaken() -> dict[str, Any]:
+        found = await read()
+        if found["desired"]["$version"] == 4:
+            twin.desired_changed({"routes": {"up": None}, "$version": 5})
+        return found
+
+    monkeypatch.setattr(session, "twin", overtaken)
+    twin.open(session)  # type: ignore[arg-type]
+    twin.link_changed(Link.CONNECTED, "")
+    async with asyncio.timeout(60):
+        while (await session.reports.get()).get("lastDesiredVersion") != 5:
+            pass
+    await twin.close()
+
+
 async def test_an_odd_request_to_refresh_is_answered() -> None:
     twin = OwnTwin(Hub(), Clients(ManualClock()), FullDisk(), "dev-1")  # type: ignore[arg-type]
     for payload in (None, 7, {"deviceIds": 7}, {"deviceIds": [7, "a"]}):

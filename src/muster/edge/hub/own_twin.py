@@ -79,6 +79,9 @@ class OwnTwin:
         self._status: JsonObject = {"code": 200, "description": ""}
         # What the hub has of it; `None` while that is not known.
         self._reported: JsonObject | None = None
+        self._reading = False
+        # A change that a twin which is being read may not have.
+        self._missed = False
         self._changed = asyncio.Event()
         self._up = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -131,10 +134,10 @@ class OwnTwin:
         change = twin_rules.without_service_members(patch)
         merged = merge(self._desired, change)
         whole = change.keys() >= _OF_EVERY_CONFIGURATION and merged != change
-        if whole or patch.get("$version") != self._version + 1:
-            # Something was missed, or this may be a document that was put in place of another and
-            # does not name what is gone: the whole twin is read again.
-            self._reported = None
+        if self._reading or whole or patch.get("$version") != self._version + 1:
+            # Something was missed, or is about to be; or this may be a document that was put in
+            # place of another and does not name what is gone: the whole twin is read again.
+            self._missed = True
             self._changed.set()
             return
         self._desired = merged
@@ -173,7 +176,7 @@ class OwnTwin:
             await self._up.wait()
             self._changed.clear()
             try:
-                if self._reported is None:
+                if self._reported is None or self._missed:
                     await self._read()
                 await self._report()
             except NoLinkError:
@@ -187,7 +190,11 @@ class OwnTwin:
         session = self.session
         if session is None:
             return
-        found = await session.twin()
+        self._reported, self._missed, self._reading = None, False, True
+        try:
+            found = await session.twin()
+        finally:
+            self._reading = False
         version = found["desired"]["$version"]
         self._reported = twin_rules.without_service_members(found["reported"])
         news = twin_rules.without_service_members(found["desired"])
