@@ -80,9 +80,9 @@ class EdgeDaemon:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.end()
+        code = self.end()
         if kind is not None:
-            print(f"--- iotedged ---\n{self.log_text()[-20_000:]}")
+            print(f"--- iotedged, which ended with {code} ---\n{self.log_text()[-20_000:]}")
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def configure(
