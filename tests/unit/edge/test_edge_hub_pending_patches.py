@@ -7,19 +7,7 @@ from hypothesis import strategies as st
 
 from muster.edge.hub.twins import MAX_PENDING, _with
 from muster.model.merge_patches import merge
-
-NAMES = st.sampled_from("abc")
-VALUES = st.booleans() | st.integers(0, 2) | st.text("x", max_size=1) | st.just([1, True])
-DOCUMENTS = st.recursive(
-    st.dictionaries(NAMES, VALUES, max_size=3),
-    lambda inner: st.dictionaries(NAMES, VALUES | inner, max_size=3),
-    max_leaves=6,
-)
-PATCHES = st.recursive(
-    st.dictionaries(NAMES, VALUES | st.none(), max_size=3),
-    lambda inner: st.dictionaries(NAMES, VALUES | st.none() | inner, max_size=3),
-    max_leaves=6,
-)
+from unit.model.merge_patch_strategies import DOCUMENTS, PATCHES
 
 
 @given(DOCUMENTS, st.lists(PATCHES, max_size=6))

@@ -6,23 +6,10 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from msgspec.json import encode
 
 from muster.model.merge_patches import compose, difference, merge
-
-NAMES = st.sampled_from("abc")
-VALUES = st.booleans() | st.integers(0, 2) | st.text("x", max_size=1) | st.just([1, True])
-DOCUMENTS = st.recursive(
-    st.dictionaries(NAMES, VALUES, max_size=3),
-    lambda inner: st.dictionaries(NAMES, VALUES | inner, max_size=3),
-    max_leaves=6,
-)
-PATCHES = st.recursive(
-    st.dictionaries(NAMES, VALUES | st.none(), max_size=3),
-    lambda inner: st.dictionaries(NAMES, VALUES | st.none() | inner, max_size=3),
-    max_leaves=6,
-)
+from unit.model.merge_patch_strategies import DOCUMENTS, PATCHES
 
 
 @pytest.mark.parametrize(
